@@ -16,7 +16,7 @@ namespace essor::model {
 // One tensor inside a mapped file. The bytes stay valid as long as the Checkpoint lives.
 struct TensorView {
   std::string name;
-  std::string file;                 // for error messages
+  std::string file;  // for error messages
   DType dtype = DType::kF32;
   std::vector<uint64_t> shape;      // row-major, outermost first: a matrix is [rows, cols]
   std::span<const std::byte> data;  // StorageBytes(dtype, product of shape); no alignment promised

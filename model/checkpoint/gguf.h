@@ -15,10 +15,9 @@
 namespace essor::model {
 
 // A metadata value. Integers of every width become int64_t or uint64_t, floats double.
-using GgufValue =
-    std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>,
-                 std::vector<int64_t>, std::vector<uint64_t>, std::vector<double>,
-                 std::vector<std::string>>;
+using GgufValue = std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<bool>,
+                               std::vector<int64_t>, std::vector<uint64_t>, std::vector<double>,
+                               std::vector<std::string>>;
 
 // Immutable after opening; thread-safe. Tensor names and shapes are the file's own, but shapes are
 // given outermost first (GGUF stores them innermost first).
@@ -30,6 +29,8 @@ class GgufFile : public Checkpoint {
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
 
   virtual const absl::flat_hash_map<std::string, GgufValue>& metadata() const = 0;
+  // As given to Open(), for error messages.
+  virtual const std::string& path() const = 0;
 };
 
 }  // namespace essor::model
