@@ -7,8 +7,8 @@ namespace essor::internal {
 [[noreturn]] void CheckFailed(const char* file, int line, const char* fact);
 }  // namespace essor::internal
 
-#define ESSOR_CHECK(condition)                                              \
-  do {                                                                      \
-    if (!(condition)) [[unlikely]]                                          \
-      ::essor::internal::CheckFailed(__FILE__, __LINE__, #condition);       \
+#define ESSOR_CHECK(condition)                                        \
+  do {                                                                \
+    if (!(condition)) [[unlikely]]                                    \
+      ::essor::internal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)

@@ -1,5 +1,5 @@
-// Strong integer ids: a WorkerId is never an Epoch. Each is a trivially copyable value with ordering
-// and an absl hash; value() is what travels in protobuf and logs.
+// Strong integer ids: a WorkerId is never an Epoch. Each is a trivially copyable value with
+// ordering and an absl hash; value() is what travels in protobuf and logs.
 #pragma once
 
 #include <compare>

@@ -42,8 +42,7 @@ void InitLogging(const LogOptions& options) {
 
 std::string LogSafe(std::string_view text, size_t limit) {
   const bool cut = text.size() > limit;
-  std::string escaped =
-      absl::Utf8SafeCEscape(std::string(cut ? text.substr(0, limit) : text));
+  std::string escaped = absl::Utf8SafeCEscape(std::string(cut ? text.substr(0, limit) : text));
   if (cut) absl::StrAppend(&escaped, "...");
   return escaped;
 }

@@ -14,8 +14,8 @@
 namespace essor {
 
 struct LogOptions {
-  std::string process;    // "coordinator", "worker": part of every line
-  bool json = false;      // one JSON object per line
+  std::string process;         // "coordinator", "worker": part of every line
+  bool json = false;           // one JSON object per line
   std::string level = "info";  // trace, debug, info, warn, error
 };
 

@@ -1,5 +1,6 @@
-// Chat templates: the Jinja subset that Hugging Face models use, rendered as transformers renders it
-// (trim_blocks and lstrip_blocks on, loop controls, `generation` tag, tojson without HTML escaping).
+// Chat templates: the Jinja subset that Hugging Face models use, rendered as transformers renders
+// it (trim_blocks and lstrip_blocks on, loop controls, `generation` tag, tojson without HTML
+// escaping).
 #pragma once
 
 #include <memory>
@@ -16,7 +17,7 @@ struct ChatInput {
   std::string messages_json;  // array of objects with at least "role"
   std::string tools_json;     // array, or empty for none
   bool add_generation_prompt = true;
-  std::string kwargs_json;    // object of further variables, or empty
+  std::string kwargs_json;             // object of further variables, or empty
   absl::Time now = absl::UnixEpoch();  // what strftime_now() sees, in UTC
 };
 
@@ -32,7 +33,8 @@ class ChatTemplate {
   };
 
   // InvalidArgument with line number for a syntax error or a construct outside the subset.
-  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(std::string_view source, Tokens tokens);
+  static absl::StatusOr<std::unique_ptr<ChatTemplate>> Parse(std::string_view source,
+                                                             Tokens tokens);
   virtual ~ChatTemplate() = default;
 
   // InvalidArgument: malformed JSON input, raise_exception() of the template (its message is the
@@ -44,6 +46,7 @@ class ChatTemplate {
 // with parse_special. GuardSpecialTokens() breaks every occurrence of one of `special_texts` inside
 // the string values of a JSON document with the noncharacter U+FDD0 (RemoveGuards in the encoder
 // drops it again, see EncodeRenderedPrompt in model/chat/prompt_encoding.h).
-std::string GuardSpecialTokens(std::string_view json, const std::vector<std::string>& special_texts);
+std::string GuardSpecialTokens(std::string_view json,
+                               const std::vector<std::string>& special_texts);
 
 }  // namespace essor::model

@@ -1,0 +1,59 @@
+// Causal attention over a paged KV cache. The result of a query row depends only on its own q and
+// on the keys and values of its sequence: the same bits in prefill, chunked prefill and decode, in
+// any batch.
+//
+// Dims: T query rows, Hq query heads, Hkv KV heads (Hq a multiple of Hkv), D head dim.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/stream.h"
+
+namespace essor::kernels {
+
+// One layer's cache on one rank, allocated by the caller.
+// k and v: [num_blocks, Hkv, block_tokens, D], bf16 or f32.
+struct PagedKv {
+  void* k;
+  void* v;
+  bool fp32;  // element type
+  uint32_t num_blocks;
+  uint32_t block_tokens;
+  uint32_t num_kv_heads;  // Hkv
+  uint32_t head_dim;      // D
+};
+
+// Rows of one sequence in the batch. Row i (of num_rows) is the token at position
+// context_tokens + i and sees the keys at positions 0 .. context_tokens + i.
+struct SequenceRows {
+  uint32_t first_row;
+  uint32_t num_rows;
+  uint32_t context_tokens;      // already in the cache before this step
+  const uint32_t* block_table;  // covers context_tokens + num_rows slots
+};
+
+// Store the step's keys and values; to be called before Attention for the same rows.
+struct WriteKvParams {
+  PagedKv cache;
+  const float* k;  // [T, Hkv, D], row stride k_stride floats
+  const float* v;  // likewise
+  uint32_t k_stride;
+  uint32_t v_stride;
+  std::span<const SequenceRows> sequences;
+};
+void WriteKv(const WriteKvParams& params, Stream& stream);
+
+struct AttentionParams {
+  PagedKv cache;
+  const float* q;  // [T, Hq, D], row stride q_stride floats
+  uint32_t q_stride;
+  uint32_t num_heads;       // Hq
+  float scale;              // of q.k before the softmax
+  uint32_t sliding_window;  // keys visible, the own one included; 0 = all
+  std::span<const SequenceRows> sequences;
+  float* y;  // [T, Hq * D]
+};
+void Attention(const AttentionParams& params, Stream& stream);
+
+}  // namespace essor::kernels

@@ -1,0 +1,60 @@
+// Row-wise operations. Dims: T tokens, H hidden size, D head dim.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/packed_matrix.h"
+#include "kernels/stream.h"
+
+namespace essor::kernels {
+
+// y[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight, statistics in float32. With `residual`, first
+// residual[t] += x[t] and the norm is taken of the sum. y may be x.
+struct RmsNormParams {
+  const float* x;             // [T, H]
+  float* residual = nullptr;  // [T, H] or null
+  const float* weight;        // [H]
+  float* y;                   // [T, H]
+  uint32_t num_rows;
+  uint32_t width;  // H
+  float eps;
+};
+void RmsNorm(const RmsNormParams& params, Stream& stream);
+
+// Rows of a vocabulary slice; ids outside [first_id, first_id + table.n) give zeros (the sum over
+// the ranks of a stage is then the embedding).
+struct EmbeddingParams {
+  PackedMatrix table;  // [slice, H]
+  uint32_t first_id;
+  const uint32_t* token_ids;  // [T]
+  uint32_t num_rows;
+  float* y;  // [T, H]
+};
+void Embedding(const EmbeddingParams& params, Stream& stream);
+
+// Per-head RMSNorm (when norm weights are given) and then rotation of the first rotary_dim dims of
+// each head of q and k, in place.
+struct QkNormRopeParams {
+  float* q;  // [T, num_heads, D], row stride q_stride floats
+  float* k;  // [T, num_kv_heads, D], row stride k_stride floats
+  uint32_t q_stride;
+  uint32_t k_stride;
+  uint32_t num_rows;
+  uint32_t num_heads;
+  uint32_t num_kv_heads;
+  uint32_t head_dim;
+  const float* q_norm = nullptr;  // [D] or null
+  const float* k_norm = nullptr;  // [D] or null
+  float norm_eps = 0;
+  const uint32_t* positions;  // [T]
+  const float* cos;           // [max_positions, rotary_dim / 2]
+  const float* sin;           // likewise
+  uint32_t rotary_dim;        // 0 = no rotation
+  bool interleaved;           // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+};
+void QkNormRope(const QkNormRopeParams& params, Stream& stream);
+
+// y[i] += x[i], `count` floats.
+void Add(float* y, const float* x, uint64_t count, Stream& stream);
+
+}  // namespace essor::kernels

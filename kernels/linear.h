@@ -1,0 +1,61 @@
+// Matrix products with packed weights. In all of them a row of the result depends only on its own
+// row of x: the same bits whatever T is and whatever the other rows hold.
+//
+// Dims: T = rows of x (tokens), K = inputs, N = outputs, E = experts, k = experts per token.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/packed_matrix.h"
+#include "kernels/stream.h"
+
+namespace essor::kernels {
+
+struct LinearOutput {
+  PackedMatrix weight;          // [N, K]
+  const float* bias = nullptr;  // [N] or null
+  float* y = nullptr;           // [T, N], row stride y_stride
+  uint32_t y_stride = 0;
+  bool accumulate = false;  // y += instead of y =
+};
+
+// Several products of the same x (query, key and value; or just one).
+struct LinearParams {
+  const float* x;  // [T, K], row stride x_stride
+  uint32_t x_stride;
+  uint32_t num_rows;  // T; 0 is allowed and does nothing
+  std::span<const LinearOutput> outputs;
+};
+void Linear(const LinearParams& params, Stream& stream);
+
+// Weights of one gated FFN: y = down(silu(gate x) * (up x)).
+struct GatedFfnWeights {
+  PackedMatrix gate;  // [I, K]
+  PackedMatrix up;    // [I, K]
+  PackedMatrix down;  // [H, I]
+};
+
+struct GatedFfnParams {
+  const float* x;     // [T, K]
+  uint32_t num_rows;  // T
+  GatedFfnWeights weights;
+  float* y;  // [T, H], overwritten
+};
+void GatedFfn(const GatedFfnParams& params, Stream& stream);
+
+// y[t] = sum over j of expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), in the order of j, over
+// the experts that are present. A token without a present expert gets zeros.
+struct MoeFfnParams {
+  const float* x;     // [T, K]
+  uint32_t num_rows;  // T
+  uint32_t top_k;
+  const uint32_t* expert_ids;   // [T, k], in the whole model's numbering
+  const float* expert_weights;  // [T, k]
+  uint32_t first_expert;        // experts[i] is expert first_expert + i; others are absent
+  std::span<const GatedFfnWeights> experts;
+  float* y;  // [T, H], overwritten
+};
+void MoeFfn(const MoeFfnParams& params, Stream& stream);
+
+}  // namespace essor::kernels

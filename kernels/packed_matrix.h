@@ -1,0 +1,60 @@
+// Weight matrices in the order the fast kernels read them. A weight is packed once at load time;
+// the same packed bytes serve one token and many.
+//
+// Dims: N = output rows, K = input columns; y[t, n] = sum_k x[t, k] * w[n, k].
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace essor::kernels {
+
+// How the values are held.
+enum class WeightFormat {
+  kF32,   // float32, products and sums in float32
+  kBF16,  // bfloat16 weights; x is rounded to bfloat16; products summed in float32
+  kQ8,    // int8 with one f16 scale per 32 columns; x is quantised to int8 per 32 columns
+  kQ4,    // 4 bit with f16 scale and minimum per 32 columns; x likewise
+};
+
+// Non-owning view of a packed [N, K] matrix. Trivially copyable.
+struct PackedMatrix {
+  WeightFormat format = WeightFormat::kF32;
+  uint32_t n = 0;
+  uint32_t k = 0;                   // a multiple of 32 for kQ8 and kQ4
+  const std::byte* data = nullptr;  // 64-byte aligned, PackedMatrixBytes() long
+};
+
+// Bytes of a packed matrix: N is padded to the tile width, K to the format's granule.
+size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k);
+
+// Write `num_rows` rows beginning at row `first_row` of the packed matrix at `destination` (laid
+// out for [n, k]). Different rows may be packed from different threads as long as no two calls
+// touch the same group of kPackRowGroup rows. Padding rows are zeroed by the call that writes the
+// last row of their group.
+inline constexpr uint32_t kPackRowGroup = 64;
+
+struct PackTarget {
+  std::byte* destination;
+  uint32_t n;
+  uint32_t k;
+  uint32_t first_row;  // a multiple of kPackRowGroup
+  uint32_t num_rows;   // a multiple of kPackRowGroup, or up to n
+};
+// Row i of the source begins at element i * row_stride.
+void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& target);
+void PackBF16(std::span<const uint16_t> rows, size_t row_stride, const PackTarget& target);
+// values[i * row_stride + c], scales[(i * row_stride + c) / 32].
+struct QuantRows {
+  std::span<const int8_t> values;    // kQ8: -127..127 (-128 allowed); kQ4: 0..15
+  std::span<const uint16_t> scales;  // f16 bits
+  std::span<const uint16_t> minima;  // kQ4 only; w = scale * value + minimum
+};
+void PackQ8(const QuantRows& rows, size_t row_stride, const PackTarget& target);
+void PackQ4(const QuantRows& rows, size_t row_stride, const PackTarget& target);
+
+// Row `row` as float32 (embedding look-up of tied matrices, tests). `out` has k elements.
+void UnpackRow(const PackedMatrix& matrix, uint32_t row, std::span<float> out);
+
+}  // namespace essor::kernels

@@ -1,0 +1,55 @@
+// Memory in bytes per rank, computed before anything is loaded. No profiling: what is planned is
+// what is allocated.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/dtype.h"
+#include "model/plan/parallel_plan.h"
+#include "model/plan/weight_slices.h"
+
+namespace essor::model {
+
+// What an instance is asked to hold at once.
+struct ServingLimits {
+  uint32_t block_tokens = 16;       // KV slots per block
+  uint32_t max_step_tokens = 512;   // token budget of one step
+  uint32_t max_sequences = 64;      // running at once
+  uint32_t max_context_tokens = 0;  // of one sequence
+  bool fp32_kv = false;             // KV cache in f32 instead of bf16
+};
+
+struct MemoryPlan {
+  uint64_t weight_bytes = 0;
+  uint64_t kv_bytes = 0;     // num_blocks x block_bytes
+  uint64_t block_bytes = 0;  // one KV block of this rank, all its layers
+  uint32_t num_blocks = 0;
+  uint64_t activation_bytes = 0;  // workspaces of a step at max_step_tokens
+  uint64_t exchange_bytes = 0;    // communicator buffers
+  uint64_t total_bytes() const {
+    return weight_bytes + kv_bytes + activation_bytes + exchange_bytes;
+  }
+};
+
+// Bytes of `slice` as the kernels hold it when the checkpoint stores `stored` (see
+// kernels/packed_matrix.h for the packed formats; `fp32` = everything in float32).
+uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32);
+
+struct MemoryRequest {
+  const ModelSpec* spec;
+  const RankLayout* layout;
+  const std::vector<WeightSlice>* slices;
+  DType stored = DType::kBF16;  // of the matrices
+  bool fp32 = false;
+  ServingLimits limits;
+  uint64_t memory_bytes = 0;  // what the rank may use in all
+};
+
+// As many KV blocks as fit, at most what max_sequences sequences of max_context_tokens need.
+// ResourceExhausted with one sentence and the missing bytes when not even one sequence of
+// max_context_tokens fits.
+absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request);
+
+}  // namespace essor::model

@@ -1,0 +1,87 @@
+// Which rank holds what. A plan is four factors; everything else follows from them and the
+// ModelSpec by pure functions, so coordinator and workers compute equal answers.
+//
+// Per instance: pp stages of R = max(dp x tp, ep) ranks, the larger a multiple of the smaller.
+// Attention runs in dp groups of tp ranks, replicated R / (dp x tp) times; experts are spread over
+// ep groups, each expert sliced over R / ep ranks. Global rank = stage * R + rank within the stage.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+struct ParallelPlan {
+  uint32_t pp = 1;
+  uint32_t dp = 1;
+  uint32_t tp = 1;
+  uint32_t ep = 1;
+
+  // "pp=2,tp=2": any subset, any order, factors >= 1. InvalidArgument names what is wrong.
+  static absl::StatusOr<ParallelPlan> Parse(const std::string& text);
+  // Every factor: "pp=2,dp=1,tp=2,ep=1".
+  std::string ToString() const;
+
+  uint32_t RanksPerStage() const;
+  uint32_t NumRanks() const { return pp * RanksPerStage(); }
+
+  bool operator==(const ParallelPlan&) const = default;
+};
+
+// OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example
+// "tp=16 exceeds the model's 9 attention heads" or "pp=40 exceeds the model's 30 layers".
+absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec);
+
+// A half-open range.
+struct Range {
+  uint64_t begin = 0;
+  uint64_t end = 0;
+  uint64_t size() const { return end - begin; }
+  bool operator==(const Range&) const = default;
+};
+
+// What one rank computes. All ranges are in the whole model's numbering.
+struct RankLayout {
+  uint32_t rank = 0;
+  uint32_t stage = 0;
+  uint32_t rank_in_stage = 0;
+  bool first_stage = false;
+  bool last_stage = false;
+
+  Range layers;
+  Range vocab;  // rows of embedding and head; split over the R ranks of a stage
+
+  // Tensor-parallel group of attention and dense FFN layers, as global ranks in order; this rank is
+  // tp_ranks[tp_index]. Replicas have groups of their own.
+  std::vector<uint32_t> tp_ranks;
+  uint32_t tp_index = 0;
+  // All ranks of the stage, in order: the group that sums MoE outputs and merges samples.
+  std::vector<uint32_t> stage_ranks;
+  // The rank with the same rank_in_stage in the next / previous / first / last stage.
+  std::optional<uint32_t> next_stage_rank;
+  std::optional<uint32_t> previous_stage_rank;
+  uint32_t first_stage_rank = 0;
+  uint32_t last_stage_rank = 0;
+
+  // Per layer of `layers`, in order.
+  struct Layer {
+    Range heads;       // query heads
+    Range kv_heads;    // KV heads; above the KV-head count ranks share one (replicated)
+    Range ffn;         // columns of a dense FFN's intermediate, empty for an MoE layer
+    Range experts;     // whole experts this rank takes part in, empty for a dense layer
+    Range expert_ffn;  // its columns of each such expert's intermediate
+  };
+  std::vector<Layer> per_layer;
+};
+
+// `quant_block` is the granularity at which intermediates may be cut (32 for block-quantised
+// weights, 1 otherwise). The plan must be valid for the spec.
+RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
+                    uint32_t quant_block);
+
+}  // namespace essor::model

@@ -1,0 +1,26 @@
+// Which part of which checkpoint tensor a rank holds: computed once here, used by the loader, by
+// the memory plan and by `essor plan`.
+#pragma once
+
+#include <vector>
+
+#include "model/plan/parallel_plan.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+// The rows and columns of one weight that a rank holds, in the numbering of the whole weight
+// (binding.rows x binding.cols). Always a non-empty rectangle.
+struct WeightSlice {
+  WeightBinding binding;
+  Range rows;
+  Range cols;
+};
+
+// In layer order, experts inside a layer ascending. Weights of which the rank holds nothing do not
+// appear. With tied embeddings the embedding slice also serves as head on the last stage (it
+// appears once per rank). `bindings` are those of the whole model.
+std::vector<WeightSlice> SlicesOf(const RankLayout& layout, const ModelSpec& spec,
+                                  const std::vector<WeightBinding>& bindings);
+
+}  // namespace essor::model

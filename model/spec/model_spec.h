@@ -1,0 +1,140 @@
+// A model as data: what each layer is, in which sizes. Families (one file each in this folder) map
+// a Hugging Face config.json to it; the planner, the loader and the engine read only this. A new
+// mathematical building block is a new alternative here plus a layer in worker/layers; a new family
+// that combines known blocks is one new file in this folder.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "common/dtype.h"
+#include "common/ids.h"
+
+namespace essor::model {
+
+// Rotary position embedding. Frequencies: theta^(-2i/rotary_dim), then scaled.
+struct RopeSpec {
+  struct Llama3Scaling {  // transformers modeling_rope_utils, rope_type "llama3"
+    double factor;
+    double low_freq_factor;
+    double high_freq_factor;
+    double original_max_position;
+  };
+  struct LinearScaling {
+    double factor;
+  };
+  struct YarnScaling {  // arXiv 2309.00071
+    double factor;
+    double beta_fast;
+    double beta_slow;
+    double original_max_position;
+    double attention_factor;  // multiplies cos and sin
+    bool truncate;            // round the correction range to whole dimensions
+  };
+  double theta = 10000.0;
+  uint32_t rotary_dim = 0;   // leading dims of a head that rotate; 0 = no positions
+  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim/2)
+  std::variant<std::monostate, LinearScaling, Llama3Scaling, YarnScaling> scaling;
+};
+
+// Softmax attention with grouped KV heads (multi-head and multi-query are special cases).
+struct GroupedQueryAttention {
+  uint32_t num_heads = 0;
+  uint32_t num_kv_heads = 0;  // divides num_heads
+  uint32_t head_dim = 0;      // independent of hidden_size / num_heads
+  bool qkv_bias = false;
+  bool output_bias = false;
+  bool qk_norm = false;  // RMSNorm over head_dim on q and k, before RoPE
+  RopeSpec rope;
+  double softmax_scale = 0;     // usually head_dim^-0.5
+  uint32_t sliding_window = 0;  // keys visible, the own one included; 0 = all
+};
+
+// Other kinds (latent, linear, ...) become further alternatives.
+using AttentionSpec = std::variant<GroupedQueryAttention>;
+
+// down(silu(gate(x)) * up(x))
+struct DenseFfn {
+  uint32_t intermediate_size = 0;
+};
+
+struct RouterSpec {
+  enum class Score { kSoftmax };  // over all experts, in fp32
+  Score score = Score::kSoftmax;
+  bool renormalise = true;  // divide the chosen weights by their sum
+};
+
+// Each token goes through top_k of num_experts FFNs, weighted.
+struct MoeFfn {
+  uint32_t num_experts = 0;
+  uint32_t top_k = 0;
+  uint32_t intermediate_size = 0;  // of one expert
+  RouterSpec router;
+};
+
+using FfnSpec = std::variant<DenseFfn, MoeFfn>;
+
+// Pre-norm decoder layer: x += attention(norm(x)); x += ffn(norm(x)).
+struct LayerSpec {
+  AttentionSpec attention;
+  FfnSpec ffn;
+};
+
+struct ModelSpec {
+  std::string family;  // HF model_type, e.g. "qwen3_moe"
+  uint32_t hidden_size = 0;
+  uint32_t vocab_size = 0;
+  uint32_t max_context_tokens = 0;
+  double norm_eps = 1e-6;
+  bool tied_embeddings = false;
+  std::vector<LayerSpec> layers;
+  std::vector<TokenId> eos_tokens;  // any of them ends a sequence
+  std::optional<TokenId> bos_token;
+  uint64_t NumParameters() const;
+  // Of those, how many one token's forward pass multiplies with (chosen experts only, head
+  // included).
+  uint64_t NumActiveParameters() const;
+};
+
+// What a weight is for. Shapes are [rows, cols] = [out, in]; vectors are [1, n].
+enum class WeightRole {
+  kEmbedding,      // [vocab, hidden]
+  kFinalNorm,      // [1, hidden]
+  kHead,           // [vocab, hidden]; absent when tied
+  kAttentionNorm,  // [1, hidden]
+  kQuery,          // [heads * head_dim, hidden]
+  kKey,            // [kv_heads * head_dim, hidden]
+  kValue,          // [kv_heads * head_dim, hidden]
+  kQueryBias,
+  kKeyBias,
+  kValueBias,
+  kQueryNorm,  // [1, head_dim]
+  kKeyNorm,    // [1, head_dim]
+  kOutput,     // [hidden, heads * head_dim]
+  kOutputBias,
+  kFfnNorm,  // [1, hidden]
+  kRouter,   // [experts, hidden]
+  kGate,     // [intermediate, hidden], of the dense FFN or of one expert
+  kUp,       // likewise
+  kDown,     // [hidden, intermediate]
+};
+
+// Where a logical weight stands in the checkpoint.
+struct WeightBinding {
+  WeightRole role;
+  int32_t layer = -1;   // -1 outside the layers
+  int32_t expert = -1;  // -1 when not an expert's
+  uint64_t rows = 0;
+  uint64_t cols = 0;
+  std::string tensor;      // name in the checkpoint
+  uint64_t first_row = 0;  // the weight begins at this row of the tensor taken as [*, cols]
+                           // (stacked experts, fused projections)
+  // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
+  // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
+  uint32_t interleaved_head_dim = 0;
+};
+
+}  // namespace essor::model

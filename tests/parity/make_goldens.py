@@ -1,0 +1,293 @@
+#!/usr/bin/env python3
+"""Makes the nano checkpoints and their goldens with Hugging Face transformers.
+
+    make_goldens.py OUT [--only CASE ...]
+
+OUT/nano/<case>/                a Hugging Face model directory, fp32, with a tokenizer and a chat template
+OUT/golden/<case>.safetensors   logits, routing and hidden states of the prompts
+OUT/golden/<case>.json          prompts, greedy continuations, tolerances, what was checked
+
+Formats: README.md beside this file. Every weight is a function of the case, a seed and the tensor's name; the
+seed is the first one whose prompts have no near-tie in routing or greedy choice. Each checkpoint is read back
+through from_pretrained before anything is computed, so the goldens belong to the files and not to the process
+that wrote them.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import shutil
+import sys
+import zlib
+
+import numpy as np
+import safetensors.torch
+import torch
+import transformers
+
+import nano_cases
+import nano_tokenizer
+
+BASE_SEED = 20261123
+SEED_TRIES = 40
+PROMPT_TRIES = 400
+# Near-ties that a seed or a prompt is rejected for. Router gaps are between the logits of the last chosen and
+# the first unchosen expert; greedy gaps between the two largest logits. bf16 moves either by about 0.02 here.
+MIN_ROUTER_GAP = 0.03
+MIN_GREEDY_GAP = 0.01
+MIN_DISTINCT_GREEDY = 5      # a continuation that repeats a few tokens would hide a stale cache
+SENSITIVITY_RATIO = 10.0     # models.md: a wrong tensor or key must show at 10x the tolerance
+KL_FLOOR = 1e-4              # tolerance is max(3 * bf16_kl, KL_FLOOR)
+
+
+def model_and_config(case, **extra):
+    config = getattr(transformers, case.config_class)(**(case.overrides | extra))
+    config.dtype = torch.float32
+    return getattr(transformers, case.model_class), config
+
+
+def draw(case, seed, name, shape):
+    """The re-drawn initialisation: no tensor may be neutral, or its absence would go unnoticed."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"{case.name}/{name}".encode())])
+    noise = rng.standard_normal(shape).astype(np.float32)
+    if name.endswith("norm.weight"):
+        return 1.0 + 0.1 * noise
+    if name.endswith("bias"):
+        return 0.2 * noise
+    return noise / np.sqrt(np.float32(shape[-1]))  # fan-in is the last axis, of fused expert tensors too
+
+
+def redraw(model, case, seed):
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(torch.from_numpy(draw(case, seed, name, tuple(parameter.shape))))
+
+
+def published_config(config):
+    """config.json as released checkpoints carry it, before transformers 5 renamed the keys."""
+    rope = dict(config.pop("rope_parameters"))
+    config["rope_theta"] = rope.pop("rope_theta")
+    config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+    config["torch_dtype"] = config.pop("dtype")
+    return config
+
+
+def save(model, case, directory):
+    shutil.rmtree(directory, ignore_errors=True)
+    size = {"max_shard_size": case.shard_bytes} if case.shard_bytes else {}
+    model.save_pretrained(directory, **size)
+    (directory / "generation_config.json").unlink(missing_ok=True)
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("transformers_version", None)
+    if case.published:
+        config = published_config(config)
+    path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
+    nano_tokenizer.write(directory)
+
+
+def load(directory, dtype=torch.float32, **overrides):
+    config = transformers.AutoConfig.from_pretrained(directory)
+    for key, value in overrides.items():
+        setattr(config, key, value)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, config=config, dtype=dtype, attn_implementation="eager")
+    return model.eval()
+
+
+class RouterTap:
+    """Collects each router's logits and choices, in layer order, during one forward pass."""
+
+    def __init__(self, model):
+        self.layers = [index for index, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "gate")
+                       and hasattr(layer.mlp, "experts")]
+        self.top_k = getattr(model.config, "num_experts_per_tok", 0)
+        self.calls = []
+        for index in self.layers:
+            model.model.layers[index].mlp.gate.register_forward_hook(self._record)
+
+    def _record(self, module, inputs, outputs):
+        _, weights, experts = outputs
+        # Computed anew: what the first output holds, logits or probabilities, differs between classes.
+        hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
+        logits = torch.nn.functional.linear(hidden, module.weight)
+        self.calls.append((logits.float(), weights.float(), experts))
+
+    def take(self):
+        calls, self.calls = self.calls, []
+        return calls
+
+    def min_gap(self, calls):
+        gaps = [torch.diff(logits.sort(-1, descending=True).values[:, self.top_k - 1:self.top_k + 1]).abs().min()
+                for logits, _, _ in calls]
+        return float(min(gaps)) if gaps else None
+
+
+@torch.no_grad()
+def forward(model, ids):
+    out = model(torch.tensor([ids]), output_hidden_states=True, use_cache=False)
+    return out.logits[0].float(), torch.stack([state[0].float() for state in out.hidden_states])
+
+
+@torch.no_grad()
+def greedy(model, ids, steps):
+    """Greedy continuation without a cache: the definition, not an optimisation of it."""
+    tokens, gaps = list(ids), []
+    for _ in range(steps):
+        best = forward(model, tokens)[0][-1].topk(2)
+        tokens.append(int(best.indices[0]))
+        gaps.append(float(best.values[0] - best.values[1]))
+    return tokens[len(ids):], gaps
+
+
+def mean_kl(reference, other):
+    """Mean over positions of KL(reference || other), in nats, computed in double precision."""
+    p = torch.log_softmax(torch.cat(reference).double(), -1)
+    q = torch.log_softmax(torch.cat(other).double(), -1)
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+@dataclasses.dataclass
+class Prompt:
+    ids: list
+    logits: torch.Tensor
+    hidden: torch.Tensor
+    routing: list
+    continuation: list
+    gaps: list
+    router_gap: float | None  # smallest over prompt and continuation
+
+
+def try_prompt(model, bf16, tap, bf16_tap, ids):
+    logits, hidden = forward(model, ids)
+    routing = tap.take()
+    if routing:
+        if tap.min_gap(routing) < MIN_ROUTER_GAP:
+            return None
+        forward(bf16, ids)
+        pairs = zip(routing, bf16_tap.take(), strict=True)
+        if any(not torch.equal(a[2].sort(-1).values, b[2].sort(-1).values) for a, b in pairs):
+            return None
+    continuation, gaps = greedy(model, ids, nano_cases.GREEDY_STEPS)
+    router_gap = tap.min_gap(tap.take())
+    if router_gap is not None and router_gap < MIN_ROUTER_GAP:
+        return None
+    if (min(gaps) < MIN_GREEDY_GAP or nano_cases.EOS_ID in continuation
+            or len(set(continuation)) < MIN_DISTINCT_GREEDY):
+        return None
+    return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap)
+
+
+def choose_prompts(model, bf16, seed):
+    tap, bf16_tap = RouterTap(model), RouterTap(bf16)
+    rng = np.random.default_rng([seed, 1])
+    plain = nano_cases.TOKENIZER_VOCAB - len(nano_tokenizer.SPECIAL_TOKENS)
+    prompts = []
+    for length in nano_cases.PROMPT_LENGTHS:
+        for _ in range(PROMPT_TRIES):
+            prompt = try_prompt(model, bf16, tap, bf16_tap, rng.integers(0, plain, length).tolist())
+            if prompt:
+                prompts.append(prompt)
+                break
+        else:
+            return None
+    return prompts
+
+
+def neutral_variants(model):
+    """One entry per kind of tensor: (kind, names, neutral value)."""
+    kinds = {}
+    for name, _ in model.named_parameters():
+        if name.endswith("norm.weight"):
+            kinds.setdefault(name.split(".")[-2], []).append((name, 1.0))
+        elif name.endswith("bias"):
+            kinds.setdefault(".".join(name.split(".")[-2:]), []).append((name, 0.0))
+    return kinds
+
+
+def sensitivity(case, directory, prompts):
+    """Mean KL caused by making each kind of tensor neutral, and by each wrong config key."""
+    reference = [prompt.logits for prompt in prompts]
+    moved = {}
+    for kind, entries in neutral_variants(load(directory)).items():
+        model = load(directory)
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in entries:
+                parameters[name].fill_(value)
+        moved[kind] = mean_kl(reference, [forward(model, prompt.ids)[0] for prompt in prompts])
+    for label, overrides in case.sensitivity:
+        model = load(directory, **overrides)
+        moved[label] = mean_kl(reference, [forward(model, prompt.ids)[0] for prompt in prompts])
+    return moved
+
+
+def build(case, seed, directory):
+    model_class, config = model_and_config(case)
+    model = model_class(config)
+    redraw(model, case, seed)
+    save(model, case, directory)
+    model, bf16 = load(directory), load(directory, torch.bfloat16)
+    prompts = choose_prompts(model, bf16, seed)
+    if prompts is None:
+        return None
+    bf16_kl = mean_kl([p.logits for p in prompts], [forward(bf16, p.ids)[0] for p in prompts])
+    moved = sensitivity(case, directory, prompts)
+    needed = SENSITIVITY_RATIO * max(3 * bf16_kl, KL_FLOOR)
+    weak = {label: kl for label, kl in moved.items() if kl < needed}
+    if weak:
+        print(f"{case.name} seed {seed}: needs KL {needed:.2e}, too weak: {weak}", file=sys.stderr)
+        return None
+    return prompts, bf16_kl, moved, RouterTap(model).layers
+
+
+def write_golden(case, seed, result, out):
+    prompts, bf16_kl, moved, moe_layers = result
+    tensors, described = {}, []
+    for index, prompt in enumerate(prompts):
+        tensors[f"logits.{index}"] = prompt.logits.contiguous()
+        if len(prompt.ids) <= 5:
+            tensors[f"hidden.{index}"] = prompt.hidden.contiguous()
+        if prompt.routing:
+            tensors[f"experts.{index}"] = torch.stack([experts for _, _, experts in prompt.routing]).int()
+            tensors[f"expert_weights.{index}"] = torch.stack([weights for _, weights, _ in prompt.routing])
+        described.append(dict(
+            ids=prompt.ids, greedy=prompt.continuation, greedy_gaps=[round(gap, 6) for gap in prompt.gaps],
+            min_router_gap=prompt.router_gap and round(prompt.router_gap, 6)))
+    out.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(tensors, out / f"{case.name}.safetensors")
+    golden = dict(
+        case=case.name, model_class=case.model_class, seed=seed, transformers=transformers.__version__,
+        torch=torch.__version__.split("+")[0], prompts=described, bf16_kl=bf16_kl, moe_layers=moe_layers,
+        sensitivity_kl={label: float(f"{kl:.4g}") for label, kl in moved.items()})
+    (out / f"{case.name}.json").write_text(json.dumps(golden, indent=1) + "\n")
+
+
+def make(case, out):
+    for seed in range(BASE_SEED, BASE_SEED + SEED_TRIES):
+        result = build(case, seed, out / "nano" / case.name)
+        if result:
+            write_golden(case, seed, result, out / "golden")
+            print(f"{case.name}: seed {seed}, bf16 KL {result[1]:.2e}, "
+                  f"weakest sensitivity {min(result[2].values()):.2e}")
+            return
+    sys.exit(f"{case.name}: no seed of {SEED_TRIES} passed; loosen the case, not the checks")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--only", nargs="*", choices=[case.name for case in nano_cases.CASES])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for case in nano_cases.CASES:
+        if not args.only or case.name in args.only:
+            make(case, args.out)
+
+
+if __name__ == "__main__":
+    main()
