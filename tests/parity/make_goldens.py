@@ -70,6 +70,11 @@ def published_config(config):
     config["rope_theta"] = rope.pop("rope_theta")
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
+    if config["model_type"] == "qwen2":
+        del config["layer_types"]
+        config["sliding_window"] = 8  # switched off by use_sliding_window, as in QwQ; would act on the long prompt
+    if config["model_type"] == "qwen3_moe":
+        config["num_experts"] = config.pop("num_local_experts")  # transformers 5 saves Mixtral's name
     return config
 
 
