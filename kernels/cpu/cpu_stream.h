@@ -26,7 +26,7 @@ const char* CpuIsaName(CpuIsa isa);  // "reference", "portable", "avx2", "avx512
 class CpuStream : public Stream {
  public:
   struct Options {
-    ThreadPool::Options threads;
+    ThreadPool::Options threads = {};
     CpuIsa isa = BestCpuIsa();   // must be available
     size_t workspace_bytes = 0;  // reserved and touched now
   };

@@ -15,8 +15,8 @@ namespace essor::kernels {
 class ThreadPool {
  public:
   struct Options {
-    uint32_t num_threads = 1;  // owner included; at least 1
-    std::vector<int> cpus;     // pin member i to cpus[i % size]; empty = not pinned
+    uint32_t num_threads = 1;    // owner included; at least 1
+    std::vector<int> cpus = {};  // pin member i to cpus[i % size]; empty = not pinned
     // Iterations of the pause instruction before sleeping; 0 = sleep at once.
     uint32_t spin_iterations = 4000;
   };
