@@ -1,0 +1,106 @@
+// Runs the steps of one rank: batch -> layers -> sampler.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/clock.h"
+#include "kernels/stream.h"
+#include "model/plan/memory_plan.h"
+#include "model/plan/parallel_plan.h"
+#include "model/spec/model_spec.h"
+#include "worker/engine/output_head.h"
+#include "worker/engine/sequence_slots.h"
+#include "worker/engine/step.h"
+#include "worker/layers/layer.h"
+#include "worker/loader/rank_weights.h"
+#include "worker/parallel/communicator.h"
+
+namespace essor::worker {
+
+// The groups a rank needs, in the order the engine expects its communicators.
+std::vector<GroupSpec> GroupsOf(const model::RankLayout& layout, const model::ParallelPlan& plan);
+
+// One rank of one epoch. Created and used by its owner thread; the ranks of an instance run the
+// same steps in the same order. All device memory is taken in Create; Run allocates none.
+class Engine {
+ public:
+  struct Inputs {
+    const model::ModelSpec* spec;
+    const model::ParallelPlan* plan;
+    model::RankLayout layout;
+    std::vector<model::Range> vocab_slices;  // of the ranks of the stage, in order
+    const RankWeights* weights;              // borrowed, must outlive the engine
+    model::ServingLimits limits;
+    uint32_t num_blocks = 0;
+    std::unique_ptr<kernels::Stream> stream;
+    std::vector<std::unique_ptr<Communicator>> communicators;  // one per GroupsOf()
+    const Clock* clock;
+  };
+
+  // ResourceExhausted when KV cache or workspaces cannot be allocated.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(Inputs inputs);
+
+  // One step. InvalidArgument when the step contradicts this rank's state, Unavailable or
+  // DeadlineExceeded from the exchanges; after any error the epoch is over and Run must not be
+  // called again. Only ranks of the last stage fill `sampled` and `scored`.
+  absl::StatusOr<StepOutput> Run(const StepInput& input);
+
+  // The largest single exchange of a step in bytes (for DataPlane::Connect).
+  static uint64_t MaxExchangeBytes(const model::ModelSpec& spec, const model::ServingLimits& limits,
+                                   const std::vector<model::Range>& vocab_slices);
+  // Of KV cache and workspaces, as allocated.
+  uint64_t kv_bytes() const { return kv_bytes_; }
+  uint64_t workspace_bytes() const { return workspace_.used_bytes(); }
+
+ private:
+  struct Buffers {
+    float* residual = nullptr;  // [T, hidden]
+    float* normed = nullptr;    // [T, hidden]
+    float* delta = nullptr;     // [T, hidden], output of the last sub-layer
+  };
+
+  Engine(Inputs inputs, Arena workspace, DeviceBuffer kv);
+  static Buffers TakeBuffers(Arena& arena, const Inputs& inputs);
+  // Every piece of workspace, in one order: run once to measure and once to take.
+  void TakeWorkspace(Arena& arena);
+  static uint64_t KvBytes(const Inputs& inputs);
+  void BuildLayers();
+  std::vector<RopeTable> TakeRopeTables(Arena& arena);
+
+  Batch BatchOf() const;
+  absl::Status Begin(const Batch& batch);
+  absl::Status RunLayers(const Batch& batch);
+  absl::Status Finish(const StepInput& input, StepOutput* output);
+  absl::Status RunHead(const StepInput& input, StepOutput* output);
+  std::vector<HeadRow> HeadRowsOf(const StepInput& input) const;
+  static void Collect(const StepInput& input, const std::vector<HeadRow>& rows,
+                      std::vector<HeadResult> results, StepOutput* output);
+  absl::Status ExchangeSampled(const StepInput& input, const StepOutput& output);
+  void RecordSampled(const StepInput& input, const std::vector<TokenId>& tokens);
+
+  Inputs inputs_;
+  Communicator* tp_ = nullptr;
+  Communicator* stage_ = nullptr;
+  Communicator* pipeline_ = nullptr;  // member i = the rank of stage i
+  Arena workspace_;
+  DeviceBuffer kv_;
+  uint64_t kv_bytes_ = 0;
+  Buffers buffers_;
+  LayerScratch scratch_;
+  std::vector<RopeTable> rope_;  // per layer
+  std::unique_ptr<OutputHead> head_;
+  struct DecoderLayer {
+    const LayerWeights* weights;
+    std::unique_ptr<SubLayer> attention;
+    std::unique_ptr<SubLayer> ffn;
+  };
+  std::vector<DecoderLayer> layers_;
+  SequenceSlots slots_;
+  StepRows rows_;
+};
+
+}  // namespace essor::worker

@@ -1,0 +1,289 @@
+#include "worker/engine/local_ranks.h"
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
+#include "common/check.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "kernels/cpu/cpu_stream.h"
+#include "model/plan/weight_slices.h"
+#include "model/source/model_source.h"
+#include "worker/engine/cpu_share.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/rank_thread.h"
+
+namespace essor::worker {
+namespace {
+
+// Intermediates of block-quantised weights are cut at block borders.
+uint32_t QuantBlockOf(DType stored) { return InfoOf(stored).block_elements > 1 ? 32 : 1; }
+
+struct HeldWeights {
+  std::string key;
+  std::unique_ptr<model::ModelSource> source;
+  std::map<uint32_t, model::RankLayout> layouts;  // by global rank
+  std::map<uint32_t, std::unique_ptr<const RankWeights>> weights;
+};
+
+// A step on all local ranks: the last one to finish reports.
+struct StepInFlight {
+  uint32_t remaining = 0;
+  absl::StatusOr<StepOutput> output = StepOutput{};
+  uint32_t failed_rank = 0;
+};
+
+class LocalRanksOnCpu : public LocalRanks {
+ public:
+  LocalRanksOnCpu(const Options& options, DataPlane* data_plane)
+      : options_(options), data_plane_(data_plane) {}
+  ~LocalRanksOnCpu() override { Release(); }
+
+  absl::StatusOr<LoadReport> Load(const Assignment& assignment, const Progress& progress) override;
+  absl::Status Connect(const EpochMembers& members, absl::Time deadline,
+                       StepDone on_step_done) override;
+  absl::Status Submit(const StepInput& step) override;
+  void Cancel(uint64_t epoch, const std::string& reason) override;
+  void Release() override;
+  std::string held_weights() const override {
+    absl::MutexLock lock(&mutex_);
+    return held_key_;
+  }
+
+ private:
+  absl::Status LoadAll(const Progress& progress);
+  absl::Status LoadRank(uint32_t rank, const Progress& progress);
+  absl::StatusOr<std::unique_ptr<Engine>> MakeEngine(const EpochMembers& members, uint32_t rank,
+                                                     const CpuShare& share, absl::Time deadline);
+  std::vector<CpuShare> Shares() const;
+  void OnRankDone(uint32_t rank, absl::StatusOr<StepOutput> output);
+  absl::Status CheckNotCancelled() const;
+
+  const Options options_;
+  DataPlane* const data_plane_;
+
+  // Of the control thread.
+  Assignment assignment_;
+  HeldWeights held_;
+  std::atomic<bool> loading_cancelled_{false};
+  std::atomic<uint64_t> cancelled_epoch_{0};
+
+  mutable absl::Mutex mutex_;
+  std::string held_key_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::unique_ptr<RankThread>> threads_ ABSL_GUARDED_BY(mutex_);
+  StepDone on_step_done_ ABSL_GUARDED_BY(mutex_);
+  std::map<StepId, StepInFlight> in_flight_ ABSL_GUARDED_BY(mutex_);
+};
+
+absl::Status LocalRanksOnCpu::CheckNotCancelled() const {
+  if (cancelled_epoch_.load() < assignment_.epoch) return absl::OkStatus();
+  return absl::CancelledError(absl::StrFormat("epoch %d was given up", assignment_.epoch));
+}
+
+absl::StatusOr<LoadReport> LocalRanksOnCpu::Load(const Assignment& assignment,
+                                                 const Progress& progress) {
+  Release();
+  assignment_ = assignment;
+  loading_cancelled_.store(false);
+  ESSOR_RETURN_IF_ERROR(CheckNotCancelled());
+  LoadReport report;
+  report.kept = !assignment.weights_key.empty() && held_.key == assignment.weights_key;
+  if (!report.kept) ESSOR_RETURN_IF_ERROR(LoadAll(progress));
+  for (const auto& [rank, weights] : held_.weights) report.weight_bytes += weights->storage.size();
+  return report;
+}
+
+absl::Status LocalRanksOnCpu::LoadAll(const Progress& progress) {
+  {
+    absl::MutexLock lock(&mutex_);
+    held_key_.clear();
+  }
+  held_ = HeldWeights();
+  ESSOR_ASSIGN_OR_RETURN(held_.source, model::ModelSource::Open(assignment_.model_path));
+  if (held_.source->fingerprint != assignment_.model_fingerprint) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "model_fingerprint: %s at %s here, %s at the coordinator; the model files differ",
+        held_.source->fingerprint, assignment_.model_path, assignment_.model_fingerprint));
+  }
+  ESSOR_RETURN_IF_ERROR(model::ValidatePlan(assignment_.plan, held_.source->spec));
+  for (const uint32_t rank : assignment_.local_ranks) {
+    ESSOR_RETURN_IF_ERROR(LoadRank(rank, progress));
+  }
+  held_.key = assignment_.weights_key;
+  absl::MutexLock lock(&mutex_);
+  held_key_ = held_.key;
+  return absl::OkStatus();
+}
+
+absl::Status LocalRanksOnCpu::LoadRank(uint32_t rank, const Progress& progress) {
+  const model::ModelSource& source = *held_.source;
+  if (rank >= assignment_.plan.NumRanks()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("rank %d is not one of the plan's %d", rank, assignment_.plan.NumRanks()));
+  }
+  model::RankLayout layout =
+      model::LayoutOf(assignment_.plan, source.spec, rank, QuantBlockOf(source.stored));
+  const std::vector<model::WeightSlice> slices =
+      model::SlicesOf(layout, source.spec, source.bindings);
+  uint32_t num_threads = 0;
+  for (const CpuShare& share : Shares()) num_threads += share.num_threads;
+  LoadRequest request{.checkpoint = source.checkpoint.get(),
+                      .layout = &layout,
+                      .slices = &slices,
+                      .precision = assignment_.precision,
+                      .num_threads = num_threads,
+                      .cancelled = &loading_cancelled_};
+  if (progress) {
+    request.progress = [&progress, rank](uint64_t done, uint64_t total) {
+      progress(rank, done, total);
+    };
+  }
+  const absl::Time start = Clock::Steady().Now();
+  ESSOR_ASSIGN_OR_RETURN(held_.weights[rank], LoadRankWeights(request));
+  const double seconds = absl::ToDoubleSeconds(Clock::Steady().Now() - start);
+  spdlog::info("weights loaded epoch={} rank={} bytes={} seconds={:.2f}", assignment_.epoch, rank,
+               held_.weights[rank]->storage.size(), seconds);
+  held_.layouts[rank] = std::move(layout);
+  return absl::OkStatus();
+}
+
+std::vector<CpuShare> LocalRanksOnCpu::Shares() const {
+  return DivideCpus({.cpus = AllowedCpus(),
+                     .threads_wanted = options_.num_threads,
+                     .local_index = assignment_.local_index,
+                     .local_count = assignment_.local_count,
+                     .num_ranks = static_cast<uint32_t>(assignment_.local_ranks.size())});
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> LocalRanksOnCpu::MakeEngine(const EpochMembers& members,
+                                                                    uint32_t rank,
+                                                                    const CpuShare& share,
+                                                                    absl::Time deadline) {
+  const model::ModelSpec& spec = held_.source->spec;
+  const model::RankLayout& layout = held_.layouts.at(rank);
+  std::vector<model::Range> vocab_slices;
+  for (const uint32_t member : layout.stage_ranks) {
+    vocab_slices.push_back(
+        model::LayoutOf(assignment_.plan, spec, member, QuantBlockOf(held_.source->stored)).vocab);
+  }
+  ESSOR_ASSIGN_OR_RETURN(
+      auto communicators,
+      data_plane_->Connect(members, rank, GroupsOf(layout, assignment_.plan),
+                           Engine::MaxExchangeBytes(spec, assignment_.limits, vocab_slices),
+                           deadline));
+  return Engine::Create({.spec = &spec,
+                         .plan = &assignment_.plan,
+                         .layout = layout,
+                         .vocab_slices = std::move(vocab_slices),
+                         .weights = held_.weights.at(rank).get(),
+                         .limits = assignment_.limits,
+                         .num_blocks = assignment_.num_blocks,
+                         .stream = kernels::CpuStream::Create(
+                             {.threads = {.num_threads = share.num_threads, .cpus = share.cpus}}),
+                         .communicators = std::move(communicators),
+                         .clock = &Clock::Steady()});
+}
+
+absl::Status LocalRanksOnCpu::Connect(const EpochMembers& members, absl::Time deadline,
+                                      StepDone on_step_done) {
+  ESSOR_RETURN_IF_ERROR(CheckNotCancelled());
+  if (held_.key != assignment_.weights_key || held_.source == nullptr) {
+    return absl::FailedPreconditionError("connect: the weights are not loaded");
+  }
+  const std::vector<CpuShare> shares = Shares();
+  std::vector<std::unique_ptr<RankThread>> threads;
+  for (size_t i = 0; i < assignment_.local_ranks.size(); ++i) {
+    const uint32_t rank = assignment_.local_ranks[i];
+    threads.push_back(std::make_unique<RankThread>(
+        [this, &members, rank, share = shares[i], deadline] {
+          return MakeEngine(members, rank, share, deadline);
+        },
+        [this, rank](absl::StatusOr<StepOutput> output) { OnRankDone(rank, std::move(output)); }));
+  }
+  absl::Status status;
+  for (const auto& thread : threads) status.Update(thread->WaitReady());
+  if (!status.ok()) return status;
+  absl::MutexLock lock(&mutex_);
+  threads_ = std::move(threads);
+  on_step_done_ = std::move(on_step_done);
+  return absl::OkStatus();
+}
+
+absl::Status LocalRanksOnCpu::Submit(const StepInput& step) {
+  absl::MutexLock lock(&mutex_);
+  if (threads_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("step %d: the ranks are not connected", step.step_id.value()));
+  }
+  if (in_flight_.size() >= kStepsInFlightMax) {
+    return absl::ResourceExhaustedError(absl::StrFormat("step %d: %d steps are in flight",
+                                                        step.step_id.value(), in_flight_.size()));
+  }
+  in_flight_[step.step_id].remaining = static_cast<uint32_t>(threads_.size());
+  const auto shared = std::make_shared<const StepInput>(step);
+  for (const auto& thread : threads_) ESSOR_CHECK(thread->TrySubmit(shared));
+  return absl::OkStatus();
+}
+
+void LocalRanksOnCpu::OnRankDone(uint32_t rank, absl::StatusOr<StepOutput> output) {
+  StepDone done;
+  StepInFlight step;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (in_flight_.empty()) return;
+    // A failed rank does not say which step it failed in: it is the oldest one.
+    const auto found = output.ok() ? in_flight_.find(output->step_id) : in_flight_.begin();
+    if (found == in_flight_.end()) return;
+    StepInFlight& state = found->second;
+    if (!output.ok()) {
+      state.output = std::move(output);
+      state.failed_rank = rank;
+      state.remaining = 1;  // report at once: the other ranks may wait for the failed one
+    } else if (state.output.ok() && held_.layouts.at(rank).last_stage &&
+               held_.layouts.at(rank).rank_in_stage == 0) {
+      state.output = std::move(output);
+    } else if (state.output.ok()) {
+      const absl::Duration longest = std::max(state.output->compute_time, output->compute_time);
+      if (state.output->step_id == StepId()) state.output->step_id = output->step_id;
+      state.output->compute_time = longest;
+    }
+    if (--state.remaining > 0) return;
+    step = std::move(state);
+    in_flight_.erase(found);
+    done = on_step_done_;
+  }
+  if (done) done(std::move(step.output), step.failed_rank);
+}
+
+void LocalRanksOnCpu::Cancel(uint64_t epoch, const std::string& reason) {
+  uint64_t seen = cancelled_epoch_.load();
+  while (seen < epoch && !cancelled_epoch_.compare_exchange_weak(seen, epoch)) {
+  }
+  loading_cancelled_.store(true);
+  data_plane_->Abort(epoch, reason);
+}
+
+void LocalRanksOnCpu::Release() {
+  std::vector<std::unique_ptr<RankThread>> threads;
+  {
+    absl::MutexLock lock(&mutex_);
+    threads = std::move(threads_);
+    threads_.clear();
+    in_flight_.clear();
+    on_step_done_ = nullptr;
+  }
+  if (!threads.empty()) data_plane_->Abort(assignment_.epoch, "the epoch was released");
+  threads.clear();  // joins
+}
+
+}  // namespace
+
+std::unique_ptr<LocalRanks> LocalRanks::Create(const Options& options, DataPlane* data_plane) {
+  return std::make_unique<LocalRanksOnCpu>(options, data_plane);
+}
+
+}  // namespace essor::worker

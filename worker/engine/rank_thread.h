@@ -1,0 +1,46 @@
+// One rank of one epoch on its own thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "common/bounded_queue.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/step.h"
+
+namespace essor::worker {
+
+// Steps that may be queued on a rank: the one that runs and one behind it.
+inline constexpr size_t kStepsInFlightMax = 2;
+
+// Thread-safe. The engine is created, used and destroyed on the thread. Destruction ends the thread
+// after the step it is in (abort the exchanges first, so that this is soon).
+class RankThread {
+ public:
+  using MakeEngine = std::function<absl::StatusOr<std::unique_ptr<Engine>>()>;
+  using OnDone = std::function<void(absl::StatusOr<StepOutput>)>;
+
+  // Starts the thread; `make_engine` runs on it, then `on_done` is called there after every step.
+  RankThread(MakeEngine make_engine, OnDone on_done);
+  ~RankThread();
+
+  // Waits for make_engine and returns its status.
+  absl::Status WaitReady();
+  // False when kStepsInFlightMax steps are queued already. Legal after WaitReady returned OK. Steps
+  // after a failed one are dropped: the epoch is over.
+  bool TrySubmit(std::shared_ptr<const StepInput> step);
+
+ private:
+  void Work(const MakeEngine& make_engine, const OnDone& on_done);
+
+  BoundedQueue<std::shared_ptr<const StepInput>> steps_{kStepsInFlightMax};
+  absl::Notification ready_;
+  absl::Status status_;  // written before ready_ is notified
+  std::thread thread_;
+};
+
+}  // namespace essor::worker

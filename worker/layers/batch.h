@@ -1,0 +1,20 @@
+// What the layers of one step work on.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/attention.h"
+
+namespace essor::worker {
+
+// The rows of a step: T tokens of several sequences, one sequence's tokens consecutive. Borrowed
+// for the duration of the step.
+struct Batch {
+  uint32_t num_rows = 0;      // T
+  const uint32_t* token_ids;  // [T]
+  const uint32_t* positions;  // [T]
+  std::span<const kernels::SequenceRows> sequences;
+};
+
+}  // namespace essor::worker

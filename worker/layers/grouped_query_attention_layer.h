@@ -1,0 +1,26 @@
+// Softmax attention with grouped KV heads over a paged cache.
+#pragma once
+
+#include "worker/layers/layer.h"
+
+namespace essor::worker {
+
+// The rank's query heads with their KV heads; the output projection's partial sums are added over
+// the tensor-parallel group.
+class GroupedQueryAttentionLayer : public SubLayer {
+ public:
+  GroupedQueryAttentionLayer(const model::GroupedQueryAttention& spec, const LayerInputs& inputs);
+  absl::Status Forward(const Batch& batch, const float* x, float* y) override;
+
+ private:
+  void Project(const Batch& batch, const float* x);
+  void NormAndRotate(const Batch& batch);
+
+  const model::GroupedQueryAttention& spec_;
+  const LayerInputs inputs_;
+  const uint32_t hidden_;
+  const uint32_t num_heads_;     // of this rank
+  const uint32_t num_kv_heads_;  // of this rank
+};
+
+}  // namespace essor::worker

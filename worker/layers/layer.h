@@ -1,0 +1,71 @@
+// The two halves of a decoder layer. Each kind of attention and of FFN that a ModelSpec can name is
+// one class here, composed of kernels and exchanges; the engine only knows these interfaces.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "kernels/stream.h"
+#include "model/plan/parallel_plan.h"
+#include "model/spec/model_spec.h"
+#include "worker/device/device_buffer.h"
+#include "worker/layers/batch.h"
+#include "worker/loader/rank_weights.h"
+#include "worker/parallel/communicator.h"
+
+namespace essor::worker {
+
+// A sub-layer on one rank: y = f(x), complete on every rank when it returns (exchanges included).
+// Owned and called by the rank's engine thread.
+class SubLayer {
+ public:
+  virtual ~SubLayer() = default;
+  // x and y: [T, hidden], distinct. Errors are those of the exchange.
+  virtual absl::Status Forward(const Batch& batch, const float* x, float* y) = 0;
+};
+
+// Exchanges of a rank, borrowed by its layers.
+struct RankGroups {
+  Communicator* tp = nullptr;     // attention and dense FFN
+  Communicator* stage = nullptr;  // experts, embedding, head
+};
+
+// Rows of cos and sin for positions 0 .. max_context_tokens - 1.
+struct RopeTable {
+  const float* cos = nullptr;  // [max_context_tokens, rotary_dim / 2]
+  const float* sin = nullptr;
+};
+
+// Scratch that all layers of a rank share, sized for the widest of them and max_step_tokens rows.
+// Contents live for one Forward() only.
+struct LayerScratch {
+  float* query = nullptr;           // [T, heads * head_dim]
+  float* key = nullptr;             // [T, kv_heads * head_dim]
+  float* value = nullptr;           // [T, kv_heads * head_dim]
+  float* attention = nullptr;       // [T, heads * head_dim]
+  float* router_logits = nullptr;   // [T, experts]
+  uint32_t* expert_ids = nullptr;   // [T, top_k]
+  float* expert_weights = nullptr;  // [T, top_k]
+};
+
+// Takes the scratch for `layout`'s layers out of `arena` (see Arena::Measure).
+LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
+                              const model::RankLayout& layout, uint32_t max_step_tokens);
+
+// What both halves of layer `index` (within layout.layers) are made from; all borrowed.
+struct LayerInputs {
+  const model::ModelSpec* spec;
+  const model::RankLayout* layout;
+  uint32_t index;
+  const LayerWeights* weights;
+  RankGroups groups;
+  LayerScratch scratch;
+  RopeTable rope;
+  kernels::PagedKv cache;
+  kernels::Stream* stream;
+};
+std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs);
+std::unique_ptr<SubLayer> MakeFfnLayer(const LayerInputs& inputs);
+
+}  // namespace essor::worker

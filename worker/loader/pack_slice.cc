@@ -1,0 +1,137 @@
+#include "worker/loader/pack_slice.h"
+
+#include <cstring>
+#include <vector>
+
+#include "common/float16.h"
+#include "common/status_macros.h"
+
+namespace essor::worker {
+namespace {
+
+using kernels::PackTarget;
+using kernels::WeightFormat;
+
+// First element, in the tensor, of row `row` of the slice. Rows of interleaved heads are looked up
+// at their stored place: canonical row i of a head's first half is stored as 2i, of the second half
+// as 2(i - half) + 1.
+uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
+  const model::WeightBinding& binding = slice.binding;
+  uint64_t whole_row = slice.rows.begin + row;
+  if (const uint64_t head_dim = binding.interleaved_head_dim; head_dim != 0) {
+    const uint64_t half = head_dim / 2;
+    const uint64_t in_head = whole_row % head_dim;
+    const uint64_t stored = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
+    whole_row = whole_row - in_head + stored;
+  }
+  return (binding.first_row + whole_row) * binding.cols + slice.cols.begin;
+}
+
+PackTarget TargetOf(const PackTask& task) {
+  return {.destination = task.destination,
+          .n = static_cast<uint32_t>(task.slice->rows.size()),
+          .k = static_cast<uint32_t>(task.slice->cols.size()),
+          .first_row = static_cast<uint32_t>(task.first_row),
+          .num_rows = static_cast<uint32_t>(task.num_rows)};
+}
+
+absl::Status PackAsFloat(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  std::vector<float> rows(task.num_rows * k);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(*task.tensor,
+                                               ElementOf(*task.slice, task.first_row + i),
+                                               std::span<float>(rows.data() + i * k, k)));
+  }
+  if (task.format == WeightFormat::kF32) {
+    kernels::PackF32(rows, k, TargetOf(task));
+    return absl::OkStatus();
+  }
+  std::vector<uint16_t> rounded(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) rounded[i] = ToBFloat16(rows[i]).bits;
+  kernels::PackBF16(rounded, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
+// The common case of big models: no conversion, only the kernels' order.
+absl::Status PackStoredBF16(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  const std::byte* data = task.tensor->data.data();
+  const bool consecutive =
+      k == task.slice->binding.cols && task.slice->binding.interleaved_head_dim == 0;
+  const std::byte* first = data + 2 * ElementOf(*task.slice, task.first_row);
+  if (consecutive && reinterpret_cast<uintptr_t>(first) % alignof(uint16_t) == 0) {
+    kernels::PackBF16({reinterpret_cast<const uint16_t*>(first), task.num_rows * k}, k,
+                      TargetOf(task));
+    return absl::OkStatus();
+  }
+  std::vector<uint16_t> rows(task.num_rows * k);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    std::memcpy(rows.data() + i * k, data + 2 * ElementOf(*task.slice, task.first_row + i), 2 * k);
+  }
+  kernels::PackBF16(rows, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
+absl::Status PackQuantised8(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  std::vector<int8_t> values(task.num_rows * k);
+  std::vector<uint16_t> scales(values.size() / 32);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    ESSOR_RETURN_IF_ERROR(model::ReadQ8(*task.tensor, ElementOf(*task.slice, task.first_row + i),
+                                        {.values = std::span(values).subspan(i * k, k),
+                                         .scales = std::span(scales).subspan(i * k / 32, k / 32)}));
+  }
+  kernels::PackQ8({.values = values, .scales = scales, .minima = {}}, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
+absl::Status PackQuantised4(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  std::vector<uint8_t> values(task.num_rows * k);
+  std::vector<float> scales(values.size() / 32);
+  std::vector<float> minima(values.size() / 32);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    ESSOR_RETURN_IF_ERROR(model::ReadQ4(*task.tensor, ElementOf(*task.slice, task.first_row + i),
+                                        {.values = std::span(values).subspan(i * k, k),
+                                         .scales = std::span(scales).subspan(i * k / 32, k / 32),
+                                         .minima = std::span(minima).subspan(i * k / 32, k / 32)}));
+  }
+  // Q4_0 and Q4_1 scales are halves already; Q4_K's products of two factors round to 11 bits here,
+  // well below the 4-bit quantisation itself.
+  std::vector<uint16_t> half_scales(scales.size());
+  std::vector<uint16_t> half_minima(minima.size());
+  for (size_t i = 0; i < scales.size(); ++i) {
+    half_scales[i] = ToFloat16(scales[i]).bits;
+    half_minima[i] = ToFloat16(minima[i]).bits;
+  }
+  const std::span<const int8_t> nibbles(reinterpret_cast<const int8_t*>(values.data()),
+                                        values.size());
+  kernels::PackQ4({.values = nibbles, .scales = half_scales, .minima = half_minima}, k,
+                  TargetOf(task));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status PackRows(const PackTask& task) {
+  switch (task.format) {
+    case WeightFormat::kF32:
+      return PackAsFloat(task);
+    case WeightFormat::kBF16:
+      return task.tensor->dtype == DType::kBF16 ? PackStoredBF16(task) : PackAsFloat(task);
+    case WeightFormat::kQ8:
+      return PackQuantised8(task);
+    case WeightFormat::kQ4:
+      return PackQuantised4(task);
+  }
+  return absl::InternalError("unknown weight format");
+}
+
+absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
+                        float* out) {
+  return model::DecodeToFloat(tensor, ElementOf(slice, 0),
+                              std::span<float>(out, slice.cols.size()));
+}
+
+}  // namespace essor::worker

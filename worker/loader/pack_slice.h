@@ -1,0 +1,30 @@
+// One weight slice of a checkpoint into its packed place.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "kernels/packed_matrix.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/plan/weight_slices.h"
+
+namespace essor::worker {
+
+struct PackTask {
+  const model::WeightSlice* slice;
+  const model::TensorView* tensor;
+  kernels::WeightFormat format;
+  std::byte* destination;  // of the whole packed slice
+  uint64_t first_row;      // rows of the slice, relative to it; multiple of kPackRowGroup
+  uint64_t num_rows;
+};
+
+// Thread-safe for tasks of different rows. Errors of the checkpoint's decoders.
+absl::Status PackRows(const PackTask& task);
+
+// A vector (norm or bias) as float32: `out` has slice.cols.size() elements.
+absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
+                        float* out);
+
+}  // namespace essor::worker

@@ -1,0 +1,42 @@
+// The weights of one rank, packed for the kernels.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/linear.h"
+#include "kernels/packed_matrix.h"
+#include "worker/device/device_buffer.h"
+
+namespace essor::worker {
+
+// Vectors are float32 whatever the checkpoint stores; null where the model has none. Matrices are
+// the rank's slices: their n and k are those of the slice.
+struct LayerWeights {
+  const float* attention_norm = nullptr;  // [hidden]
+  kernels::PackedMatrix query;            // [heads * head_dim, hidden]
+  kernels::PackedMatrix key;              // [kv_heads * head_dim, hidden]
+  kernels::PackedMatrix value;            // [kv_heads * head_dim, hidden]
+  kernels::PackedMatrix output;           // [hidden, heads * head_dim]
+  const float* query_bias = nullptr;
+  const float* key_bias = nullptr;
+  const float* value_bias = nullptr;
+  const float* output_bias = nullptr;
+  const float* query_norm = nullptr;              // [head_dim]
+  const float* key_norm = nullptr;                // [head_dim]
+  const float* ffn_norm = nullptr;                // [hidden]
+  kernels::GatedFfnWeights dense;                 // of a dense layer
+  kernels::PackedMatrix router;                   // [experts of the model, hidden], float32
+  std::vector<kernels::GatedFfnWeights> experts;  // the rank's experts, ascending
+};
+
+// Immutable once loaded. Owns all memory it points to.
+struct RankWeights {
+  DeviceBuffer storage;
+  kernels::PackedMatrix embedding;  // vocabulary slice; n = 0 where the rank needs none
+  kernels::PackedMatrix head;       // likewise; the embedding's again when tied
+  const float* final_norm = nullptr;
+  std::vector<LayerWeights> layers;
+};
+
+}  // namespace essor::worker

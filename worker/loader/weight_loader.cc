@@ -1,0 +1,284 @@
+#include "worker/loader/weight_loader.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
+#include "common/check.h"
+#include "common/status_macros.h"
+#include "worker/loader/pack_slice.h"
+
+namespace essor::worker {
+namespace {
+
+using kernels::PackedMatrix;
+using kernels::WeightFormat;
+using model::WeightRole;
+
+// Source bytes a loader thread takes at a time: long enough to stream, short enough to balance.
+constexpr uint64_t kTaskElements = 512 * 1024;
+
+// One slice with its place in the storage.
+struct Placed {
+  const model::WeightSlice* slice;
+  model::TensorView tensor;
+  bool is_vector;
+  WeightFormat format;
+  uint64_t offset;
+  uint64_t bytes;
+};
+
+bool IsVector(WeightRole role) {
+  switch (role) {
+    case WeightRole::kEmbedding:
+    case WeightRole::kHead:
+    case WeightRole::kQuery:
+    case WeightRole::kKey:
+    case WeightRole::kValue:
+    case WeightRole::kOutput:
+    case WeightRole::kRouter:
+    case WeightRole::kGate:
+    case WeightRole::kUp:
+    case WeightRole::kDown:
+      return false;
+    default:
+      return true;
+  }
+}
+
+absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint64_t* total) {
+  std::vector<Placed> placed;
+  placed.reserve(request.slices->size());
+  uint64_t offset = 0;
+  for (const model::WeightSlice& slice : *request.slices) {
+    ESSOR_ASSIGN_OR_RETURN(model::TensorView tensor,
+                           request.checkpoint->Find(slice.binding.tensor));
+    Placed place{.slice = &slice,
+                 .tensor = std::move(tensor),
+                 .is_vector = IsVector(slice.binding.role),
+                 .format = WeightFormat::kF32,
+                 .offset = offset,
+                 .bytes = slice.cols.size() * sizeof(float)};
+    if (!place.is_vector) {
+      // The router decides which experts run; in anything less than float32 it would decide
+      // differently now and then.
+      place.format = slice.binding.role == WeightRole::kRouter
+                         ? WeightFormat::kF32
+                         : FormatFor(place.tensor.dtype, request.precision);
+      place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size());
+    }
+    offset += (place.bytes + 63) / 64 * 64;
+    placed.push_back(std::move(place));
+  }
+  *total = offset;
+  return placed;
+}
+
+// The work of all loader threads: rows of placed slices, taken in order.
+class LoadRun {
+ public:
+  LoadRun(const LoadRequest& request, const std::vector<Placed>& placed, std::byte* storage)
+      : request_(request), placed_(placed), storage_(storage) {
+    for (size_t i = 0; i < placed.size(); ++i) {
+      total_bytes_ += placed[i].bytes;
+      const uint64_t rows = placed[i].is_vector ? 1 : placed[i].slice->rows.size();
+      for (uint64_t row = 0; row < rows; row += RowsPerTask(placed[i])) tasks_.push_back({i, row});
+    }
+  }
+
+  absl::Status Run() {
+    std::vector<std::thread> threads;
+    for (uint32_t i = 1; i < request_.num_threads; ++i) threads.emplace_back([this] { Work(); });
+    Work();
+    for (std::thread& thread : threads) thread.join();
+    absl::MutexLock lock(&mutex_);
+    return status_;
+  }
+
+ private:
+  struct Task {
+    size_t placed;
+    uint64_t first_row;
+  };
+
+  static uint64_t RowsPerTask(const Placed& place) {
+    const uint64_t rows = kTaskElements / std::max<uint64_t>(place.slice->cols.size(), 1);
+    return std::max<uint64_t>(rows / kernels::kPackRowGroup, 1) * kernels::kPackRowGroup;
+  }
+
+  void Work() {
+    while (!stop_.load(std::memory_order_relaxed)) {
+      const size_t index = next_.fetch_add(1, std::memory_order_relaxed);
+      if (index >= tasks_.size()) return;
+      absl::Status status =
+          Cancelled() ? absl::CancelledError("loading was given up") : RunTask(tasks_[index]);
+      if (status.ok()) continue;
+      stop_.store(true, std::memory_order_relaxed);
+      absl::MutexLock lock(&mutex_);
+      status_.Update(std::move(status));
+    }
+  }
+
+  bool Cancelled() const {
+    return request_.cancelled != nullptr && request_.cancelled->load(std::memory_order_relaxed);
+  }
+
+  absl::Status RunTask(const Task& task) {
+    const Placed& place = placed_[task.placed];
+    std::byte* destination = storage_ + place.offset;
+    if (place.is_vector) {
+      ESSOR_RETURN_IF_ERROR(
+          LoadVector(*place.slice, place.tensor, reinterpret_cast<float*>(destination)));
+      Report(place.bytes);
+      return absl::OkStatus();
+    }
+    const uint64_t rows = place.slice->rows.size();
+    const uint64_t count = std::min(RowsPerTask(place), rows - task.first_row);
+    ESSOR_RETURN_IF_ERROR(PackRows({.slice = place.slice,
+                                    .tensor = &place.tensor,
+                                    .format = place.format,
+                                    .destination = destination,
+                                    .first_row = task.first_row,
+                                    .num_rows = count}));
+    Report(place.bytes * count / rows);
+    return absl::OkStatus();
+  }
+
+  void Report(uint64_t bytes) {
+    const uint64_t done = done_bytes_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+    if (request_.progress) request_.progress(done, total_bytes_);
+  }
+
+  const LoadRequest& request_;
+  const std::vector<Placed>& placed_;
+  std::byte* const storage_;
+  std::vector<Task> tasks_;
+  uint64_t total_bytes_ = 0;
+  std::atomic<size_t> next_{0};
+  std::atomic<uint64_t> done_bytes_{0};
+  std::atomic<bool> stop_{false};
+  absl::Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+};
+
+void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatrix& matrix) {
+  if (role == WeightRole::kGate) ffn.gate = matrix;
+  if (role == WeightRole::kUp) ffn.up = matrix;
+  if (role == WeightRole::kDown) ffn.down = matrix;
+}
+
+void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& weights) {
+  const model::WeightBinding& binding = place.slice->binding;
+  const std::byte* data = weights.storage.data() + place.offset;
+  const float* vector = reinterpret_cast<const float*>(data);
+  const PackedMatrix matrix{.format = place.format,
+                            .n = static_cast<uint32_t>(place.slice->rows.size()),
+                            .k = static_cast<uint32_t>(place.slice->cols.size()),
+                            .data = data};
+  if (binding.layer < 0) {
+    if (binding.role == WeightRole::kEmbedding) weights.embedding = matrix;
+    if (binding.role == WeightRole::kHead) weights.head = matrix;
+    if (binding.role == WeightRole::kFinalNorm) weights.final_norm = vector;
+    return;
+  }
+  const uint64_t index = static_cast<uint64_t>(binding.layer) - layout.layers.begin;
+  ESSOR_CHECK(index < weights.layers.size());
+  LayerWeights& layer = weights.layers[index];
+  if (binding.expert >= 0) {
+    const uint64_t first = layout.per_layer[index].experts.begin;
+    SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix);
+    return;
+  }
+  switch (binding.role) {
+    case WeightRole::kAttentionNorm:
+      layer.attention_norm = vector;
+      break;
+    case WeightRole::kQuery:
+      layer.query = matrix;
+      break;
+    case WeightRole::kKey:
+      layer.key = matrix;
+      break;
+    case WeightRole::kValue:
+      layer.value = matrix;
+      break;
+    case WeightRole::kOutput:
+      layer.output = matrix;
+      break;
+    case WeightRole::kQueryBias:
+      layer.query_bias = vector;
+      break;
+    case WeightRole::kKeyBias:
+      layer.key_bias = vector;
+      break;
+    case WeightRole::kValueBias:
+      layer.value_bias = vector;
+      break;
+    case WeightRole::kOutputBias:
+      layer.output_bias = vector;
+      break;
+    case WeightRole::kQueryNorm:
+      layer.query_norm = vector;
+      break;
+    case WeightRole::kKeyNorm:
+      layer.key_norm = vector;
+      break;
+    case WeightRole::kFfnNorm:
+      layer.ffn_norm = vector;
+      break;
+    case WeightRole::kRouter:
+      layer.router = matrix;
+      break;
+    default:
+      SetExpert(layer.dense, binding.role, matrix);
+      break;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Precision> ParsePrecision(const std::string& dtype) {
+  if (dtype == "auto") return Precision::kStored;
+  if (dtype == "float32") return Precision::kFloat32;
+  if (dtype == "bfloat16") return Precision::kBFloat16;
+  return absl::InvalidArgumentError(
+      absl::StrFormat("dtype \"%s\" is not auto, float32 or bfloat16", dtype));
+}
+
+WeightFormat FormatFor(DType stored, Precision precision) {
+  if (precision == Precision::kFloat32) return WeightFormat::kF32;
+  switch (stored) {
+    case DType::kF32:
+      return precision == Precision::kBFloat16 ? WeightFormat::kBF16 : WeightFormat::kF32;
+    case DType::kQ8_0:
+      return WeightFormat::kQ8;
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ4_K:
+      return WeightFormat::kQ4;
+    default:
+      return WeightFormat::kBF16;
+  }
+}
+
+absl::StatusOr<std::unique_ptr<const RankWeights>> LoadRankWeights(const LoadRequest& request) {
+  uint64_t total = 0;
+  ESSOR_ASSIGN_OR_RETURN(const std::vector<Placed> placed, PlaceSlices(request, &total));
+  auto weights = std::make_unique<RankWeights>();
+  ESSOR_ASSIGN_OR_RETURN(
+      weights->storage,
+      DeviceBuffer::Allocate(total, absl::StrFormat("weights of rank %d", request.layout->rank)));
+  ESSOR_RETURN_IF_ERROR(LoadRun(request, placed, weights->storage.data()).Run());
+
+  weights->layers.resize(request.layout->layers.size());
+  for (size_t i = 0; i < weights->layers.size(); ++i) {
+    weights->layers[i].experts.resize(request.layout->per_layer[i].experts.size());
+  }
+  for (const Placed& place : placed) Assign(place, *request.layout, *weights);
+  if (weights->head.n == 0 && request.layout->last_stage) weights->head = weights->embedding;
+  return weights;
+}
+
+}  // namespace essor::worker
