@@ -1,0 +1,118 @@
+#include "kernels/reference/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "common/float16.h"
+
+namespace essor::kernels::reference {
+namespace {
+
+// Element index of (position, kv head, 0) of a sequence.
+size_t SlotOffset(const PagedKv& cache, const uint32_t* block_table, uint32_t position,
+                  uint32_t kv_head) {
+  const size_t block = block_table[position / cache.block_tokens];
+  const size_t head = block * cache.num_kv_heads + kv_head;
+  return (head * cache.block_tokens + position % cache.block_tokens) * cache.head_dim;
+}
+
+float Load(const void* data, bool fp32, size_t index) {
+  if (fp32) return static_cast<const float*>(data)[index];
+  return ToFloat(BFloat16{static_cast<const uint16_t*>(data)[index]});
+}
+
+void Store(void* data, bool fp32, size_t index, float value) {
+  if (fp32) {
+    static_cast<float*>(data)[index] = value;
+  } else {
+    static_cast<uint16_t*>(data)[index] = ToBFloat16(value).bits;
+  }
+}
+
+// One query row of one head over the keys at positions [first, last].
+struct Query {
+  const PagedKv& cache;
+  const uint32_t* block_table;
+  uint32_t kv_head;
+  uint32_t first;
+  uint32_t last;
+  const float* q;
+  float scale;
+};
+
+void AttendRow(const Query& query, float* y) {
+  const PagedKv& cache = query.cache;
+  const uint32_t dim = cache.head_dim;
+  std::vector<double> weights;
+  double max = -std::numeric_limits<double>::infinity();
+  for (uint32_t position = query.first; position <= query.last; ++position) {
+    const size_t slot = SlotOffset(cache, query.block_table, position, query.kv_head);
+    double score = 0;
+    for (uint32_t d = 0; d < dim; ++d) {
+      score += static_cast<double>(query.q[d]) * Load(cache.k, cache.fp32, slot + d);
+    }
+    weights.push_back(score * query.scale);
+    max = std::max(max, weights.back());
+  }
+  double sum = 0;
+  for (double& weight : weights) {
+    weight = std::exp(weight - max);
+    sum += weight;
+  }
+  std::vector<double> result(dim, 0.0);
+  for (uint32_t position = query.first; position <= query.last; ++position) {
+    const size_t slot = SlotOffset(cache, query.block_table, position, query.kv_head);
+    const double weight = weights[position - query.first] / sum;
+    for (uint32_t d = 0; d < dim; ++d) result[d] += weight * Load(cache.v, cache.fp32, slot + d);
+  }
+  for (uint32_t d = 0; d < dim; ++d) y[d] = static_cast<float>(result[d]);
+}
+
+}  // namespace
+
+void WriteKv(const WriteKvParams& params) {
+  const PagedKv& cache = params.cache;
+  for (const SequenceRows& sequence : params.sequences) {
+    for (uint32_t i = 0; i < sequence.num_rows; ++i) {
+      const size_t row = sequence.first_row + i;
+      for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
+        const size_t slot = SlotOffset(cache, sequence.block_table, sequence.context_tokens + i, h);
+        const float* k = params.k + row * params.k_stride + h * cache.head_dim;
+        const float* v = params.v + row * params.v_stride + h * cache.head_dim;
+        for (uint32_t d = 0; d < cache.head_dim; ++d) {
+          Store(cache.k, cache.fp32, slot + d, k[d]);
+          Store(cache.v, cache.fp32, slot + d, v[d]);
+        }
+      }
+    }
+  }
+}
+
+void Attention(const AttentionParams& params) {
+  const uint32_t dim = params.cache.head_dim;
+  const uint32_t group = params.num_heads / params.cache.num_kv_heads;
+  for (const SequenceRows& sequence : params.sequences) {
+    for (uint32_t i = 0; i < sequence.num_rows; ++i) {
+      const size_t row = sequence.first_row + i;
+      const uint32_t last = sequence.context_tokens + i;
+      const bool windowed = params.sliding_window != 0 && last >= params.sliding_window;
+      const uint32_t first = windowed ? last + 1 - params.sliding_window : 0;
+      for (uint32_t h = 0; h < params.num_heads; ++h) {
+        AttendRow({.cache = params.cache,
+                   .block_table = sequence.block_table,
+                   .kv_head = h / group,
+                   .first = first,
+                   .last = last,
+                   .q = params.q + row * params.q_stride + h * dim,
+                   .scale = params.scale},
+                  params.y + (row * params.num_heads + h) * dim);
+      }
+    }
+  }
+}
+
+}  // namespace essor::kernels::reference

@@ -1,0 +1,83 @@
+#include "kernels/reference/elementwise.h"
+
+#include <cmath>
+#include <cstddef>
+#include <span>
+
+namespace essor::kernels::reference {
+namespace {
+
+void NormRow(const float* x, const float* weight, uint32_t width, float eps, float* y) {
+  double squares = 0;
+  for (uint32_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
+  const double inverse_rms = 1.0 / std::sqrt(squares / width + eps);
+  for (uint32_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse_rms) * weight[i];
+}
+
+void RotateHead(float* head, const float* cos, const float* sin, uint32_t rotary_dim,
+                bool interleaved) {
+  const uint32_t half = rotary_dim / 2;
+  for (uint32_t i = 0; i < half; ++i) {
+    float& first = head[interleaved ? 2 * i : i];
+    float& second = head[interleaved ? 2 * i + 1 : i + half];
+    const double a = first;
+    const double b = second;
+    first = static_cast<float>(a * cos[i] - b * sin[i]);
+    second = static_cast<float>(b * cos[i] + a * sin[i]);
+  }
+}
+
+void NormAndRotateHeads(const QkNormRopeParams& params, float* heads, uint32_t num_heads,
+                        const float* norm, uint32_t position) {
+  const size_t table_row = static_cast<size_t>(position) * (params.rotary_dim / 2);
+  for (uint32_t h = 0; h < num_heads; ++h) {
+    float* head = heads + static_cast<size_t>(h) * params.head_dim;
+    if (norm != nullptr) NormRow(head, norm, params.head_dim, params.norm_eps, head);
+    if (params.rotary_dim == 0) continue;
+    RotateHead(head, params.cos + table_row, params.sin + table_row, params.rotary_dim,
+               params.interleaved);
+  }
+}
+
+}  // namespace
+
+void RmsNorm(const RmsNormParams& params) {
+  for (uint32_t t = 0; t < params.num_rows; ++t) {
+    const size_t row = static_cast<size_t>(t) * params.width;
+    const float* x = params.x + row;
+    if (params.residual != nullptr) {
+      float* residual = params.residual + row;
+      for (uint32_t i = 0; i < params.width; ++i) residual[i] += x[i];
+      x = residual;
+    }
+    NormRow(x, params.weight, params.width, params.eps, params.y + row);
+  }
+}
+
+void Embedding(const EmbeddingParams& params) {
+  const uint32_t width = params.table.k;
+  for (uint32_t t = 0; t < params.num_rows; ++t) {
+    const std::span<float> y(params.y + static_cast<size_t>(t) * width, width);
+    const uint32_t id = params.token_ids[t];
+    if (id >= params.first_id && id - params.first_id < params.table.n) {
+      UnpackRow(params.table, id - params.first_id, y);
+    } else {
+      for (float& value : y) value = 0;
+    }
+  }
+}
+
+void QkNormRope(const QkNormRopeParams& params) {
+  for (uint32_t t = 0; t < params.num_rows; ++t) {
+    NormAndRotateHeads(params, params.q + static_cast<size_t>(t) * params.q_stride,
+                       params.num_heads, params.q_norm, params.positions[t]);
+    NormAndRotateHeads(params, params.k + static_cast<size_t>(t) * params.k_stride,
+                       params.num_kv_heads, params.k_norm, params.positions[t]);
+  }
+}
+
+void Add(float* y, const float* x, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) y[i] += x[i];
+}
+
+}  // namespace essor::kernels::reference

@@ -1,0 +1,16 @@
+// Plain loops for kernels/elementwise.h, the measure of every faster version: no blocking, sums in
+// double. On the calling thread.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/elementwise.h"
+
+namespace essor::kernels::reference {
+
+void RmsNorm(const RmsNormParams& params);
+void Embedding(const EmbeddingParams& params);
+void QkNormRope(const QkNormRopeParams& params);
+void Add(float* y, const float* x, uint64_t count);
+
+}  // namespace essor::kernels::reference
