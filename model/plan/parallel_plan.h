@@ -16,13 +16,17 @@
 
 namespace essor::model {
 
+// Of one instance: a bound on what a plan may ask for.
+inline constexpr uint32_t kMaxRanks = 4096;
+
 struct ParallelPlan {
   uint32_t pp = 1;
   uint32_t dp = 1;
   uint32_t tp = 1;
   uint32_t ep = 1;
 
-  // "pp=2,tp=2": any subset, any order, factors >= 1. InvalidArgument names what is wrong.
+  // "pp=2,tp=2": any non-empty subset, any order, factors >= 1, at most kMaxRanks ranks in all.
+  // InvalidArgument names what is wrong.
   static absl::StatusOr<ParallelPlan> Parse(const std::string& text);
   // Every factor: "pp=2,dp=1,tp=2,ep=1".
   std::string ToString() const;
@@ -33,9 +37,15 @@ struct ParallelPlan {
   bool operator==(const ParallelPlan&) const = default;
 };
 
+// Granularity at which columns may be cut when the matrices are stored as `stored`: the length of
+// the blocks that share a scale in the kernels' packed formats, 1 for plain types.
+uint32_t QuantBlockOf(DType stored);
+
 // OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example
 // "tp=16 exceeds the model's 9 attention heads" or "pp=40 exceeds the model's 30 layers".
-absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec);
+// `quant_block` is the one that LayoutOf will be given.
+absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec,
+                          uint32_t quant_block = 1);
 
 // A half-open range.
 struct Range {
@@ -54,7 +64,8 @@ struct RankLayout {
   bool last_stage = false;
 
   Range layers;
-  Range vocab;  // rows of embedding and head; split over the R ranks of a stage
+  // Rows of embedding and head, split over the R ranks of a stage; the same on every stage.
+  Range vocab;
 
   // Tensor-parallel group of attention and dense FFN layers, as global ranks in order; this rank is
   // tp_ranks[tp_index]. Replicas have groups of their own.
@@ -79,9 +90,25 @@ struct RankLayout {
   std::vector<Layer> per_layer;
 };
 
-// `quant_block` is the granularity at which intermediates may be cut (32 for block-quantised
-// weights, 1 otherwise). The plan must be valid for the spec.
+// `quant_block` is the granularity at which intermediates may be cut (QuantBlockOf). The plan must
+// be valid for the spec and the quant_block (ValidatePlan); then no range is empty but those said
+// to be.
+//
+// How things are divided:
+//  * Layers: consecutive, at least one a stage, so that the stage with the most weight bytes
+//    (embedding, head and replicas counted) has as few as possible; among such divisions the one
+//    with the most even layer counts, because KV cache goes with layers.
+//  * Heads: whole KV groups, one more on the lower ranks where they do not divide evenly; above the
+//    KV-head count each rank has one KV head (a copy) and a part of its group's query heads. So on
+//    every rank local query head i reads local KV head i / (heads.size() / kv_heads.size()).
+//  * FFN columns: consecutive multiples of quant_block, one more on the higher ranks. Experts:
+//    consecutive, one more on the higher ranks, which by the rule above have the fewer heads.
+//  * Vocabulary: multiples of 64 rows (less where there are more ranks than that), one more on the
+//    lower ranks.
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
                     uint32_t quant_block);
+// Of all ranks: index = rank.
+std::vector<RankLayout> LayoutsOf(const ParallelPlan& plan, const ModelSpec& spec,
+                                  uint32_t quant_block);
 
 }  // namespace essor::model

@@ -2,12 +2,26 @@
 // the memory plan and by `essor plan`.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
 
 namespace essor::model {
+
+// The part of a weight that a rank holds.
+struct WeightPart {
+  Range rows;
+  Range cols;
+  bool operator==(const WeightPart&) const = default;
+};
+
+// What the rank of `layout` holds of `weight`, or nothing. Vectors ([1, n]) are cut by columns. The
+// output bias is held by the rank with tp_index 0 alone: it is added once, before the sum over the
+// group. Norms and routers are held whole by every rank of the layer's stage.
+std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
+                                 const WeightBinding& weight);
 
 // The rows and columns of one weight that a rank holds, in the numbering of the whole weight
 // (binding.rows x binding.cols). Always a non-empty rectangle.
@@ -17,9 +31,9 @@ struct WeightSlice {
   Range cols;
 };
 
-// In layer order, experts inside a layer ascending. Weights of which the rank holds nothing do not
-// appear. With tied embeddings the embedding slice also serves as head on the last stage (it
-// appears once per rank). `bindings` are those of the whole model.
+// In the order of `bindings` (layer order, experts inside a layer ascending). Weights of which the
+// rank holds nothing do not appear. With tied embeddings the embedding slice also serves as head on
+// the last stage (it appears once per rank). `bindings` are those of the whole model.
 std::vector<WeightSlice> SlicesOf(const RankLayout& layout, const ModelSpec& spec,
                                   const std::vector<WeightBinding>& bindings);
 

@@ -22,9 +22,11 @@ struct RopeSpec {
     double low_freq_factor;
     double high_freq_factor;
     double original_max_position;
+    bool operator==(const Llama3Scaling&) const = default;
   };
   struct LinearScaling {
     double factor;
+    bool operator==(const LinearScaling&) const = default;
   };
   struct YarnScaling {  // arXiv 2309.00071
     double factor;
@@ -33,11 +35,13 @@ struct RopeSpec {
     double original_max_position;
     double attention_factor;  // multiplies cos and sin
     bool truncate;            // round the correction range to whole dimensions
+    bool operator==(const YarnScaling&) const = default;
   };
   double theta = 10000.0;
   uint32_t rotary_dim = 0;   // leading dims of a head that rotate; 0 = no positions
   bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim/2)
   std::variant<std::monostate, LinearScaling, Llama3Scaling, YarnScaling> scaling;
+  bool operator==(const RopeSpec&) const = default;
 };
 
 // Softmax attention with grouped KV heads (multi-head and multi-query are special cases).

@@ -1,0 +1,137 @@
+#include "model/spec/decoder_bindings.h"
+
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "model/spec/logical_weights.h"
+
+namespace essor::model {
+namespace {
+
+// What follows "model.layers.N." for weights that all these decoders name alike; outside the layers
+// the whole name.
+const char* CommonName(WeightRole role) {
+  switch (role) {
+    case WeightRole::kEmbedding:
+      return "model.embed_tokens.weight";
+    case WeightRole::kFinalNorm:
+      return "model.norm.weight";
+    case WeightRole::kHead:
+      return "lm_head.weight";
+    case WeightRole::kAttentionNorm:
+      return "input_layernorm.weight";
+    case WeightRole::kQuery:
+      return "self_attn.q_proj.weight";
+    case WeightRole::kKey:
+      return "self_attn.k_proj.weight";
+    case WeightRole::kValue:
+      return "self_attn.v_proj.weight";
+    case WeightRole::kQueryBias:
+      return "self_attn.q_proj.bias";
+    case WeightRole::kKeyBias:
+      return "self_attn.k_proj.bias";
+    case WeightRole::kValueBias:
+      return "self_attn.v_proj.bias";
+    case WeightRole::kQueryNorm:
+      return "self_attn.q_norm.weight";
+    case WeightRole::kKeyNorm:
+      return "self_attn.k_norm.weight";
+    case WeightRole::kOutput:
+      return "self_attn.o_proj.weight";
+    case WeightRole::kOutputBias:
+      return "self_attn.o_proj.bias";
+    case WeightRole::kFfnNorm:
+      return "post_attention_layernorm.weight";
+    case WeightRole::kGate:
+      return "mlp.gate_proj.weight";
+    case WeightRole::kUp:
+      return "mlp.up_proj.weight";
+    case WeightRole::kDown:
+      return "mlp.down_proj.weight";
+    case WeightRole::kRouter:
+      break;  // its name depends on the family
+  }
+  ESSOR_CHECK(false);
+}
+
+// Names the tensors of one layer's router and experts.
+class MoeBinder {
+ public:
+  MoeBinder(const std::string& layer_prefix, uint64_t intermediate, const DecoderTensorNames& names,
+            const TensorExists& exists)
+      : intermediate_(intermediate), names_(names) {
+    const std::string own = absl::StrCat(layer_prefix, names.moe, ".");
+    const std::string generic = absl::StrCat(layer_prefix, "mlp.");
+    stacked_ = exists(own + "experts.gate_up_proj") || exists(generic + "experts.gate_up_proj");
+    prefix_ = exists(generic + "gate.weight") ? generic : own;
+  }
+
+  void Bind(WeightBinding& binding) const {
+    if (binding.role == WeightRole::kRouter) {
+      binding.tensor = prefix_ + "gate.weight";
+    } else if (stacked_) {
+      BindStacked(binding);
+    } else {
+      const char* part = binding.role == WeightRole::kGate ? names_.expert_gate
+                         : binding.role == WeightRole::kUp ? names_.expert_up
+                                                           : names_.expert_down;
+      binding.tensor = absl::StrCat(prefix_, "experts.", binding.expert, ".", part, ".weight");
+    }
+  }
+
+ private:
+  void BindStacked(WeightBinding& binding) const {
+    const uint64_t expert = static_cast<uint64_t>(binding.expert);
+    if (binding.role == WeightRole::kDown) {
+      binding.tensor = prefix_ + "experts.down_proj";
+      binding.first_row = expert * binding.rows;
+      return;
+    }
+    binding.tensor = prefix_ + "experts.gate_up_proj";
+    binding.first_row = expert * 2 * intermediate_;
+    if (binding.role == WeightRole::kUp) binding.first_row += intermediate_;
+  }
+
+  const uint64_t intermediate_;
+  const DecoderTensorNames& names_;
+  bool stacked_ = false;
+  std::string prefix_;
+};
+
+bool IsMoePart(const WeightBinding& binding) {
+  return binding.role == WeightRole::kRouter || binding.expert >= 0;
+}
+
+}  // namespace
+
+std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
+                                       const TensorExists& exists) {
+  std::vector<WeightBinding> bindings;
+  const auto add = [&](const std::string& prefix, WeightBinding weight) {
+    weight.tensor = prefix + CommonName(weight.role);
+    bindings.push_back(std::move(weight));
+  };
+  auto weights = LogicalWeights(spec);
+  size_t next = 0;
+  for (; weights[next].layer < 0; ++next) add("", std::move(weights[next]));
+  for (uint32_t layer = 0; layer < spec.layers.size(); ++layer) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+    const auto* moe = std::get_if<MoeFfn>(&spec.layers[layer].ffn);
+    const MoeBinder binder(prefix, moe == nullptr ? 0 : moe->intermediate_size, names, exists);
+    for (; weights[next].layer == static_cast<int32_t>(layer); ++next) {
+      if (!IsMoePart(weights[next])) {
+        add(prefix, std::move(weights[next]));
+        continue;
+      }
+      binder.Bind(weights[next]);
+      bindings.push_back(std::move(weights[next]));
+    }
+  }
+  for (; next < weights.size(); ++next) add("", std::move(weights[next]));
+  return bindings;
+}
+
+}  // namespace essor::model

@@ -1,0 +1,26 @@
+// Tensor names of Llama-like decoders in Hugging Face checkpoints.
+#pragma once
+
+#include <vector>
+
+#include "model/spec/families.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+// What families call the parts that do not have Llama's names.
+struct DecoderTensorNames {
+  const char* moe = "mlp";  // holds router and experts
+  const char* expert_gate = "gate_proj";
+  const char* expert_up = "up_proj";
+  const char* expert_down = "down_proj";
+};
+
+// One binding per weight of LogicalWeights(spec), in its order. Experts bind to the stacked 3-D
+// tensors that transformers 5 uses in memory where the checkpoint has them (`mlp.experts.
+// gate_up_proj` [experts, 2 * intermediate, hidden], gate first, and `mlp.experts.down_proj`
+// [experts, hidden, intermediate]), otherwise to one tensor each.
+std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
+                                       const TensorExists& exists);
+
+}  // namespace essor::model

@@ -1,0 +1,37 @@
+// The model families Essor knows, by Hugging Face `model_type`. A family is one file in this folder
+// and one line in families.cc.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/spec/config_view.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+// Whether the checkpoint holds a tensor of that Hugging Face name. Families with several published
+// layouts choose by it; it says nothing about shapes, which the caller checks against the bindings.
+using TensorExists = std::function<bool(const std::string& name)>;
+
+// How one kind of checkpoint maps to a ModelSpec.
+struct ModelFamily {
+  const char* model_type;
+  absl::StatusOr<ModelSpec> (*make_spec)(const ConfigView& config);
+  std::vector<WeightBinding> (*bind)(const ModelSpec& spec, const TensorExists& exists);
+};
+
+// Sorted values of model_type.
+std::vector<std::string> KnownFamilies();
+
+// The spec of a config.json. InvalidArgument naming file and key: an unknown model_type (the known
+// ones are listed), a missing, malformed, contradictory or unsupported value.
+absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config);
+
+// Where the weights of `spec` (made by SpecFromConfig) stand: one binding per logical weight, in
+// LogicalWeights() order, with Hugging Face names.
+std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists& exists);
+
+}  // namespace essor::model

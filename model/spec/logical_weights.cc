@@ -1,0 +1,106 @@
+#include "model/spec/logical_weights.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+#include <variant>
+
+namespace essor::model {
+namespace {
+
+class LayerLister {
+ public:
+  LayerLister(const ModelSpec& spec, uint32_t layer) : spec_(spec), layer_(layer) {}
+
+  void Attention(const GroupedQueryAttention& attention) {
+    const uint64_t hidden = spec_.hidden_size;
+    const uint64_t head_dim = attention.head_dim;
+    const uint64_t query = attention.num_heads * head_dim;
+    const uint64_t key = attention.num_kv_heads * head_dim;
+    Add(WeightRole::kAttentionNorm, 1, hidden);
+    Add(WeightRole::kQuery, query, hidden);
+    Add(WeightRole::kKey, key, hidden);
+    Add(WeightRole::kValue, key, hidden);
+    if (attention.qkv_bias) {
+      Add(WeightRole::kQueryBias, 1, query);
+      Add(WeightRole::kKeyBias, 1, key);
+      Add(WeightRole::kValueBias, 1, key);
+    }
+    if (attention.qk_norm) {
+      Add(WeightRole::kQueryNorm, 1, head_dim);
+      Add(WeightRole::kKeyNorm, 1, head_dim);
+    }
+    Add(WeightRole::kOutput, hidden, query);
+    if (attention.output_bias) Add(WeightRole::kOutputBias, 1, hidden);
+  }
+
+  void Ffn(const DenseFfn& ffn) {
+    Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
+    GatedFfn(ffn.intermediate_size, -1);
+  }
+
+  void Ffn(const MoeFfn& ffn, uint32_t max_experts) {
+    Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
+    Add(WeightRole::kRouter, ffn.num_experts, spec_.hidden_size);
+    for (uint32_t expert = 0; expert < std::min(ffn.num_experts, max_experts); ++expert) {
+      GatedFfn(ffn.intermediate_size, static_cast<int32_t>(expert));
+    }
+  }
+
+  std::vector<WeightBinding> Take() { return std::move(weights_); }
+
+ private:
+  void GatedFfn(uint64_t intermediate, int32_t expert) {
+    Add(WeightRole::kGate, intermediate, spec_.hidden_size, expert);
+    Add(WeightRole::kUp, intermediate, spec_.hidden_size, expert);
+    Add(WeightRole::kDown, spec_.hidden_size, intermediate, expert);
+  }
+
+  void Add(WeightRole role, uint64_t rows, uint64_t cols, int32_t expert = -1) {
+    weights_.push_back({.role = role,
+                        .layer = static_cast<int32_t>(layer_),
+                        .expert = expert,
+                        .rows = rows,
+                        .cols = cols,
+                        .tensor = {}});
+  }
+
+  const ModelSpec& spec_;
+  const uint32_t layer_;
+  std::vector<WeightBinding> weights_;
+};
+
+WeightBinding Outer(WeightRole role, uint64_t rows, uint64_t cols) {
+  return {.role = role, .rows = rows, .cols = cols, .tensor = {}};
+}
+
+}  // namespace
+
+std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,
+                                        uint32_t max_experts) {
+  LayerLister lister(spec, layer);
+  const LayerSpec& parts = spec.layers[layer];
+  std::visit([&](const auto& attention) { lister.Attention(attention); }, parts.attention);
+  if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
+    lister.Ffn(*moe, max_experts);
+  } else {
+    lister.Ffn(std::get<DenseFfn>(parts.ffn));
+  }
+  return lister.Take();
+}
+
+std::vector<WeightBinding> LogicalWeights(const ModelSpec& spec) {
+  std::vector<WeightBinding> weights;
+  weights.push_back(Outer(WeightRole::kEmbedding, spec.vocab_size, spec.hidden_size));
+  for (uint32_t layer = 0; layer < spec.layers.size(); ++layer) {
+    auto of_layer = LayerWeights(spec, layer);
+    std::move(of_layer.begin(), of_layer.end(), std::back_inserter(weights));
+  }
+  weights.push_back(Outer(WeightRole::kFinalNorm, 1, spec.hidden_size));
+  if (!spec.tied_embeddings) {
+    weights.push_back(Outer(WeightRole::kHead, spec.vocab_size, spec.hidden_size));
+  }
+  return weights;
+}
+
+}  // namespace essor::model

@@ -1,0 +1,42 @@
+#include "model/spec/model_spec.h"
+
+#include <variant>
+
+#include "model/spec/logical_weights.h"
+
+namespace essor::model {
+namespace {
+
+// Parameters of one layer, with all of its experts or those that one token goes through.
+uint64_t LayerParameters(const ModelSpec& spec, uint32_t layer, bool only_chosen_experts) {
+  const auto* moe = std::get_if<MoeFfn>(&spec.layers[layer].ffn);
+  uint64_t experts = 0;
+  if (moe != nullptr) experts = only_chosen_experts ? moe->top_k : moe->num_experts;
+  uint64_t total = 0;
+  for (const WeightBinding& weight : LayerWeights(spec, layer, /*max_experts=*/1)) {
+    total += weight.rows * weight.cols * (weight.expert < 0 ? 1 : experts);
+  }
+  return total;
+}
+
+}  // namespace
+
+uint64_t ModelSpec::NumParameters() const {
+  const uint64_t embedding = uint64_t{vocab_size} * hidden_size;
+  uint64_t total = embedding + hidden_size + (tied_embeddings ? 0 : embedding);
+  for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+    total += LayerParameters(*this, layer, /*only_chosen_experts=*/false);
+  }
+  return total;
+}
+
+uint64_t ModelSpec::NumActiveParameters() const {
+  // The embedding is looked up, not multiplied with; the head is, tied or not.
+  uint64_t total = uint64_t{vocab_size} * hidden_size + hidden_size;
+  for (uint32_t layer = 0; layer < layers.size(); ++layer) {
+    total += LayerParameters(*this, layer, /*only_chosen_experts=*/true);
+  }
+  return total;
+}
+
+}  // namespace essor::model

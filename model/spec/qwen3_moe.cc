@@ -1,0 +1,63 @@
+// Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder: Qwen3 attention; layers are MoE except those that
+// mlp_only_layers names and those that decoder_sparse_step skips.
+#include <algorithm>
+#include <string>
+
+#include "common/status_macros.h"
+#include "model/spec/decoder_bindings.h"
+#include "model/spec/decoder_config.h"
+#include "model/spec/families.h"
+
+namespace essor::model {
+namespace {
+
+absl::StatusOr<MoeFfn> ReadMoe(const ConfigView& config) {
+  MoeFfn ffn;
+  // The class reads num_experts and writes num_local_experts since transformers 5.
+  const std::string key = config.Has("num_experts") ? "num_experts" : "num_local_experts";
+  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, config.Size(key, kMaxExperts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(ffn.router.renormalise, config.BoolOr("norm_topk_prob", false));
+  return ffn;
+}
+
+absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
+  ESSOR_ASSIGN_OR_RETURN(
+      Decoder decoder,
+      ReadDecoder(config, {.norm_eps = 1e-6, .max_position_embeddings = 32768, .num_kv_heads = 4}));
+  ESSOR_ASSIGN_OR_RETURN(const bool bias, config.BoolOr("attention_bias", false));
+  decoder.attention.qkv_bias = bias;
+  decoder.attention.output_bias = bias;
+  decoder.attention.qk_norm = true;
+  // Unlike the dense Qwen3, a window holds for every layer.
+  ESSOR_ASSIGN_OR_RETURN(const bool windowed, config.BoolOr("use_sliding_window", false));
+  if (windowed) {
+    ESSOR_ASSIGN_OR_RETURN(decoder.attention.sliding_window,
+                           config.SizeOr("sliding_window", kMaxPositions, 4096));
+  }
+  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadMoe(config));
+  ESSOR_ASSIGN_OR_RETURN(const auto dense_layers, config.Integers("mlp_only_layers"));
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t sparse_step,
+                         config.SizeOr("decoder_sparse_step", kMaxLayers, 1));
+  for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
+    LayerSpec parts{.attention = decoder.attention, .ffn = moe};
+    const bool listed =
+        std::find(dense_layers.begin(), dense_layers.end(), layer) != dense_layers.end();
+    if (listed || (layer + 1) % sparse_step != 0) {
+      ESSOR_ASSIGN_OR_RETURN(parts.ffn, ReadDenseFfn(config));
+    }
+    decoder.spec.layers.push_back(parts);
+  }
+  return decoder.spec;
+}
+
+std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exists) {
+  return BindDecoder(spec, {}, exists);
+}
+
+}  // namespace
+
+extern const ModelFamily kQwen3MoeFamily = {"qwen3_moe", MakeSpec, Bind};
+
+}  // namespace essor::model

@@ -1,0 +1,127 @@
+#include "model/spec/rope_config.h"
+
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace essor::model {
+namespace {
+
+using Scaling = decltype(RopeSpec::scaling);
+
+// The object that holds the type and its parameters, if there is one.
+absl::StatusOr<std::optional<ConfigView>> FindParameters(const ConfigView& config) {
+  if (!config.Has("rope_parameters")) {
+    if (!config.Has("rope_scaling")) return std::nullopt;
+    ESSOR_ASSIGN_OR_RETURN(ConfigView scaling, config.Object("rope_scaling"));
+    return scaling;
+  }
+  ESSOR_ASSIGN_OR_RETURN(ConfigView parameters, config.Object("rope_parameters"));
+  // transformers 5 nests one set per layer type where types differ in their rotary embedding.
+  if (parameters.IsObject("sliding_attention")) {
+    return parameters.Error("sliding_attention", "RoPE that differs by layer is not supported");
+  }
+  if (!parameters.IsObject("full_attention")) return parameters;
+  ESSOR_ASSIGN_OR_RETURN(ConfigView full, parameters.Object("full_attention"));
+  return full;
+}
+
+absl::StatusOr<double> Factor(const ConfigView& parameters) {
+  ESSOR_ASSIGN_OR_RETURN(const double factor, parameters.Number("factor"));
+  if (!(factor >= 1)) return parameters.Error("factor", absl::StrCat(factor, " is below 1"));
+  return factor;
+}
+
+absl::StatusOr<Scaling> ReadLlama3(const ConfigView& parameters) {
+  RopeSpec::Llama3Scaling scaling;
+  ESSOR_ASSIGN_OR_RETURN(scaling.factor, Factor(parameters));
+  ESSOR_ASSIGN_OR_RETURN(scaling.low_freq_factor, parameters.Number("low_freq_factor"));
+  ESSOR_ASSIGN_OR_RETURN(scaling.high_freq_factor, parameters.Number("high_freq_factor"));
+  ESSOR_ASSIGN_OR_RETURN(scaling.original_max_position,
+                         parameters.Number("original_max_position_embeddings"));
+  if (!(scaling.low_freq_factor > 0)) return parameters.Error("low_freq_factor", "not above 0");
+  // Equal factors leave no range to interpolate over (Llama 4 Scout); fewer is a contradiction.
+  if (scaling.high_freq_factor < scaling.low_freq_factor) {
+    return parameters.Error("high_freq_factor", "below low_freq_factor");
+  }
+  if (!(scaling.original_max_position >= 1)) {
+    return parameters.Error("original_max_position_embeddings", "below 1");
+  }
+  return Scaling(scaling);
+}
+
+// Magnitude that YaRN gives cos and sin for a context stretched by `factor` (arXiv 2309.00071,
+// section 3.4, with the multiplier `mscale` that DeepSeek added).
+double YarnMagnitude(double factor, double mscale) {
+  return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+}
+
+absl::StatusOr<Scaling> ReadYarn(const ConfigView& parameters, uint32_t max_position_embeddings) {
+  RopeSpec::YarnScaling scaling;
+  ESSOR_ASSIGN_OR_RETURN(scaling.factor, Factor(parameters));
+  ESSOR_ASSIGN_OR_RETURN(scaling.beta_fast, parameters.PositiveOr("beta_fast", 32));
+  ESSOR_ASSIGN_OR_RETURN(scaling.beta_slow, parameters.PositiveOr("beta_slow", 1));
+  ESSOR_ASSIGN_OR_RETURN(
+      scaling.original_max_position,
+      parameters.PositiveOr("original_max_position_embeddings", max_position_embeddings));
+  ESSOR_ASSIGN_OR_RETURN(scaling.truncate, parameters.BoolOr("truncate", true));
+  if (scaling.beta_fast < scaling.beta_slow) {
+    return parameters.Error("beta_fast", "below beta_slow");
+  }
+  ESSOR_ASSIGN_OR_RETURN(const double mscale, parameters.NumberOr("mscale", 0));
+  ESSOR_ASSIGN_OR_RETURN(const double mscale_all_dim, parameters.NumberOr("mscale_all_dim", 0));
+  const double magnitude =
+      mscale != 0 && mscale_all_dim != 0
+          ? YarnMagnitude(scaling.factor, mscale) / YarnMagnitude(scaling.factor, mscale_all_dim)
+          : YarnMagnitude(scaling.factor, 1);
+  ESSOR_ASSIGN_OR_RETURN(scaling.attention_factor,
+                         parameters.PositiveOr("attention_factor", magnitude));
+  return Scaling(scaling);
+}
+
+absl::StatusOr<Scaling> ReadScaling(const ConfigView& parameters,
+                                    uint32_t max_position_embeddings) {
+  const std::string type_key = parameters.Has("rope_type") ? "rope_type" : "type";
+  ESSOR_ASSIGN_OR_RETURN(const std::string type, parameters.StringOr(type_key, "default"));
+  if (type == "default") return Scaling();
+  if (type == "linear") {
+    ESSOR_ASSIGN_OR_RETURN(const double factor, Factor(parameters));
+    return Scaling(RopeSpec::LinearScaling{factor});
+  }
+  if (type == "llama3") return ReadLlama3(parameters);
+  if (type == "yarn") return ReadYarn(parameters, max_position_embeddings);
+  return parameters.Error(type_key, absl::StrCat("RoPE type \"", type,
+                                                 "\" is not one of default, linear, llama3, yarn"));
+}
+
+}  // namespace
+
+absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, uint32_t head_dim,
+                                  uint32_t max_position_embeddings) {
+  RopeSpec rope;
+  ESSOR_ASSIGN_OR_RETURN(rope.theta, config.PositiveOr("rope_theta", rope.theta));
+  ESSOR_ASSIGN_OR_RETURN(double partial, config.PositiveOr("partial_rotary_factor", 1.0));
+  ESSOR_ASSIGN_OR_RETURN(const auto parameters, FindParameters(config));
+  if (parameters.has_value()) {
+    ESSOR_ASSIGN_OR_RETURN(rope.theta, parameters->PositiveOr("rope_theta", rope.theta));
+    ESSOR_ASSIGN_OR_RETURN(partial, parameters->PositiveOr("partial_rotary_factor", partial));
+    ESSOR_ASSIGN_OR_RETURN(rope.scaling, ReadScaling(*parameters, max_position_embeddings));
+  }
+  if (!(rope.theta > 1)) {
+    return config.Error("rope_theta", absl::StrCat(rope.theta, " is not above 1"));
+  }
+  if (partial > 1) {
+    return config.Error("partial_rotary_factor", absl::StrCat(partial, " is above 1"));
+  }
+  rope.rotary_dim = static_cast<uint32_t>(head_dim * partial);
+  if (rope.rotary_dim == 0 || rope.rotary_dim % 2 != 0) {
+    return config.Error("head_dim", absl::StrCat(rope.rotary_dim, " rotated dimensions of ",
+                                                 head_dim, ": must be even and above 0"));
+  }
+  return rope;
+}
+
+}  // namespace essor::model

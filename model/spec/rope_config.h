@@ -1,0 +1,18 @@
+// Rotary position embedding as Hugging Face configs describe it.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "model/spec/config_view.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+// Reads `rope_parameters` (transformers 5) or `rope_theta` + `rope_scaling` (older), and
+// `partial_rotary_factor`. Known types: default, linear, llama3, yarn. InvalidArgument naming the
+// key for any other type (dynamic and longrope among them) or a value out of range.
+absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, uint32_t head_dim,
+                                  uint32_t max_position_embeddings);
+
+}  // namespace essor::model
