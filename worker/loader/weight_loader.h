@@ -36,7 +36,7 @@ struct LoadRequest {
   Precision precision = Precision::kStored;
   uint32_t num_threads = 1;
   // Called from loader threads with packed bytes so far and in all; must be thread-safe and quick.
-  std::function<void(uint64_t bytes_done, uint64_t bytes_total)> progress;
+  std::function<void(uint64_t bytes_done, uint64_t bytes_total)> progress = {};
   // Set from another thread to give up soon; the result is then Cancelled.
   const std::atomic<bool>* cancelled = nullptr;
 };

@@ -1,0 +1,134 @@
+#include "worker/session/conversions.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "common/status_macros.h"
+
+namespace essor::worker {
+namespace {
+
+SequenceSampling FromProto(const v1::SequenceSampling& sampling) {
+  return {.temperature = sampling.temperature(),
+          .top_p = sampling.top_p(),
+          .top_k = sampling.top_k(),
+          .min_p = sampling.min_p(),
+          .seed = sampling.seed()};
+}
+
+StepInput::Sequence FromProto(const v1::SequenceStep& step) {
+  return {.slot = step.slot(),
+          .tokens = {step.token_ids().begin(), step.token_ids().end()},
+          .new_blocks = {step.new_blocks().begin(), step.new_blocks().end()},
+          .sample = !step.hold(),
+          .score = step.score(),
+          .score_targets = {step.score_targets().begin(), step.score_targets().end()},
+          .return_logits = step.return_logits()};
+}
+
+}  // namespace
+
+absl::StatusOr<Assignment> FromProto(const v1::Assign& assign, uint64_t worker_id) {
+  Assignment assignment;
+  assignment.epoch = assign.epoch();
+  assignment.model_path = assign.model_path();
+  assignment.model_fingerprint = assign.model_fingerprint();
+  ESSOR_ASSIGN_OR_RETURN(assignment.plan, model::ParallelPlan::Parse(assign.plan()));
+  ESSOR_ASSIGN_OR_RETURN(assignment.precision, ParsePrecision(assign.dtype()));
+  for (const v1::RankPlacement& placement : assign.ranks()) {
+    if (placement.worker_id() == worker_id) assignment.local_ranks.push_back(placement.rank());
+  }
+  if (assignment.local_ranks.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("ranks: epoch %d gives worker %d none", assign.epoch(), worker_id));
+  }
+  std::sort(assignment.local_ranks.begin(), assignment.local_ranks.end());
+  assignment.limits = {.block_tokens = assign.block_tokens(),
+                       .max_step_tokens = assign.max_step_tokens(),
+                       .max_sequences = assign.max_sequences(),
+                       .max_context_tokens = assign.max_context_tokens(),
+                       .fp32_kv = assign.fp32_kv()};
+  assignment.num_blocks = assign.num_blocks();
+  assignment.weights_key = assign.weights_key();
+  assignment.local_index = assign.local_index();
+  assignment.local_count = std::max(assign.local_count(), 1u);
+  return assignment;
+}
+
+absl::StatusOr<EpochMembers> MembersFromProto(const v1::Assign& assign,
+                                              const v1::Connect& connect) {
+  std::map<uint64_t, DataEndpoint> endpoints;
+  for (const v1::Connect::Member& member : connect.members()) {
+    endpoints[member.worker_id()] = {.host_key = member.data().host_key(),
+                                     .shm_name = member.data().shm_name(),
+                                     .tcp_address = member.data().tcp_address()};
+  }
+  EpochMembers members;
+  members.epoch = connect.epoch();
+  members.ranks.resize(static_cast<size_t>(assign.ranks_size()));
+  for (const v1::RankPlacement& placement : assign.ranks()) {
+    const auto found = endpoints.find(placement.worker_id());
+    if (found == endpoints.end() || placement.rank() >= members.ranks.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("members: rank %d is on worker %d, which is not a member",
+                          placement.rank(), placement.worker_id()));
+    }
+    members.ranks[placement.rank()] = {.worker_id = placement.worker_id(),
+                                       .endpoint = found->second};
+  }
+  return members;
+}
+
+StepInput FromProto(const v1::Step& step, absl::Time now) {
+  StepInput input;
+  input.step_id = StepId(step.step_id());
+  input.deadline =
+      step.timeout_ms() > 0 ? now + absl::Milliseconds(step.timeout_ms()) : absl::InfiniteFuture();
+  input.release_slots = {step.release_slots().begin(), step.release_slots().end()};
+  for (const v1::SequenceStart& start : step.starts()) {
+    input.starts.push_back({.slot = start.slot(), .sampling = FromProto(start.sampling())});
+  }
+  for (const v1::SequenceStep& sequence : step.sequences()) {
+    input.sequences.push_back(FromProto(sequence));
+  }
+  return input;
+}
+
+void ToProto(const StepOutput& output, uint64_t epoch, v1::StepResult* result) {
+  result->set_epoch(epoch);
+  result->set_step_id(output.step_id.value());
+  result->set_compute_us(static_cast<uint64_t>(absl::ToInt64Microseconds(output.compute_time)));
+  for (const StepOutput::Sampled& sampled : output.sampled) {
+    result->add_slot(sampled.slot);
+    result->add_token_id(sampled.token);
+  }
+  for (const StepOutput::Scored& scored : output.scored) {
+    v1::ScoreRows* rows = result->add_scores();
+    rows->set_slot(scored.slot);
+    rows->mutable_logprobs()->Add(scored.logprobs.begin(), scored.logprobs.end());
+    rows->set_logits(scored.logits.data(), scored.logits.size() * sizeof(float));
+  }
+}
+
+void ToProto(const DataEndpoint& endpoint, v1::DataEndpoint* proto) {
+  proto->set_host_key(endpoint.host_key);
+  proto->set_shm_name(endpoint.shm_name);
+  proto->set_tcp_address(endpoint.tcp_address);
+}
+
+bool IsFatal(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kPermissionDenied:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace essor::worker
