@@ -36,7 +36,10 @@ def real_templates(tokenizers_dir, gguf_path):
         found[name] = (config["chat_template"], tokens)
     fields = gguf.GGUFReader(gguf_path).fields
     vocabulary = fields["tokenizer.ggml.tokens"].contents()
-    tokens = {f"{key}_token": vocabulary[fields[f"tokenizer.ggml.{key}_token_id"].contents()] for key in ("bos", "eos")}
+    tokens = {
+        f"{key}_token": vocabulary[fields[f"tokenizer.ggml.{key}_token_id"].contents()]
+        for key in ("bos", "eos")
+    }
     found["smollm2"] = (fields["tokenizer.chat_template"].contents(), tokens)
     return found
 
@@ -48,8 +51,13 @@ def own_templates():
 
 def render(template, case):
     rendered, _ = chat_template_utils.render_jinja_template(
-        conversations=[case["messages"]], tools=case.get("tools"), chat_template=template,
-        add_generation_prompt=case["add_generation_prompt"], **case.get("tokens", {}), **case.get("kwargs", {}))
+        conversations=[case["messages"]],
+        tools=case.get("tools"),
+        chat_template=template,
+        add_generation_prompt=case["add_generation_prompt"],
+        **case.get("tokens", {}),
+        **case.get("kwargs", {}),
+    )
     return rendered[0]
 
 
@@ -66,21 +74,33 @@ def outcome(template, case):
 
 def family_cases(templates):
     for template, conversation, options in chat_cases.FAMILY_CASES:
-        variables = {key: value for key, value in options.items() if key not in ("tools", "add_generation_prompt")}
-        case = {"messages": chat_cases.CONVERSATIONS[conversation],
-                "add_generation_prompt": options.get("add_generation_prompt", True), "tokens": templates[template][1]}
+        variables = {
+            key: value
+            for key, value in options.items()
+            if key not in ("tools", "add_generation_prompt")
+        }
+        case = {
+            "messages": chat_cases.CONVERSATIONS[conversation],
+            "add_generation_prompt": options.get("add_generation_prompt", True),
+            "tokens": templates[template][1],
+        }
         if "tools" in options:
             case["tools"] = options["tools"]
         if variables:
             case["kwargs"] = variables
-        label = "".join(f" {key}={len(value) if isinstance(value, list) else value}" for key, value in options.items())
+        label = "".join(
+            f" {key}={len(value) if isinstance(value, list) else value}"
+            for key, value in options.items()
+        )
         yield f"{template} {conversation}{label}", template, case
 
 
 def build(templates):
     cases = []
     for name, template, case in family_cases(templates):
-        cases.append({"name": name, "template": template, **case, **outcome(templates[template][0], case)})
+        cases.append(
+            {"name": name, "template": template, **case, **outcome(templates[template][0], case)}
+        )
     for name, source, options in chat_snippets.SNIPPETS:
         case = {"add_generation_prompt": options.get("add_generation_prompt", True)}
         full = case | {"messages": SNIPPET_MESSAGES, "tokens": TOKENS, "kwargs": chat_snippets.DATA}
@@ -93,8 +113,11 @@ def check(cases):
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         sys.exit(f"names must be unique: {doubled}")
-    wrong = [case for case in cases
-             if "source" in case and ("error" in case) != case["name"].startswith("error_")]
+    wrong = [
+        case
+        for case in cases
+        if "source" in case and ("error" in case) != case["name"].startswith("error_")
+    ]
     for case in wrong:
         print(f"{case['name']}: {case.get('reason', case.get('text'))}", file=sys.stderr)
     if wrong:
@@ -102,7 +125,9 @@ def check(cases):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--tokenizers", type=pathlib.Path, required=True)
     parser.add_argument("--smollm2-gguf", type=pathlib.Path, required=True)
@@ -110,13 +135,18 @@ def main():
     templates = real_templates(args.tokenizers, args.smollm2_gguf) | own_templates()
     cases = build(templates)
     check(cases)
-    golden = {"transformers": transformers.__version__, "jinja2": jinja2.__version__,
-              "templates": {name: text for name, (text, _) in templates.items()},
-              "snippet_messages": SNIPPET_MESSAGES, "snippet_tokens": TOKENS, "snippet_kwargs": chat_snippets.DATA}
+    golden = {
+        "transformers": transformers.__version__,
+        "jinja2": jinja2.__version__,
+        "templates": {name: text for name, (text, _) in templates.items()},
+        "snippet_messages": SNIPPET_MESSAGES,
+        "snippet_tokens": TOKENS,
+        "snippet_kwargs": chat_snippets.DATA,
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     head = json.dumps(golden, indent=1)[:-2]
     lines = ",\n".join(json.dumps(case) for case in cases)
-    (args.out / "golden.json").write_text(f"{head},\n \"cases\": [\n{lines}\n]}}\n")
+    (args.out / "golden.json").write_text(f'{head},\n "cases": [\n{lines}\n]}}\n')
     print(f"{len(cases)} cases, {sum('error' in case for case in cases)} of them errors")
 
 

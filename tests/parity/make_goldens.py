@@ -36,9 +36,9 @@ PROMPT_TRIES = 400
 # the first unchosen expert; greedy gaps between the two largest logits. bf16 moves either by about 0.02 here.
 MIN_ROUTER_GAP = 0.03
 MIN_GREEDY_GAP = 0.01
-MIN_DISTINCT_GREEDY = 5      # a continuation that repeats a few tokens would hide a stale cache
-SENSITIVITY_RATIO = 10.0     # models.md: a wrong tensor or key must show at 10x the tolerance
-KL_FLOOR = 1e-4              # tolerance is max(3 * bf16_kl, KL_FLOOR)
+MIN_DISTINCT_GREEDY = 5  # a continuation that repeats a few tokens would hide a stale cache
+SENSITIVITY_RATIO = 10.0  # models.md: a wrong tensor or key must show at 10x the tolerance
+KL_FLOOR = 1e-4  # tolerance is max(3 * bf16_kl, KL_FLOOR)
 
 
 def model_and_config(case, **extra):
@@ -55,7 +55,9 @@ def draw(case, seed, name, shape):
         return 1.0 + 0.1 * noise
     if name.endswith("bias"):
         return 0.2 * noise
-    return noise / np.sqrt(np.float32(shape[-1]))  # fan-in is the last axis, of fused expert tensors too
+    return noise / np.sqrt(
+        np.float32(shape[-1])
+    )  # fan-in is the last axis, of fused expert tensors too
 
 
 def redraw(model, case, seed):
@@ -72,9 +74,13 @@ def published_config(config):
     config["torch_dtype"] = config.pop("dtype")
     if config["model_type"] == "qwen2":
         del config["layer_types"]
-        config["sliding_window"] = 8  # switched off by use_sliding_window, as in QwQ; would act on the long prompt
+        config["sliding_window"] = (
+            8  # switched off by use_sliding_window, as in QwQ; would act on the long prompt
+        )
     if config["model_type"] == "qwen3_moe":
-        config["num_experts"] = config.pop("num_local_experts")  # transformers 5 saves Mixtral's name
+        config["num_experts"] = config.pop(
+            "num_local_experts"
+        )  # transformers 5 saves Mixtral's name
     return config
 
 
@@ -97,7 +103,8 @@ def load(directory, dtype=torch.float32, **overrides):
     for key, value in overrides.items():
         setattr(config, key, value)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory, config=config, dtype=dtype, attn_implementation="eager")
+        directory, config=config, dtype=dtype, attn_implementation="eager"
+    )
     return model.eval()
 
 
@@ -105,8 +112,11 @@ class RouterTap:
     """Collects each router's logits and choices, in layer order, during one forward pass."""
 
     def __init__(self, model):
-        self.layers = [index for index, layer in enumerate(model.model.layers) if hasattr(layer.mlp, "gate")
-                       and hasattr(layer.mlp, "experts")]
+        self.layers = [
+            index
+            for index, layer in enumerate(model.model.layers)
+            if hasattr(layer.mlp, "gate") and hasattr(layer.mlp, "experts")
+        ]
         self.top_k = getattr(model.config, "num_experts_per_tok", 0)
         self.calls = []
         for index in self.layers:
@@ -124,8 +134,12 @@ class RouterTap:
         return calls
 
     def min_gap(self, calls):
-        gaps = [torch.diff(logits.sort(-1, descending=True).values[:, self.top_k - 1:self.top_k + 1]).abs().min()
-                for logits, _, _ in calls]
+        gaps = [
+            torch.diff(logits.sort(-1, descending=True).values[:, self.top_k - 1 : self.top_k + 1])
+            .abs()
+            .min()
+            for logits, _, _ in calls
+        ]
         return float(min(gaps)) if gaps else None
 
 
@@ -143,7 +157,7 @@ def greedy(model, ids, steps):
         best = forward(model, tokens)[0][-1].topk(2)
         tokens.append(int(best.indices[0]))
         gaps.append(float(best.values[0] - best.values[1]))
-    return tokens[len(ids):], gaps
+    return tokens[len(ids) :], gaps
 
 
 def mean_kl(reference, other):
@@ -178,8 +192,11 @@ def try_prompt(model, bf16, tap, bf16_tap, ids):
     router_gap = tap.min_gap(tap.take())
     if router_gap is not None and router_gap < MIN_ROUTER_GAP:
         return None
-    if (min(gaps) < MIN_GREEDY_GAP or nano_cases.EOS_ID in continuation
-            or len(set(continuation)) < MIN_DISTINCT_GREEDY):
+    if (
+        min(gaps) < MIN_GREEDY_GAP
+        or nano_cases.EOS_ID in continuation
+        or len(set(continuation)) < MIN_DISTINCT_GREEDY
+    ):
         return None
     return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap)
 
@@ -255,17 +272,33 @@ def write_golden(case, seed, result, out):
         if len(prompt.ids) <= 5:
             tensors[f"hidden.{index}"] = prompt.hidden.contiguous()
         if prompt.routing:
-            tensors[f"experts.{index}"] = torch.stack([experts for _, _, experts in prompt.routing]).int()
-            tensors[f"expert_weights.{index}"] = torch.stack([weights for _, weights, _ in prompt.routing])
-        described.append(dict(
-            ids=prompt.ids, greedy=prompt.continuation, greedy_gaps=[round(gap, 6) for gap in prompt.gaps],
-            min_router_gap=prompt.router_gap and round(prompt.router_gap, 6)))
+            tensors[f"experts.{index}"] = torch.stack(
+                [experts for _, _, experts in prompt.routing]
+            ).int()
+            tensors[f"expert_weights.{index}"] = torch.stack(
+                [weights for _, weights, _ in prompt.routing]
+            )
+        described.append(
+            dict(
+                ids=prompt.ids,
+                greedy=prompt.continuation,
+                greedy_gaps=[round(gap, 6) for gap in prompt.gaps],
+                min_router_gap=prompt.router_gap and round(prompt.router_gap, 6),
+            )
+        )
     out.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(tensors, out / f"{case.name}.safetensors")
     golden = dict(
-        case=case.name, model_class=case.model_class, seed=seed, transformers=transformers.__version__,
-        torch=torch.__version__.split("+")[0], prompts=described, bf16_kl=bf16_kl, moe_layers=moe_layers,
-        sensitivity_kl={label: float(f"{kl:.4g}") for label, kl in moved.items()})
+        case=case.name,
+        model_class=case.model_class,
+        seed=seed,
+        transformers=transformers.__version__,
+        torch=torch.__version__.split("+")[0],
+        prompts=described,
+        bf16_kl=bf16_kl,
+        moe_layers=moe_layers,
+        sensitivity_kl={label: float(f"{kl:.4g}") for label, kl in moved.items()},
+    )
     (out / f"{case.name}.json").write_text(json.dumps(golden, indent=1) + "\n")
 
 
@@ -274,14 +307,18 @@ def make(case, out):
         result = build(case, seed, out / "nano" / case.name)
         if result:
             write_golden(case, seed, result, out / "golden")
-            print(f"{case.name}: seed {seed}, bf16 KL {result[1]:.2e}, "
-                  f"weakest sensitivity {min(result[2].values()):.2e}")
+            print(
+                f"{case.name}: seed {seed}, bf16 KL {result[1]:.2e}, "
+                f"weakest sensitivity {min(result[2].values()):.2e}"
+            )
             return
     sys.exit(f"{case.name}: no seed of {SEED_TRIES} passed; loosen the case, not the checks")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--only", nargs="*", choices=[case.name for case in nano_cases.CASES])
     args = parser.parse_args()

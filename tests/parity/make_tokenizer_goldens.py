@@ -60,7 +60,9 @@ def encode_case(tokenizer, text, repeat):
         case["plain"] = compact(plain)
     if tokenizer.decode(ids, skip_special_tokens=False) != whole:
         case["decoded"] = tokenizer.decode(ids, skip_special_tokens=False)
-    if tokenizer.decode(ids, skip_special_tokens=True) != tokenizer.decode(ids, skip_special_tokens=False):
+    if tokenizer.decode(ids, skip_special_tokens=True) != tokenizer.decode(
+        ids, skip_special_tokens=False
+    ):
         case["decoded_skip"] = tokenizer.decode(ids, skip_special_tokens=True)
     return case
 
@@ -69,9 +71,14 @@ def decode_cases(tokenizer):
     """Random ids: broken UTF-8 of every kind, and special tokens in between."""
     rng = np.random.default_rng(RANDOM_SEED)
     vocab = tokenizer.get_vocab_size(with_added_tokens=True)
-    special = sorted(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
-    byte_ids = [tokenizer.token_to_id(char) for char in sorted(pre_tokenizers.ByteLevel.alphabet())
-                if tokenizer.token_to_id(char) is not None]  # SmolLM2 lacks some bytes
+    special = sorted(
+        i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special
+    )
+    byte_ids = [
+        tokenizer.token_to_id(char)
+        for char in sorted(pre_tokenizers.ByteLevel.alphabet())
+        if tokenizer.token_to_id(char) is not None
+    ]  # SmolLM2 lacks some bytes
     cases = []
     for index in range(RANDOM_SEQUENCES):
         pool = byte_ids if index % 2 else range(vocab)
@@ -92,57 +99,107 @@ def lines(items):
 
 def write_golden(path, name, source, source_bytes, tokenizer):
     assert all(i in range(tokenizer.get_vocab_size()) for i in tokenizer.get_vocab().values())
-    head = {"tokenizer": name, "source": source, "sha256": hashlib.sha256(source_bytes).hexdigest(),
-            "tokenizers": tokenizers.__version__, "vocab_size": tokenizer.get_vocab_size()}
+    head = {
+        "tokenizer": name,
+        "source": source,
+        "sha256": hashlib.sha256(source_bytes).hexdigest(),
+        "tokenizers": tokenizers.__version__,
+        "vocab_size": tokenizer.get_vocab_size(),
+    }
     encoded = [encode_case(tokenizer, text, repeat) for text, repeat in tokenizer_texts.TEXTS]
-    path.write_text("{" + json.dumps(head)[1:-1] + ",\n\"encode\": " + lines(encoded)
-                    + ",\n\"decode\": " + lines(decode_cases(tokenizer)) + "\n}\n")
+    path.write_text(
+        "{"
+        + json.dumps(head)[1:-1]
+        + ',\n"encode": '
+        + lines(encoded)
+        + ',\n"decode": '
+        + lines(decode_cases(tokenizer))
+        + "\n}\n"
+    )
 
 
 def read_tokenizer_json(directory):
     packed = directory / "tokenizer.json.xz"
-    return lzma.decompress(packed.read_bytes()) if packed.exists() else (directory / "tokenizer.json").read_bytes()
+    return (
+        lzma.decompress(packed.read_bytes())
+        if packed.exists()
+        else (directory / "tokenizer.json").read_bytes()
+    )
 
 
 def from_gguf(path):
     """The tokenizer that SmolLM2's GGUF describes: pre-tokeniser `smollm`, digits one by one, then GPT-2's pattern."""
     fields = gguf.GGUFReader(path).fields
-    tokens, merges, kinds = (fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "merges", "token_type"))
+    tokens, merges, kinds = (
+        fields[f"tokenizer.ggml.{key}"].contents() for key in ("tokens", "merges", "token_type")
+    )
     assert fields["tokenizer.ggml.model"].contents() == "gpt2"
     assert fields["tokenizer.ggml.pre"].contents() == "smollm"
-    tokenizer = tokenizers.Tokenizer(models.BPE(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=[tuple(merge.split(" ")) for merge in merges]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(
+            vocab={token: index for index, token in enumerate(tokens)},
+            merges=[tuple(merge.split(" ")) for merge in merges],
+        )
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False)
-                                  for token, kind in zip(tokens, kinds) if kind == GGUF_CONTROL])
+    tokenizer.add_special_tokens(
+        [
+            tokenizers.AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == GGUF_CONTROL
+        ]
+    )
     return tokenizer
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--tokenizers", type=pathlib.Path)
     parser.add_argument("--smollm2-gguf", type=pathlib.Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    texts = [{"text": text, **({"repeat": repeat} if repeat > 1 else {})} for text, repeat in tokenizer_texts.TEXTS]
+    texts = [
+        {"text": text, **({"repeat": repeat} if repeat > 1 else {})}
+        for text, repeat in tokenizer_texts.TEXTS
+    ]
     (args.out / "texts.json").write_text(lines(texts) + "\n")
     for name, build in small_tokenizers.ALL.items():
         path = args.out / f"{name}.json"
         build().save(str(path), pretty=False)
         data = path.read_bytes()
-        write_golden(args.out / f"{name}_golden.json", name, path.name, data, tokenizers.Tokenizer.from_buffer(data))
+        write_golden(
+            args.out / f"{name}_golden.json",
+            name,
+            path.name,
+            data,
+            tokenizers.Tokenizer.from_buffer(data),
+        )
     for name in REAL if args.tokenizers else ():
         data = read_tokenizer_json(args.tokenizers / name)
-        write_golden(args.out / f"{name}_golden.json", name, "tokenizer.json", data,
-                     tokenizers.Tokenizer.from_buffer(data))
+        write_golden(
+            args.out / f"{name}_golden.json",
+            name,
+            "tokenizer.json",
+            data,
+            tokenizers.Tokenizer.from_buffer(data),
+        )
     if args.smollm2_gguf:
-        write_golden(args.out / "smollm2_golden.json", "smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
-                     args.smollm2_gguf.read_bytes(), from_gguf(args.smollm2_gguf))
+        write_golden(
+            args.out / "smollm2_golden.json",
+            "smollm2",
+            "SmolLM2-135M-Instruct.Q4_1.gguf",
+            args.smollm2_gguf.read_bytes(),
+            from_gguf(args.smollm2_gguf),
+        )
 
 
 if __name__ == "__main__":

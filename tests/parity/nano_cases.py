@@ -9,7 +9,7 @@ rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rop
 import dataclasses
 
 TOKENIZER_VOCAB = 288  # 256 bytes, 28 merges, 4 special tokens; see nano_tokenizer.py
-EOS_ID = 286           # <|im_end|>
+EOS_ID = 286  # <|im_end|>
 CONTEXT = 128
 PROMPT_LENGTHS = (1, 5, 37)
 GREEDY_STEPS = 16
@@ -22,13 +22,20 @@ class Case:
     config_class: str
     overrides: dict
     published: bool = False
-    shard_bytes: int = 0         # 0: one model.safetensors
-    sensitivity: tuple = ()      # (label, config overrides): each must move the logits visibly
+    shard_bytes: int = 0  # 0: one model.safetensors
+    sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 
 COMMON = dict(
-    vocab_size=TOKENIZER_VOCAB, max_position_embeddings=CONTEXT, rms_norm_eps=1e-2, bos_token_id=None,
-    eos_token_id=EOS_ID, pad_token_id=None, hidden_act="silu", attention_dropout=0.0)
+    vocab_size=TOKENIZER_VOCAB,
+    max_position_embeddings=CONTEXT,
+    rms_norm_eps=1e-2,
+    bos_token_id=None,
+    eos_token_id=EOS_ID,
+    pad_token_id=None,
+    hidden_act="silu",
+    attention_dropout=0.0,
+)
 
 
 def _rope(theta, **scaling):
@@ -36,56 +43,145 @@ def _rope(theta, **scaling):
 
 
 def _case(name, family, overrides, **kwargs):
-    return Case(name=name, model_class=f"{family}ForCausalLM", config_class=f"{family}Config",
-                overrides=COMMON | overrides, **kwargs)
+    return Case(
+        name=name,
+        model_class=f"{family}ForCausalLM",
+        config_class=f"{family}Config",
+        overrides=COMMON | overrides,
+        **kwargs,
+    )
 
 
 # With 16 original positions, low 1 and high 2, wavelengths below 8 are kept, above 16 divided by the factor,
 # and those between are blended; theta 100 and 16 dims put pairs in all three ranges.
-_LLAMA3 = _rope(100.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=2.0,
-                original_max_position_embeddings=16)
+_LLAMA3 = _rope(
+    100.0,
+    rope_type="llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=2.0,
+    original_max_position_embeddings=16,
+)
 
-_QWEN3_MOE = dict(hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_attention_heads=4,
-                  num_key_value_heads=2, head_dim=16, num_experts=8, num_experts_per_tok=2,
-                  decoder_sparse_step=1, tie_word_embeddings=False, rope_parameters=_rope(10000.0))
+_QWEN3_MOE = dict(
+    hidden_size=32,
+    intermediate_size=48,
+    moe_intermediate_size=16,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=16,
+    num_experts=8,
+    num_experts_per_tok=2,
+    decoder_sparse_step=1,
+    tie_word_embeddings=False,
+    rope_parameters=_rope(10000.0),
+)
 
 _THETA = ("rope_theta", dict(rope_parameters=_rope(25.0)))
 _EPS = ("rms_norm_eps", dict(rms_norm_eps=1e-6))
 
 CASES = (
-    _case("llama", "Llama",
-          dict(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-               num_key_value_heads=2, tie_word_embeddings=False, rope_parameters=_LLAMA3),
-          published=True,
-          sensitivity=(_EPS, ("rope_scaling", dict(rope_parameters=_rope(100.0))),
-                       ("rope_low_high", dict(rope_parameters=_LLAMA3 | dict(high_freq_factor=4.0))))),
-    _case("llama_tied", "Llama",
-          dict(vocab_size=TOKENIZER_VOCAB + 3, hidden_size=72, intermediate_size=80, num_hidden_layers=2,
-               num_attention_heads=9, num_key_value_heads=3, tie_word_embeddings=True,
-               rope_parameters=_rope(10000.0)),
-          sensitivity=(_EPS, _THETA)),
-    _case("qwen2", "Qwen2",
-          dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=3,
-               num_key_value_heads=1, tie_word_embeddings=False, rope_parameters=_rope(10000.0),
-               use_sliding_window=False),
-          published=True, sensitivity=(_EPS, _THETA)),
-    _case("qwen3", "Qwen3",
-          dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
-               num_key_value_heads=2, head_dim=16, tie_word_embeddings=True, rope_parameters=_rope(10000.0),
-               use_sliding_window=False),
-          sensitivity=(_EPS, _THETA)),
-    _case("qwen3_moe", "Qwen3Moe",
-          _QWEN3_MOE | dict(num_hidden_layers=2, norm_topk_prob=True, mlp_only_layers=[]),
-          published=True,
-          sensitivity=(_EPS, _THETA, ("norm_topk_prob", dict(norm_topk_prob=False)),
-                       ("num_experts_per_tok", dict(num_experts_per_tok=1)))),
-    _case("qwen3_moe_mixed", "Qwen3Moe",
-          _QWEN3_MOE | dict(num_hidden_layers=4, norm_topk_prob=False, mlp_only_layers=[0, 2]),
-          sensitivity=(_EPS, _THETA, ("norm_topk_prob", dict(norm_topk_prob=True)))),
-    _case("mixtral", "Mixtral",
-          dict(hidden_size=32, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
-               num_key_value_heads=2, num_local_experts=8, num_experts_per_tok=2, tie_word_embeddings=False,
-               sliding_window=None, rope_parameters=_rope(10000.0)),
-          published=True, shard_bytes=140_000,
-          sensitivity=(_EPS, _THETA, ("num_experts_per_tok", dict(num_experts_per_tok=3)))),
+    _case(
+        "llama",
+        "Llama",
+        dict(
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            tie_word_embeddings=False,
+            rope_parameters=_LLAMA3,
+        ),
+        published=True,
+        sensitivity=(
+            _EPS,
+            ("rope_scaling", dict(rope_parameters=_rope(100.0))),
+            ("rope_low_high", dict(rope_parameters=_LLAMA3 | dict(high_freq_factor=4.0))),
+        ),
+    ),
+    _case(
+        "llama_tied",
+        "Llama",
+        dict(
+            vocab_size=TOKENIZER_VOCAB + 3,
+            hidden_size=72,
+            intermediate_size=80,
+            num_hidden_layers=2,
+            num_attention_heads=9,
+            num_key_value_heads=3,
+            tie_word_embeddings=True,
+            rope_parameters=_rope(10000.0),
+        ),
+        sensitivity=(_EPS, _THETA),
+    ),
+    _case(
+        "qwen2",
+        "Qwen2",
+        dict(
+            hidden_size=48,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            tie_word_embeddings=False,
+            rope_parameters=_rope(10000.0),
+            use_sliding_window=False,
+        ),
+        published=True,
+        sensitivity=(_EPS, _THETA),
+    ),
+    _case(
+        "qwen3",
+        "Qwen3",
+        dict(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            tie_word_embeddings=True,
+            rope_parameters=_rope(10000.0),
+            use_sliding_window=False,
+        ),
+        sensitivity=(_EPS, _THETA),
+    ),
+    _case(
+        "qwen3_moe",
+        "Qwen3Moe",
+        _QWEN3_MOE | dict(num_hidden_layers=2, norm_topk_prob=True, mlp_only_layers=[]),
+        published=True,
+        sensitivity=(
+            _EPS,
+            _THETA,
+            ("norm_topk_prob", dict(norm_topk_prob=False)),
+            ("num_experts_per_tok", dict(num_experts_per_tok=1)),
+        ),
+    ),
+    _case(
+        "qwen3_moe_mixed",
+        "Qwen3Moe",
+        _QWEN3_MOE | dict(num_hidden_layers=4, norm_topk_prob=False, mlp_only_layers=[0, 2]),
+        sensitivity=(_EPS, _THETA, ("norm_topk_prob", dict(norm_topk_prob=True))),
+    ),
+    _case(
+        "mixtral",
+        "Mixtral",
+        dict(
+            hidden_size=32,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            num_local_experts=8,
+            num_experts_per_tok=2,
+            tie_word_embeddings=False,
+            sliding_window=None,
+            rope_parameters=_rope(10000.0),
+        ),
+        published=True,
+        shard_bytes=140_000,
+        sensitivity=(_EPS, _THETA, ("num_experts_per_tok", dict(num_experts_per_tok=3))),
+    ),
 )

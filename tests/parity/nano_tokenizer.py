@@ -18,7 +18,8 @@ CORPUS = (
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>'"
-    " + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+    " + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
 
 
 def _token(text):
@@ -31,15 +32,23 @@ def write(directory):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=nano_cases.TOKENIZER_VOCAB - len(SPECIAL_TOKENS), show_progress=False,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+        vocab_size=nano_cases.TOKENIZER_VOCAB - len(SPECIAL_TOKENS),
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens([_token(text) for text in SPECIAL_TOKENS])
     assert tokenizer.get_vocab_size() == nano_cases.TOKENIZER_VOCAB
     assert tokenizer.token_to_id("<|im_end|>") == nano_cases.EOS_ID
     tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     config = dict(
-        tokenizer_class="PreTrainedTokenizerFast", add_bos_token=False, bos_token=None,
-        eos_token="<|im_end|>", pad_token="<|pad|>", clean_up_tokenization_spaces=False,
-        model_max_length=nano_cases.CONTEXT, chat_template=CHAT_TEMPLATE)
+        tokenizer_class="PreTrainedTokenizerFast",
+        add_bos_token=False,
+        bos_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        clean_up_tokenization_spaces=False,
+        model_max_length=nano_cases.CONTEXT,
+        chat_template=CHAT_TEMPLATE,
+    )
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -21,7 +21,8 @@ CORPUS = (
 
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
@@ -36,8 +37,11 @@ def _train(vocab, pre_tokenizer, normalizer=None, **model):
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     return tokenizer
 
@@ -53,34 +57,58 @@ def gpt2():
 
 def llama3():
     """Llama 3: NFC, a Split pattern, ignore_merges, a BOS added by a template post-processor."""
-    pattern = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_PATTERN), behavior="isolated", invert=False)
+    pattern = pre_tokenizers.Split(
+        tokenizers.Regex(LLAMA3_PATTERN), behavior="isolated", invert=False
+    )
     tokenizer = _train(
-        580, pre_tokenizers.Sequence(
-            [pattern, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]),
-        normalizers.NFC())
+        580,
+        pre_tokenizers.Sequence(
+            [pattern, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        ),
+        normalizers.NFC(),
+    )
     # Whole words that no merge reaches: found only because ignore_merges looks them up first.
     data = json.loads(tokenizer.to_str())
     for word in ("\u0120dog", "Hello", "\u0120jumps", "123"):
         data["model"]["vocab"].setdefault(word, len(data["model"]["vocab"]))
     data["model"]["ignore_merges"] = True
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(data))
-    tokenizer.add_special_tokens([_added(text) for text in ("<|begin_of_text|>", "<|eot_id|>") + SPECIAL])
+    tokenizer.add_special_tokens(
+        [_added(text) for text in ("<|begin_of_text|>", "<|eot_id|>") + SPECIAL]
+    )
     bos = tokenizer.token_to_id("<|begin_of_text|>")
-    tokenizer.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=False),
-        processors.TemplateProcessing(single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|> $B:1",
-                                      special_tokens=[("<|begin_of_text|>", bos)])])
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single="<|begin_of_text|> $A",
+                pair="<|begin_of_text|> $A <|begin_of_text|> $B:1",
+                special_tokens=[("<|begin_of_text|>", bos)],
+            ),
+        ]
+    )
     return tokenizer
 
 
 def flags():
     """The flags of added tokens: lstrip, rstrip, single_word, and normalized with NFC."""
-    tokenizer = _train(280, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True), normalizers.NFC())
-    tokenizer.add_special_tokens([
-        _added("<|endoftext|>"), _added("<mask>", lstrip=True), _added("<tail>", rstrip=True),
-        _added("<|im_end|>", lstrip=True, rstrip=True)])
-    tokenizer.add_tokens([
-        _added("key", special=False, single_word=True), _added("caf\u00e9", special=False, normalized=True)])
+    tokenizer = _train(
+        280, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True), normalizers.NFC()
+    )
+    tokenizer.add_special_tokens(
+        [
+            _added("<|endoftext|>"),
+            _added("<mask>", lstrip=True),
+            _added("<tail>", rstrip=True),
+            _added("<|im_end|>", lstrip=True, rstrip=True),
+        ]
+    )
+    tokenizer.add_tokens(
+        [
+            _added("key", special=False, single_word=True),
+            _added("caf\u00e9", special=False, normalized=True),
+        ]
+    )
     return tokenizer
 
 
