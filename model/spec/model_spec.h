@@ -139,6 +139,8 @@ struct WeightBinding {
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;
+  // Element type of the tensor, where a checkpoint was opened.
+  std::optional<DType> stored = {};
 };
 
 }  // namespace essor::model

@@ -1,0 +1,158 @@
+#include "model/source/checkpoint_bindings.h"
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/status_macros.h"
+#include "model/checkpoint/gguf_names.h"
+#include "model/spec/families.h"
+
+namespace essor::model {
+namespace {
+
+// What the weights bound to one tensor need of it.
+struct Demand {
+  uint64_t rows = 0;  // in all
+  uint64_t cols = 0;
+  uint64_t num_weights = 0;
+  bool vector = false;
+};
+
+bool HoldsWeights(DType dtype) {
+  return dtype != DType::kI64 && dtype != DType::kI32 && dtype != DType::kU8;
+}
+
+std::string ShapeText(const std::vector<uint64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+std::string ShapeText(const Demand& demand) {
+  if (demand.vector) return absl::StrCat("[", demand.cols, "]");
+  if (demand.num_weights == 1) return absl::StrCat("[", demand.rows, ", ", demand.cols, "]");
+  return absl::StrCat("[", demand.rows, ", ", demand.cols, "] (or 3-D with the same rows)");
+}
+
+bool Fits(const std::vector<uint64_t>& shape, const Demand& demand) {
+  if (shape.empty() || shape.back() != demand.cols) return false;
+  if (demand.num_weights == 1 && shape.size() != (demand.vector ? 1 : 2)) return false;
+  if (shape.size() > 3) return false;
+  uint64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) {
+    // The sizes of a demand are bounded by the config's limits, so no product comes near 2^64.
+    if (shape[i] > demand.rows) return false;
+    rows *= shape[i];
+  }
+  return rows == demand.rows;
+}
+
+absl::Status Contradiction(const TensorView& tensor, const std::string& problem) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(tensor.file, ": tensor ", tensor.name, ": ", problem));
+}
+
+// Buffers that some exporters save beside the weights, and a head that is the embedding again.
+bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
+  constexpr std::string_view kInverseFrequencies = "rotary_emb.inv_freq";
+  if (name.ends_with(kInverseFrequencies)) return true;
+  // GGUF's form of the llama3 RoPE scaling, which the config already tells.
+  if (name == "rope_freqs.weight") return true;
+  return spec.tied_embeddings && (name == "lm_head.weight" || name == "output.weight");
+}
+
+// Sets `stored` of the bindings.
+absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
+                           const std::string& config_file, std::vector<WeightBinding>& bindings) {
+  // Ordered, so that the first complaint does not depend on hashing.
+  std::map<std::string, Demand> demands;
+  for (const WeightBinding& binding : bindings) {
+    Demand& demand = demands[binding.tensor];
+    demand.rows = std::max(demand.rows, binding.first_row + binding.rows);
+    demand.cols = binding.cols;
+    demand.num_weights += 1;
+    demand.vector = binding.rows == 1 && binding.role != WeightRole::kRouter;
+  }
+  absl::flat_hash_map<std::string, DType> types;
+  for (const auto& [name, demand] : demands) {
+    absl::StatusOr<TensorView> tensor = checkpoint.Find(name);
+    if (absl::IsNotFound(tensor.status())) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          config_file, " asks for a tensor that is missing: ", tensor.status().message()));
+    }
+    ESSOR_RETURN_IF_ERROR(tensor.status());
+    if (!HoldsWeights(tensor->dtype)) {
+      return Contradiction(
+          *tensor, absl::StrCat("type ", InfoOf(tensor->dtype).name, " does not hold weights"));
+    }
+    if (!Fits(tensor->shape, demand)) {
+      return Contradiction(
+          *tensor, absl::StrCat("its shape is ", ShapeText(tensor->shape), ", but ", config_file,
+                                " asks for ", ShapeText(demand)));
+    }
+    types[name] = tensor->dtype;
+  }
+  for (WeightBinding& binding : bindings) binding.stored = types[binding.tensor];
+
+  for (const std::string& name : checkpoint.TensorNames()) {
+    if (demands.contains(name) || IsIgnorable(name, spec)) continue;
+    ESSOR_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint.Find(name));
+    return Contradiction(tensor, absl::StrCat("the model that ", config_file, " describes (",
+                                              spec.family, ") has no place for it"));
+  }
+  return absl::OkStatus();
+}
+
+// Head size of the query or key projection that `binding` is.
+uint32_t HeadDim(const ModelSpec& spec, const WeightBinding& binding) {
+  return std::get<GroupedQueryAttention>(spec.layers[static_cast<size_t>(binding.layer)].attention)
+      .head_dim;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<WeightBinding>> BindCheckpoint(const ModelSpec& spec,
+                                                          const Checkpoint& checkpoint,
+                                                          const std::string& config_file) {
+  std::vector<WeightBinding> bindings =
+      BindingsOf(spec, [&](const std::string& name) { return checkpoint.Contains(name); });
+  ESSOR_RETURN_IF_ERROR(CheckBindings(spec, checkpoint, config_file, bindings));
+  return bindings;
+}
+
+absl::StatusOr<std::vector<WeightBinding>> BindGguf(const ModelSpec& spec, const GgufFile& file) {
+  // The names without stacking are those that GgufTensorName knows.
+  std::vector<WeightBinding> bindings = BindingsOf(spec, [](const std::string&) { return false; });
+  for (WeightBinding& binding : bindings) {
+    ESSOR_ASSIGN_OR_RETURN(GgufTensor tensor, GgufTensorName(spec.family, binding.tensor));
+    if (tensor.rope_permuted) {
+      if (binding.rows == 1) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            file.path(), ": tensor ", tensor.name,
+            ": biases of queries and keys are not supported in GGUF's llama architecture"));
+      }
+      binding.interleaved_head_dim = HeadDim(spec, binding);
+    }
+    if (tensor.expert.has_value()) binding.first_row = *tensor.expert * binding.rows;
+    binding.tensor = std::move(tensor.name);
+  }
+  ESSOR_RETURN_IF_ERROR(CheckBindings(spec, file, "its metadata", bindings));
+  return bindings;
+}
+
+DType PredominantType(const std::vector<WeightBinding>& bindings) {
+  std::map<DType, uint64_t> bytes;
+  for (const WeightBinding& binding : bindings) {
+    if (!binding.stored.has_value()) continue;
+    bytes[*binding.stored] += StorageBytes(*binding.stored, binding.rows * binding.cols);
+  }
+  const auto most = std::max_element(
+      bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? DType::kBF16 : most->first;
+}
+
+}  // namespace essor::model
