@@ -1,0 +1,245 @@
+#include "client/cluster/local_cluster.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "simdjson.h"
+
+namespace essor::client {
+namespace {
+
+constexpr absl::Duration kListenTimeout = absl::Seconds(120);  // a large model's files are checked
+constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
+constexpr absl::Duration kStopGrace = absl::Seconds(2);
+constexpr absl::Duration kStatusTimeout = absl::Seconds(2);
+
+absl::StatusOr<std::string> MakeTemporaryFile() {
+  const char* directory = "/tmp";
+  std::string path = absl::StrCat(directory, "/essor-ports-XXXXXX");
+  const int fd = mkstemp(path.data());
+  if (fd < 0) return absl::InternalError(absl::StrFormat("cannot create a file in %s", directory));
+  close(fd);
+  return path;
+}
+
+// Memory of a local worker: what the host has free, less a reserve, divided evenly.
+uint64_t ShareOfMemory(uint32_t num_workers) {
+  const uint64_t available = static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) *
+                             static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::string rest;
+  uint64_t kib = 0;
+  while (file >> key >> kib && std::getline(file, rest)) {
+    if (key == "MemAvailable:") return kib * 1024 / 10 * 8 / num_workers;
+  }
+  return available / 10 * 8 / num_workers;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Options& options) {
+  std::unique_ptr<LocalCluster> cluster(new LocalCluster(options));
+  ESSOR_RETURN_IF_ERROR(cluster->StartCoordinator());
+  ESSOR_RETURN_IF_ERROR(cluster->StartWorkers());
+  cluster->client_ = InferenceClient::Connect(cluster->grpc_address_);
+  return cluster;
+}
+
+LocalCluster::~LocalCluster() {
+  Stop();
+  if (!ports_file_.empty()) unlink(ports_file_.c_str());
+}
+
+absl::Status LocalCluster::StartCoordinator() {
+  ESSOR_ASSIGN_OR_RETURN(ports_file_, MakeTemporaryFile());
+  std::vector<std::string>& argv = coordinator_.argv;
+  argv = {options_.bin_directory + "/essor-coordinator",
+          "--listen-grpc=" + options_.listen_grpc,
+          "--listen-http=" + options_.listen_http,
+          "--listen-cluster=" + options_.listen_cluster,
+          "--workers=" + absl::StrCat(options_.num_workers),
+          "--ports-file=" + ports_file_,
+          "--log-level=" + options_.log_level};
+  if (options_.log_json) argv.push_back("--log-json");
+  argv.insert(argv.end(), options_.coordinator_flags.begin(), options_.coordinator_flags.end());
+  ESSOR_ASSIGN_OR_RETURN(coordinator_.child, ChildProcess::Spawn(argv));
+
+  const absl::Time deadline = absl::Now() + kListenTimeout;
+  while (!ReadPorts(ports_file_).ok()) {
+    if (const auto exit = coordinator_.child->Poll()) {
+      return absl::FailedPreconditionError(
+          absl::StrFormat("the coordinator ended with %s", exit->ToString()));
+    }
+    if (absl::Now() > deadline) {
+      return absl::DeadlineExceededError("the coordinator does not listen after 120 s");
+    }
+    absl::SleepFor(kPollInterval);
+  }
+  // A restarted coordinator has to be found at the same places.
+  argv[1] = "--listen-grpc=" + grpc_address_;
+  argv[2] = "--listen-http=" + http_address_;
+  argv[3] = "--listen-cluster=" + cluster_address_;
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::ReadPorts(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  simdjson::dom::parser parser;
+  simdjson::dom::element root;
+  const auto get = [&](const char* key, std::string& out) {
+    std::string_view value;
+    if (root[key].get(value) != simdjson::SUCCESS) return false;
+    out = std::string(value);
+    return true;
+  };
+  if (parser.parse(text.str()).get(root) != simdjson::SUCCESS || !get("grpc", grpc_address_) ||
+      !get("http", http_address_) || !get("cluster", cluster_address_)) {
+    return absl::NotFoundError("the ports file is not complete");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::StartWorkers() {
+  const uint64_t memory = options_.worker_memory_bytes > 0 ? options_.worker_memory_bytes
+                                                           : ShareOfMemory(options_.num_workers);
+  for (uint32_t i = 0; i < options_.num_workers; ++i) {
+    Supervised worker;
+    worker.argv = {options_.bin_directory + "/essor-worker",
+                   "--coordinator=" + cluster_address_,
+                   "--listen-health=off",
+                   absl::StrCat("--threads=", options_.threads),
+                   "--device=" + options_.device,
+                   absl::StrCat("--device-memory=", memory),
+                   "--log-level=" + options_.log_level};
+    if (options_.log_json) worker.argv.push_back("--log-json");
+    ESSOR_ASSIGN_OR_RETURN(worker.child, ChildProcess::Spawn(worker.argv));
+    workers_.push_back(std::move(worker));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::CheckChildren() {
+  if (const auto exit = coordinator_.child->Poll()) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("the coordinator ended with %s", exit->ToString()));
+  }
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    if (const auto exit = workers_[i].child->Poll()) {
+      return absl::FailedPreconditionError(absl::StrFormat("worker %d of %d ended with %s", i + 1,
+                                                           workers_.size(), exit->ToString()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::WaitReady(const std::function<void(const std::string&)>& on_progress,
+                                     const std::function<bool()>& stop) {
+  std::string last;
+  while (!stop()) {
+    ESSOR_RETURN_IF_ERROR(CheckChildren());
+    const auto cluster = client_->GetCluster(kStatusTimeout);
+    if (cluster.ok()) {
+      if (cluster->state() == v1::INSTANCE_STATE_READY) {
+        MarkReady();
+        return absl::OkStatus();
+      }
+      if (cluster->detail() != last) on_progress(last = cluster->detail());
+    }
+    absl::SleepFor(kPollInterval);
+  }
+  return absl::CancelledError("stopped before the cluster was ready");
+}
+
+void LocalCluster::MarkReady() {
+  coordinator_.history.was_ready = true;
+  for (Supervised& worker : workers_) worker.history.was_ready = true;
+}
+
+absl::Status LocalCluster::Supervise() {
+  const absl::Time now = absl::Now();
+  ESSOR_RETURN_IF_ERROR(SuperviseChild("coordinator", coordinator_, now));
+  for (Supervised& worker : workers_) ESSOR_RETURN_IF_ERROR(SuperviseChild("worker", worker, now));
+  KillLostWorkers();
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::SuperviseChild(const std::string& name, Supervised& supervised,
+                                          absl::Time now) {
+  const auto exit = supervised.child->Poll();
+  if (!exit.has_value()) return absl::OkStatus();
+  if (!supervised.restart_at.has_value()) {
+    supervised.restart_at = RestartTime(supervised.history, now);
+    if (!supervised.restart_at.has_value()) {
+      return absl::FailedPreconditionError(
+          absl::StrFormat("the %s ended with %s before it was of use", name, exit->ToString()));
+    }
+    spdlog::warn("{} pid={} ended with {}, starting it again", name, supervised.child->pid(),
+                 exit->ToString());
+  }
+  if (now < *supervised.restart_at) return absl::OkStatus();
+  ESSOR_ASSIGN_OR_RETURN(supervised.child, ChildProcess::Spawn(supervised.argv));
+  supervised.restart_at.reset();
+  supervised.history.restarts.push_back(now);
+  return absl::OkStatus();
+}
+
+void LocalCluster::KillLostWorkers() {
+  const auto cluster = client_->GetCluster(kStatusTimeout);
+  if (!cluster.ok()) return;  // the coordinator is away; its own supervision deals with that
+  std::set<pid_t> listed;
+  for (const v1::WorkerInfo& worker : cluster->workers()) {
+    listed.insert(static_cast<pid_t>(worker.pid()));
+  }
+  std::set<pid_t> running;
+  for (const Supervised& worker : workers_) running.insert(worker.child->pid());
+  for (const pid_t pid : lost_workers_.Update(coordinator_.child->pid(), listed, running)) {
+    spdlog::warn("worker pid={} was given up by the coordinator, replacing it", pid);
+    for (Supervised& worker : workers_) {
+      if (worker.child->pid() == pid) worker.child->Signal(SIGKILL);
+    }
+  }
+}
+
+bool LocalCluster::WaitDrained(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  bool clean = true;
+  const auto wait = [&](Supervised& supervised) {
+    const auto exit = supervised.child->Wait(deadline - absl::Now());
+    if (!exit.has_value() || exit->signal != 0 || exit->code != 0) clean = false;
+    return exit.has_value();
+  };
+  if (!wait(coordinator_)) return false;
+  for (Supervised& worker : workers_) worker.child->Signal(SIGTERM);
+  for (Supervised& worker : workers_) wait(worker);
+  return clean;
+}
+
+void LocalCluster::Stop() {
+  if (!coordinator_.child.has_value()) return;
+  // Twice: the first only asks for a drain.
+  for (int i = 0; i < 2; ++i) {
+    coordinator_.child->Signal(SIGTERM);
+    for (Supervised& worker : workers_) worker.child->Signal(SIGTERM);
+    if (i == 0) coordinator_.child->Wait(absl::Milliseconds(50));
+  }
+  const absl::Time deadline = absl::Now() + kStopGrace;
+  coordinator_.child->Wait(kStopGrace);
+  for (Supervised& worker : workers_) worker.child->Wait(deadline - absl::Now());
+  workers_.clear();  // kills what is left
+  coordinator_.child.reset();
+}
+
+}  // namespace essor::client
