@@ -4,6 +4,7 @@
 // Dims: T = rows of x (tokens), K = inputs, N = outputs, E = experts, k = experts per token.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -28,8 +29,11 @@ struct LinearParams {
   std::span<const LinearOutput> outputs;
 };
 void Linear(const LinearParams& params, Stream& stream);
+// Workspace that Linear asks for, at most, with up to `max_rows` rows of `k` columns and weights of
+// this format; with outputs of several formats the sum over the formats.
+size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows);
 
-// Weights of one gated FFN: y = down(silu(gate x) * (up x)).
+// Weights of one gated FFN: y = down(silu(gate x) * (up x)). gate and up have the same format.
 struct GatedFfnWeights {
   PackedMatrix gate;  // [I, K]
   PackedMatrix up;    // [I, K]
@@ -53,9 +57,20 @@ struct MoeFfnParams {
   const uint32_t* expert_ids;   // [T, k], in the whole model's numbering
   const float* expert_weights;  // [T, k]
   uint32_t first_expert;        // experts[i] is expert first_expert + i; others are absent
-  std::span<const GatedFfnWeights> experts;
-  float* y;  // [T, H], overwritten
+  std::span<const GatedFfnWeights> experts;  // not empty; all of the same shapes and formats
+  float* y;                                  // [T, H], overwritten
 };
 void MoeFfn(const MoeFfnParams& params, Stream& stream);
+
+// Workspace that MoeFfn asks for, at most; for GatedFfn with num_experts = top_k = 1.
+struct FfnShape {
+  WeightFormat gate_up_format;
+  WeightFormat down_format;
+  uint32_t hidden;        // K and H
+  uint32_t intermediate;  // I
+  uint32_t num_experts;   // present ones
+  uint32_t top_k;
+};
+size_t FfnWorkspaceBytes(const FfnShape& shape, uint32_t max_rows, uint32_t num_threads);
 
 }  // namespace essor::kernels

@@ -1,0 +1,210 @@
+// Packing at load time: every format is a transposition of 32-bit words (a float, two bf16, four
+// quantised values) from rows to the word-interleaved tiles of pack_layout.h.
+#include <algorithm>
+#include <cstring>
+
+#include "common/check.h"
+#include "common/float16.h"
+#include "kernels/cpu/pack_layout.h"
+#include "kernels/packed_matrix.h"
+
+namespace essor::kernels {
+namespace {
+
+uint32_t LoadWord(const void* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof(word));
+  return word;
+}
+
+void StoreWord(std::byte* to, uint32_t word) { std::memcpy(to, &word, sizeof(word)); }
+
+// Columns of one row that are gathered before they are spread over the tile, so that a cache line
+// of the tile stays near until all its rows have come by.
+constexpr uint32_t kStripWords = 16;
+
+// Whether the caller kept the contract of PackTarget and the source holds all its rows.
+void CheckTarget(const PackTarget& target, size_t source_elements, size_t row_stride) {
+  ESSOR_CHECK(target.first_row % kPackRowGroup == 0);
+  ESSOR_CHECK(target.first_row + target.num_rows <= target.n);
+  ESSOR_CHECK(target.num_rows % kPackRowGroup == 0 ||
+              target.first_row + target.num_rows == target.n);
+  ESSOR_CHECK(target.num_rows == 0 ||
+              (target.num_rows - 1) * row_stride + target.k <= source_elements);
+}
+
+// words(row, word) is a 32-bit word of a source row; words of one tile are written to
+// address(tile, word) + 4 * row. Rows past the end are zero words.
+template <typename Words, typename Address>
+void TransposeWords(const PackTarget& target, uint32_t num_words, const Words& words,
+                    const Address& address) {
+  for (uint32_t first = 0; first < target.num_rows; first += kTileRows) {
+    const uint32_t tile = (target.first_row + first) / kTileRows;
+    const uint32_t rows = std::min(kTileRows, target.num_rows - first);
+    for (uint32_t strip = 0; strip < num_words; strip += kStripWords) {
+      const uint32_t end = std::min(strip + kStripWords, num_words);
+      for (uint32_t r = 0; r < kTileRows; ++r) {
+        for (uint32_t w = strip; w < end; ++w) {
+          StoreWord(target.destination + address(tile, w) + 4 * r,
+                    r < rows ? words(first + r, w) : 0u);
+        }
+      }
+    }
+  }
+}
+
+// f16 per row and block, written at `offset` in each block of the tile; padding rows get zero.
+void PackScales(const PackTarget& target, WeightFormat format, std::span<const uint16_t> scales,
+                size_t row_stride, size_t block_bytes, size_t offset) {
+  const uint32_t num_blocks = target.k / kQuantBlock;
+  for (uint32_t first = 0; first < target.num_rows; first += kTileRows) {
+    std::byte* tile =
+        target.destination + (target.first_row + first) / kTileRows * TileBytes(format, target.k);
+    const uint32_t rows = std::min(kTileRows, target.num_rows - first);
+    for (uint32_t block = 0; block < num_blocks; ++block) {
+      uint16_t line[kTileRows] = {};
+      for (uint32_t r = 0; r < rows; ++r) {
+        line[r] = scales[(first + r) * row_stride / kQuantBlock + block];
+      }
+      std::memcpy(tile + block * block_bytes + offset, line, sizeof(line));
+    }
+  }
+}
+
+void CheckQuantRows(const QuantRows& rows, size_t row_stride, const PackTarget& target) {
+  ESSOR_CHECK(target.k % kQuantBlock == 0 && row_stride % kQuantBlock == 0);
+  CheckTarget(target, rows.values.size(), row_stride);
+  CheckTarget(target, rows.scales.size() * kQuantBlock, row_stride);
+}
+
+}  // namespace
+
+size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k) {
+  ESSOR_CHECK((format != WeightFormat::kQ8 && format != WeightFormat::kQ4) || k % kQuantBlock == 0);
+  return NumTiles(n) * TileBytes(format, k);
+}
+
+void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& target) {
+  CheckTarget(target, rows.size(), row_stride);
+  const size_t tile_bytes = TileBytes(WeightFormat::kF32, target.k);
+  TransposeWords(
+      target, target.k,
+      [&](uint32_t row, uint32_t word) { return LoadWord(&rows[row * row_stride + word]); },
+      [&](uint32_t tile, uint32_t word) {
+        return tile * tile_bytes + size_t{word} * kTileRows * 4;
+      });
+}
+
+void PackBF16(std::span<const uint16_t> rows, size_t row_stride, const PackTarget& target) {
+  CheckTarget(target, rows.size(), row_stride);
+  const size_t tile_bytes = TileBytes(WeightFormat::kBF16, target.k);
+  const uint32_t whole_pairs = target.k / 2;
+  TransposeWords(
+      target, (target.k + 1) / 2,
+      [&](uint32_t row, uint32_t word) -> uint32_t {
+        const uint16_t* pair = &rows[row * row_stride + 2 * size_t{word}];
+        return word < whole_pairs ? LoadWord(pair) : *pair;
+      },
+      [&](uint32_t tile, uint32_t word) {
+        return tile * tile_bytes + size_t{word} * kTileRows * 4;
+      });
+}
+
+void PackQ8(const QuantRows& rows, size_t row_stride, const PackTarget& target) {
+  CheckQuantRows(rows, row_stride, target);
+  const size_t tile_bytes = TileBytes(WeightFormat::kQ8, target.k);
+  constexpr uint32_t kWordsPerBlock = kQuantBlock / 4;
+  TransposeWords(
+      target, target.k / 4,
+      [&](uint32_t row, uint32_t word) {
+        return LoadWord(&rows.values[row * row_stride + 4 * size_t{word}]) ^ 0x80808080u;
+      },
+      [&](uint32_t tile, uint32_t word) {
+        return tile * tile_bytes + word / kWordsPerBlock * kQ8BlockBytes +
+               word % kWordsPerBlock * size_t{kTileRows} * 4;
+      });
+  PackScales(target, WeightFormat::kQ8, rows.scales, row_stride, kQ8BlockBytes, kQ8ValueBytes);
+}
+
+void PackQ4(const QuantRows& rows, size_t row_stride, const PackTarget& target) {
+  CheckQuantRows(rows, row_stride, target);
+  CheckTarget(target, rows.minima.size() * kQuantBlock, row_stride);
+  const size_t tile_bytes = TileBytes(WeightFormat::kQ4, target.k);
+  constexpr uint32_t kWordsPerBlock = kQuantBlock / 8;
+  TransposeWords(
+      target, target.k / 8,
+      [&](uint32_t row, uint32_t word) {
+        const size_t column = word / kWordsPerBlock * kQuantBlock + word % kWordsPerBlock * 4;
+        const int8_t* low = &rows.values[row * row_stride + column];
+        return (LoadWord(low) & 0x0f0f0f0fu) | (LoadWord(low + kQuantBlock / 2) & 0x0f0f0f0fu) << 4;
+      },
+      [&](uint32_t tile, uint32_t word) {
+        return tile * tile_bytes + word / kWordsPerBlock * kQ4BlockBytes +
+               word % kWordsPerBlock * size_t{kTileRows} * 4;
+      });
+  PackScales(target, WeightFormat::kQ4, rows.scales, row_stride, kQ4BlockBytes, kQ4ValueBytes);
+  PackScales(target, WeightFormat::kQ4, rows.minima, row_stride, kQ4BlockBytes,
+             kQ4ValueBytes + kScaleRowBytes);
+}
+
+namespace {
+
+float LoadHalf(const std::byte* from) {
+  uint16_t bits;
+  std::memcpy(&bits, from, sizeof(bits));
+  return ToFloat(Float16{bits});
+}
+
+void UnpackQ8Block(const std::byte* block, uint32_t row, float* out) {
+  const float scale = LoadHalf(block + kQ8ValueBytes + 2 * row);
+  for (uint32_t c = 0; c < kQuantBlock; ++c) {
+    const auto biased = static_cast<int>(block[(c / 4 * kTileRows + row) * 4 + c % 4]);
+    out[c] = scale * static_cast<float>(biased - 128);
+  }
+}
+
+void UnpackQ4Block(const std::byte* block, uint32_t row, float* out) {
+  const float scale = LoadHalf(block + kQ4ValueBytes + 2 * row);
+  const float minimum = LoadHalf(block + kQ4ValueBytes + kScaleRowBytes + 2 * row);
+  constexpr uint32_t kHalf = kQuantBlock / 2;
+  for (uint32_t c = 0; c < kQuantBlock; ++c) {
+    const uint32_t place = c % kHalf;
+    const auto byte = static_cast<uint32_t>(block[(place / 4 * kTileRows + row) * 4 + place % 4]);
+    const uint32_t value = c < kHalf ? byte & 0x0fu : byte >> 4;
+    out[c] = scale * static_cast<float>(value) + minimum;
+  }
+}
+
+}  // namespace
+
+void UnpackRow(const PackedMatrix& matrix, uint32_t row, std::span<float> out) {
+  ESSOR_CHECK(row < matrix.n && out.size() >= matrix.k);
+  const std::byte* tile = TileOf(matrix, row / kTileRows);
+  const uint32_t r = row % kTileRows;
+  switch (matrix.format) {
+    case WeightFormat::kF32:
+      for (uint32_t c = 0; c < matrix.k; ++c) {
+        std::memcpy(&out[c], tile + (size_t{c} * kTileRows + r) * 4, sizeof(float));
+      }
+      return;
+    case WeightFormat::kBF16:
+      for (uint32_t c = 0; c < matrix.k; ++c) {
+        BFloat16 value;
+        std::memcpy(&value, tile + (size_t{c / 2} * kTileRows + r) * 4 + c % 2 * 2, sizeof(value));
+        out[c] = ToFloat(value);
+      }
+      return;
+    case WeightFormat::kQ8:
+      for (uint32_t b = 0; b < matrix.k / kQuantBlock; ++b) {
+        UnpackQ8Block(tile + b * kQ8BlockBytes, r, &out[size_t{b} * kQuantBlock]);
+      }
+      return;
+    case WeightFormat::kQ4:
+      for (uint32_t b = 0; b < matrix.k / kQuantBlock; ++b) {
+        UnpackQ4Block(tile + b * kQ4BlockBytes, r, &out[size_t{b} * kQuantBlock]);
+      }
+      return;
+  }
+}
+
+}  // namespace essor::kernels
