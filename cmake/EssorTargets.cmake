@@ -11,6 +11,9 @@
 #   essor_cc_fuzz(NAME x_fuzz SRCS x_fuzz.cc DEPS ... [CORPUS dir]) -> libFuzzer where ESSOR_BUILD_FUZZERS
 include_guard()
 
+# Everything that essor_cc_fuzz declares.
+add_custom_target(essor_fuzzers)
+
 function(essor_configure_target target scope)
   target_include_directories(${target} ${scope} ${PROJECT_SOURCE_DIR})
   if(NOT scope STREQUAL "INTERFACE")
@@ -83,6 +86,7 @@ function(essor_cc_fuzz)
   essor_configure_target(${ARG_NAME} PRIVATE)
   target_link_libraries(${ARG_NAME} PRIVATE ${ARG_DEPS} -fsanitize=fuzzer)
   set_target_properties(${ARG_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/fuzz)
+  add_dependencies(essor_fuzzers ${ARG_NAME})
   # A short run under ctest; the corpus directory is read only, new inputs go to the build tree.
   set(scratch ${PROJECT_BINARY_DIR}/fuzz/${ARG_NAME}_corpus)
   file(MAKE_DIRECTORY ${scratch})
