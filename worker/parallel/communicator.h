@@ -21,9 +21,9 @@ namespace essor::worker {
 // rank's engine thread. Every call waits at most until its group's deadline (set per step):
 // DeadlineExceeded then, Unavailable when a member's process is gone or the epoch was aborted; both
 // name the group, the operation and the member waited for. InvalidArgument when a size does not fit
-// the arguments or exceeds what Connect was told, Internal when members disagree about the call or a
-// member's bytes make no sense. After any error the group is dead: all later calls, here and on the
-// other members, fail.
+// the arguments or exceeds what Connect was told, Internal when members disagree about the call or
+// a member's bytes make no sense. After any error the group is dead: all later calls, here and on
+// the other members, fail.
 //
 // Reductions add contributions in the order of member numbers, whatever the arrival order or
 // transport, so all members get the same bits and a replay gets them again.
@@ -101,9 +101,9 @@ class DataPlane {
   // `max_payload_bytes`, equal on all members, is the most one member contributes to one call (the
   // whole of `data` or `sent`); buffers are allocated here and never later.
   //
-  // DeadlineExceeded names the ranks that did not come. Unavailable: the epoch was aborted or fenced
-  // by a newer one. InvalidArgument: groups or sizes that make no sense. Forming a new epoch fences
-  // all older ones: their late connections are refused.
+  // DeadlineExceeded names the ranks that did not come. Unavailable: the epoch was aborted or
+  // fenced by a newer one. InvalidArgument: groups or sizes that make no sense. Forming a new epoch
+  // fences all older ones: their late connections are refused.
   virtual absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> Connect(
       const EpochMembers& members, uint32_t rank, const std::vector<GroupSpec>& groups,
       uint64_t max_payload_bytes, absl::Time deadline) = 0;
