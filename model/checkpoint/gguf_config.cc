@@ -127,26 +127,37 @@ absl::StatusOr<CommonConfig> ReadCommon(const GgufFile& file, const std::string&
   return config;
 }
 
-// Llama 3.1's rule (rope_type "llama3"): low_freq_factor 1, high_freq_factor 4, original context
-// 8192 in every released model; GGUF keeps only the divisor of each frequency that follows.
+// Llama 3.1's rule (rope_type "llama3"). The format keeps only the divisor that each frequency gets
+// (rope_freqs.weight); `essor convert` adds the rule's other parameters as keys, elsewhere they are
+// those of every released model.
 struct Llama3Rope {
-  static constexpr double kLowFactor = 1.0;
-  static constexpr double kHighFactor = 4.0;
-  static constexpr double kOriginalContext = 8192.0;
   double factor = 1.0;
+  double low_factor = 1.0;
+  double high_factor = 4.0;
+  uint64_t original_context = 8192;
 };
 
 double Llama3Divisor(const Llama3Rope& rope, double frequency) {
   const double wavelength = 2.0 * std::numbers::pi / frequency;
-  if (wavelength < Llama3Rope::kOriginalContext / Llama3Rope::kHighFactor) return 1.0;
-  if (wavelength > Llama3Rope::kOriginalContext / Llama3Rope::kLowFactor) return rope.factor;
-  const double smooth = (Llama3Rope::kOriginalContext / wavelength - Llama3Rope::kLowFactor) /
-                        (Llama3Rope::kHighFactor - Llama3Rope::kLowFactor);
+  const auto original = static_cast<double>(rope.original_context);
+  if (wavelength < original / rope.high_factor) return 1.0;
+  if (wavelength > original / rope.low_factor) return rope.factor;
+  const double smooth =
+      (original / wavelength - rope.low_factor) / (rope.high_factor - rope.low_factor);
   return 1.0 / ((1.0 - smooth) / rope.factor + smooth);
 }
 
-// The rule's only unknown is its largest divisor; every other divisor then has to agree.
-absl::StatusOr<Llama3Rope> RecogniseLlama3(const GgufFile& file, const CommonConfig& config) {
+// The rule's factor is its largest divisor; every other divisor then has to agree.
+absl::StatusOr<Llama3Rope> RecogniseLlama3(const GgufFile& file, const std::string& prefix,
+                                           const CommonConfig& config) {
+  Llama3Rope rope;
+  ESSOR_ASSIGN_OR_RETURN(rope.low_factor,
+                         PositiveReal(file, prefix + "low_freq_factor", rope.low_factor));
+  ESSOR_ASSIGN_OR_RETURN(rope.high_factor,
+                         PositiveReal(file, prefix + "high_freq_factor", rope.high_factor));
+  ESSOR_ASSIGN_OR_RETURN(
+      rope.original_context,
+      GgufOr(GgufUint(file, prefix + "original_context_length"), rope.original_context));
   ESSOR_ASSIGN_OR_RETURN(const TensorView tensor, file.Find(kRopeFactors));
   const uint64_t pairs = config.head_dim / 2;
   if (tensor.shape != std::vector<uint64_t>{pairs}) {
@@ -154,9 +165,8 @@ absl::StatusOr<Llama3Rope> RecogniseLlama3(const GgufFile& file, const CommonCon
   }
   std::vector<float> divisors(pairs);
   ESSOR_RETURN_IF_ERROR(DecodeToFloat(tensor, 0, std::span(divisors)));
-  Llama3Rope rope;
   for (const float divisor : divisors) {
-    if (std::isfinite(divisor)) rope.factor = std::max(rope.factor, double{divisor});
+    if (std::isfinite(divisor)) rope.factor = std::max(rope.factor, ShortestFloat(divisor));
   }
   for (size_t i = 0; i < divisors.size(); ++i) {
     const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim);
@@ -175,14 +185,13 @@ absl::Status WriteRopeScaling(const GgufFile& file, const std::string& architect
   const std::string prefix = architecture + ".rope.scaling.";
   json.Key("rope_scaling");
   if (file.Contains(kRopeFactors)) {
-    ESSOR_ASSIGN_OR_RETURN(const Llama3Rope rope, RecogniseLlama3(file, config));
+    ESSOR_ASSIGN_OR_RETURN(const Llama3Rope rope, RecogniseLlama3(file, prefix, config));
     json.StartObject();
     json.Key("rope_type"), json.String("llama3");
     json.Key("factor"), json.Double(rope.factor);
-    json.Key("low_freq_factor"), json.Double(Llama3Rope::kLowFactor);
-    json.Key("high_freq_factor"), json.Double(Llama3Rope::kHighFactor);
-    json.Key("original_max_position_embeddings");
-    json.Uint64(static_cast<uint64_t>(Llama3Rope::kOriginalContext));
+    json.Key("low_freq_factor"), json.Double(rope.low_factor);
+    json.Key("high_freq_factor"), json.Double(rope.high_factor);
+    json.Key("original_max_position_embeddings"), json.Uint64(rope.original_context);
     json.EndObject();
     return absl::OkStatus();
   }
@@ -270,10 +279,11 @@ absl::StatusOr<ModelType> TypeOf(const GgufFile& file, const std::string& archit
                                  uint64_t experts) {
   if (architecture == "llama" && experts == 0) return ModelType{"llama", "LlamaForCausalLM"};
   if (architecture == "llama") return ModelType{"mixtral", "MixtralForCausalLM"};
+  if (architecture == "qwen2") return ModelType{"qwen2", "Qwen2ForCausalLM"};
   if (architecture == "qwen3") return ModelType{"qwen3", "Qwen3ForCausalLM"};
   if (architecture == "qwen3moe") return ModelType{"qwen3_moe", "Qwen3MoeForCausalLM"};
   return Bad(file, absl::StrCat("general.architecture ", architecture,
-                                " is not supported (known: llama, qwen3, qwen3moe)"));
+                                " is not supported (known: llama, qwen2, qwen3, qwen3moe)"));
 }
 
 }  // namespace

@@ -48,8 +48,9 @@ struct Family {
   std::string_view experts;      // prefix of "<e>.<projection>"
   std::array<Names, 3> stacked;  // GGUF name and projection
 };
-constexpr std::array<Family, 4> kFamilies = {{
+constexpr std::array<Family, 5> kFamilies = {{
     {"llama", true, "", "", {}},
+    {"qwen2", false, "", "", {}},
     {"mixtral",
      true,
      "block_sparse_moe.gate",
@@ -72,7 +73,7 @@ absl::StatusOr<const Family*> FindFamily(const std::string& model_type) {
   }
   return absl::InvalidArgumentError(
       absl::StrCat("model type ", model_type,
-                   " has no GGUF form here (known: llama, mixtral, qwen3, qwen3_moe)"));
+                   " has no GGUF form here (known: llama, mixtral, qwen2, qwen3, qwen3_moe)"));
 }
 
 absl::Status UnknownTensor(const std::string& model_type, const std::string& name) {

@@ -1,7 +1,7 @@
 // How a GGUF file says what a Hugging Face directory says: config keys, tensor names, row order.
 //
-// Architectures: "llama" (Llama, and Mixtral where llama.expert_count is set), "qwen3", "qwen3moe".
-// Hugging Face model types: "llama", "mixtral", "qwen3", "qwen3_moe".
+// Architectures: "llama" (Llama, and Mixtral where llama.expert_count is set), "qwen2", "qwen3",
+// "qwen3moe". Hugging Face model types: "llama", "mixtral", "qwen2", "qwen3", "qwen3_moe".
 // Sources: the GGUF specification's list of keys and tensor names; files written by llama.cpp.
 //
 // Three things differ besides names:
