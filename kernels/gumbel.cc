@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cstddef>
+#include <iterator>
 
 namespace essor::kernels {
 namespace {
@@ -9,8 +10,8 @@ namespace {
 // 2 atanh(s) = log((1 + s) / (1 - s)).
 float TwiceAtanh(float s) {
   const float square = s * s;
-  float sum = kAtanhSeries.back();
-  for (size_t i = kAtanhSeries.size() - 1; i-- > 0;) sum = sum * square + kAtanhSeries[i];
+  float sum = kAtanhSeries[std::size(kAtanhSeries) - 1];
+  for (size_t i = std::size(kAtanhSeries) - 1; i-- > 0;) sum = sum * square + kAtanhSeries[i];
   return (s + s) * sum;
 }
 

@@ -27,8 +27,8 @@ inline constexpr uint32_t kPhiloxKeyStep1 = 0xBB67AE85u;
 
 // atanh(s) = s (1 + s^2/3 + s^4/5 + ...); |s| <= 1/3 here, so that the terms up to s^12/13 leave a
 // relative error below (1/3)^14 / 15 / (1 - 1/9) < 2e-8.
-inline constexpr std::array<float, 7> kAtanhSeries = {
-    1.0f, 1.0f / 3.0f, 1.0f / 5.0f, 1.0f / 7.0f, 1.0f / 9.0f, 1.0f / 11.0f, 1.0f / 13.0f};
+inline constexpr float kAtanhSeries[] = {1.0f,        1.0f / 3.0f,  1.0f / 5.0f, 1.0f / 7.0f,
+                                         1.0f / 9.0f, 1.0f / 11.0f, 1.0f / 13.0f};
 inline constexpr float kLn2 = 0.693147180559945f;
 inline constexpr uint32_t kSqrtHalfBits = 0x3f3504f3u;  // sqrt(1/2) as float
 

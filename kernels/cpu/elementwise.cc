@@ -1,28 +1,63 @@
 #include "kernels/elementwise.h"
 
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
 #include "kernels/cpu/cpu_stream.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/row_kernels.h"
 #include "kernels/reference/elementwise.h"
 
 namespace essor::kernels {
+namespace {
+
+// Elements from which sharing the work among the threads is worth waking them: some 5 us of work on
+// one thread, against about 1 us for a fork and a join, and more where members sleep.
+constexpr uint64_t kElementsForFork = 64 * 1024;
+
+uint64_t RowsForFork(uint64_t row_elements) { return kElementsForFork / (row_elements + 1) + 2; }
+
+}  // namespace
 
 void RmsNorm(const RmsNormParams& params, Stream& stream) {
-  AsCpuStream(stream);
-  reference::RmsNorm(params);
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::RmsNorm(params);
+  const auto rms_norm = RowKernelsFor(cpu.isa()).rms_norm;
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(params.width),
+                [&](uint64_t begin, uint64_t end) { rms_norm(params, begin, end); });
 }
 
 void Embedding(const EmbeddingParams& params, Stream& stream) {
-  AsCpuStream(stream);
-  reference::Embedding(params);
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::Embedding(params);
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(params.table.k),
+                [&](uint64_t begin, uint64_t end) {
+                  EmbeddingParams part = params;
+                  part.token_ids += begin;
+                  part.num_rows = static_cast<uint32_t>(end - begin);
+                  part.y += begin * params.table.k;
+                  reference::Embedding(part);  // a copy: there is nothing to do better
+                });
 }
 
 void QkNormRope(const QkNormRopeParams& params, Stream& stream) {
-  AsCpuStream(stream);
-  reference::QkNormRope(params);
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::QkNormRope(params);
+  const auto qk_norm_rope = RowKernelsFor(cpu.isa()).qk_norm_rope;
+  const uint64_t row_elements =
+      static_cast<uint64_t>(params.num_heads + params.num_kv_heads) * params.head_dim;
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(row_elements),
+                [&](uint64_t begin, uint64_t end) { qk_norm_rope(params, begin, end); });
 }
 
 void Add(float* y, const float* x, uint64_t count, Stream& stream) {
-  AsCpuStream(stream);
-  reference::Add(y, x, count);
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::Add(y, x, count);
+  const auto add = RowKernelsFor(cpu.isa()).add;
+  ParallelRange(cpu.pool(), count, kElementsForFork,
+                [&](uint64_t begin, uint64_t end) { add(y, x, begin, end); });
 }
 
 }  // namespace essor::kernels

@@ -10,27 +10,23 @@
 namespace essor::kernels::reference {
 namespace {
 
-// Descending by logit, ties by id, NaN last.
-bool Precedes(const float* logits, uint32_t a, uint32_t b) {
-  const bool a_nan = std::isnan(logits[a]);
-  const bool b_nan = std::isnan(logits[b]);
-  if (a_nan != b_nan) return b_nan;
-  if (!a_nan && logits[a] != logits[b]) return logits[a] > logits[b];
-  return a < b;
+// NaN counts as -infinity.
+float LogitOf(float logit) {
+  return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
 }
 
 void RouteRow(const float* logits, const RouterParams& params, uint32_t* ids, float* weights) {
   std::vector<uint32_t> order(params.num_experts);
   std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(),
-            [&](uint32_t a, uint32_t b) { return Precedes(logits, a, b); });
-  const double max = logits[order[0]];
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return LogitOf(logits[a]) > LogitOf(logits[b]); });
+  const double max = LogitOf(logits[order[0]]);
   double sum = 0;
   const uint32_t summed = params.renormalise ? params.top_k : params.num_experts;
-  for (uint32_t j = 0; j < summed; ++j) sum += std::exp(logits[order[j]] - max);
+  for (uint32_t j = 0; j < summed; ++j) sum += std::exp(LogitOf(logits[order[j]]) - max);
   for (uint32_t j = 0; j < params.top_k; ++j) {
     ids[j] = order[j];
-    weights[j] = static_cast<float>(std::exp(logits[order[j]] - max) / sum);
+    weights[j] = static_cast<float>(std::exp(LogitOf(logits[order[j]]) - max) / sum);
   }
 }
 

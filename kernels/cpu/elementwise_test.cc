@@ -1,0 +1,315 @@
+#include "kernels/elementwise.h"
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/row_test_support.h"
+#include "kernels/reference/elementwise.h"
+#include "kernels/rope_table.h"
+
+namespace essor::kernels {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::Eq;
+
+class ElementwiseTest : public EachIsaTest {};
+INSTANTIATE_TEST_SUITE_P(Isa, ElementwiseTest, ::testing::ValuesIn(kAllIsas), IsaTestName);
+
+// The sum of n squares is taken in at least 4 lanes x 4 chains, whose longest path has n / 16 + 6
+// additions; each rounds, and the root halves the relative error. Five more roundings follow (mean,
+// eps, root, reciprocal, two products); the tail of a row adds one vector per 4 elements at most to
+// one chain, counted by taking n / 16 + 10.
+double NormTolerance(uint32_t n) { return ((n / 16 + 10) / 2.0 + 6) * kRounding; }
+
+TEST_P(ElementwiseTest, RmsNormEqualsTheReference) {
+  for (uint32_t width : {1u, 3u, 16u, 63u, 64u, 65u, 576u, 2048u, 4099u}) {
+    for (uint32_t rows : {1u, 3u, 70u}) {
+      auto stream = MakeStream(2);
+      const auto x = RandomFloats(size_t{rows} * width, width);
+      const auto weight = RandomFloats(width, width + 1);
+      std::vector<float> expected(x.size());
+      std::vector<float> y(x.size(), kPoison);
+      RmsNormParams params{.x = x.data(),
+                           .weight = weight.data(),
+                           .y = expected.data(),
+                           .num_rows = rows,
+                           .width = width,
+                           .eps = 1e-5f};
+      reference::RmsNorm(params);
+      params.y = y.data();
+      RmsNorm(params, *stream);
+      for (size_t i = 0; i < y.size(); ++i) {
+        ASSERT_NEAR(y[i], expected[i], NormTolerance(width) * std::abs(expected[i]))
+            << "width " << width << " element " << i;
+      }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, RmsNormAddsToTheResidualFirstAndMayWorkInPlace) {
+  constexpr uint32_t kRows = 5;
+  constexpr uint32_t kWidth = 77;
+  auto stream = MakeStream();
+  auto x = RandomFloats(kRows * kWidth, 1);
+  auto residual = RandomFloats(kRows * kWidth, 2);
+  const auto weight = RandomFloats(kWidth, 3);
+  std::vector<float> sum(x.size());
+  for (size_t i = 0; i < x.size(); ++i) sum[i] = residual[i] + x[i];
+  std::vector<float> expected(x.size());
+  reference::RmsNorm({.x = sum.data(),
+                      .weight = weight.data(),
+                      .y = expected.data(),
+                      .num_rows = kRows,
+                      .width = kWidth,
+                      .eps = 1e-6f});
+  RmsNorm({.x = x.data(),
+           .residual = residual.data(),
+           .weight = weight.data(),
+           .y = x.data(),
+           .num_rows = kRows,
+           .width = kWidth,
+           .eps = 1e-6f},
+          *stream);
+  EXPECT_EQ(residual, sum);
+  for (size_t i = 0; i < x.size(); ++i) {
+    ASSERT_NEAR(x[i], expected[i], NormTolerance(kWidth) * std::abs(expected[i]));
+  }
+}
+
+// By hand: rms of (3, 4, 0, 0) is 2.5.
+TEST_P(ElementwiseTest, RmsNormOfAKnownRow) {
+  auto stream = MakeStream();
+  const std::vector<float> x = {3, 4, 0, 0};
+  const std::vector<float> weight = {1, 2, 1, 1};
+  std::vector<float> y(4, kPoison);
+  RmsNorm(
+      {.x = x.data(), .weight = weight.data(), .y = y.data(), .num_rows = 1, .width = 4, .eps = 0},
+      *stream);
+  EXPECT_THAT(y, ElementsAre(::testing::FloatEq(1.2f), ::testing::FloatEq(3.2f), 0, 0));
+}
+
+// A row alone, and the same row among others shared out to threads: the same bits.
+TEST_P(ElementwiseTest, RmsNormOfARowDoesNotDependOnTheOthers) {
+  constexpr uint32_t kRows = 301;
+  constexpr uint32_t kWidth = 579;
+  const auto x = RandomFloats(kRows * kWidth, 1);
+  const auto weight = RandomFloats(kWidth, 3);
+  std::vector<float> together(x.size());
+  std::vector<float> alone(x.size());
+  auto one = MakeStream(1);
+  auto three = MakeStream(3);
+  RmsNormParams params{.x = x.data(),
+                       .weight = weight.data(),
+                       .y = together.data(),
+                       .num_rows = kRows,
+                       .width = kWidth,
+                       .eps = 1e-5f};
+  RmsNorm(params, *three);
+  params.num_rows = 1;
+  for (uint32_t t = 0; t < kRows; ++t) {
+    params.x = x.data() + t * kWidth;
+    params.y = alone.data() + t * kWidth;
+    RmsNorm(params, *one);
+  }
+  EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0);
+}
+
+TEST_P(ElementwiseTest, NothingHappensWithoutRows) {
+  auto stream = MakeStream(2);
+  RmsNorm({.x = nullptr, .weight = nullptr, .y = nullptr, .num_rows = 0, .width = 8, .eps = 0},
+          *stream);
+  Embedding({.table = {.k = 8}, .first_id = 0, .token_ids = nullptr, .num_rows = 0, .y = nullptr},
+            *stream);
+  QkNormRope(QkNormRopeParams{}, *stream);
+  Add(nullptr, nullptr, 0, *stream);
+}
+
+struct RopeCase {
+  uint32_t head_dim;
+  uint32_t rotary_dim;
+  bool interleaved;
+  bool norm;
+};
+
+class QkNormRopeRun {
+ public:
+  QkNormRopeRun(const RopeCase& c, uint32_t rows)
+      : case_(c),
+        rows_(rows),
+        q(RandomFloats(size_t{rows} * QStride(), 1)),
+        k(RandomFloats(size_t{rows} * KStride(), 2)),
+        q_norm_(RandomFloats(c.head_dim, 3)),
+        k_norm_(RandomFloats(c.head_dim, 4)),
+        cos_(kMaxPositions * c.rotary_dim / 2),
+        sin_(cos_.size()) {
+    const auto frequencies = RandomFloats(c.rotary_dim / 2, 5);
+    FillRopeTable(frequencies, 1.25f, kMaxPositions, cos_.data(), sin_.data());
+    for (uint32_t t = 0; t < rows; ++t) positions_.push_back((t * 7 + 3) % kMaxPositions);
+  }
+  QkNormRopeParams Params() {
+    return {.q = q.data(),
+            .k = k.data(),
+            .q_stride = QStride(),
+            .k_stride = KStride(),
+            .num_rows = rows_,
+            .num_heads = kHeads,
+            .num_kv_heads = kKvHeads,
+            .head_dim = case_.head_dim,
+            .q_norm = case_.norm ? q_norm_.data() : nullptr,
+            .k_norm = case_.norm ? k_norm_.data() : nullptr,
+            .norm_eps = 1e-6f,
+            .positions = positions_.data(),
+            .cos = cos_.data(),
+            .sin = sin_.data(),
+            .rotary_dim = case_.rotary_dim,
+            .interleaved = case_.interleaved};
+  }
+  // Padding after the heads, as in a buffer that also holds v.
+  uint32_t QStride() const { return kHeads * case_.head_dim + 5; }
+  uint32_t KStride() const { return kKvHeads * case_.head_dim + 3; }
+
+ private:
+  static constexpr uint32_t kMaxPositions = 50;
+  static constexpr uint32_t kHeads = 3;
+  static constexpr uint32_t kKvHeads = 1;
+  const RopeCase case_;
+  const uint32_t rows_;
+
+ public:
+  std::vector<float> q;
+  std::vector<float> k;
+
+ private:
+  const std::vector<float> q_norm_;
+  const std::vector<float> k_norm_;
+  std::vector<float> cos_;
+  std::vector<float> sin_;
+  std::vector<uint32_t> positions_;
+};
+
+// A rotated value is a c - b s with |c|, |s| <= 1.25: three roundings, of terms that are below
+// 1.25 (|a| + |b|); with a norm before, its relative error on a and b. Values are below 6 here and
+// normalised ones below 6 * 6 / rms.
+TEST_P(ElementwiseTest, QkNormRopeEqualsTheReference) {
+  const RopeCase cases[] = {{64, 64, false, false}, {64, 64, true, false},  {128, 128, false, true},
+                            {64, 32, true, true},   {80, 80, false, true},  {16, 10, true, false},
+                            {6, 6, false, true},    {96, 0, false, true},   {10, 0, false, false},
+                            {64, 48, false, false}, {256, 128, true, false}};
+  for (const RopeCase& c : cases) {
+    for (uint32_t rows : {1u, 2u, 130u}) {
+      auto stream = MakeStream(2);
+      QkNormRopeRun expected(c, rows);
+      QkNormRopeRun actual(c, rows);
+      reference::QkNormRope(expected.Params());
+      QkNormRope(actual.Params(), *stream);
+      const double relative = 4 * kRounding + (c.norm ? NormTolerance(c.head_dim) : 0);
+      const double largest = c.norm ? 36.0 : 6.0;
+      const double tolerance = relative * 1.25 * 2 * largest;
+      for (size_t i = 0; i < actual.q.size(); ++i) {
+        ASSERT_NEAR(actual.q[i], expected.q[i], tolerance) << c.head_dim << " q " << i;
+      }
+      for (size_t i = 0; i < actual.k.size(); ++i) {
+        ASSERT_NEAR(actual.k[i], expected.k[i], tolerance) << c.head_dim << " k " << i;
+      }
+    }
+  }
+}
+
+// By hand, a quarter turn: (a, b) becomes (-b, a). Which elements form pairs is the layout.
+TEST_P(ElementwiseTest, RopeLayoutsPairDifferentElements) {
+  auto stream = MakeStream();
+  const std::vector<float> cos = {0, 0};
+  const std::vector<float> sin = {1, 1};
+  const uint32_t position = 0;
+  for (bool interleaved : {false, true}) {
+    std::vector<float> q = {1, 2, 3, 4, 5};  // rotary_dim 4 of head_dim 5
+    std::vector<float> k = {10, 20, 30, 40, 50};
+    QkNormRope({.q = q.data(),
+                .k = k.data(),
+                .q_stride = 5,
+                .k_stride = 5,
+                .num_rows = 1,
+                .num_heads = 1,
+                .num_kv_heads = 1,
+                .head_dim = 5,
+                .positions = &position,
+                .cos = cos.data(),
+                .sin = sin.data(),
+                .rotary_dim = 4,
+                .interleaved = interleaved},
+               *stream);
+    if (interleaved) {
+      EXPECT_THAT(q, ElementsAre(-2, 1, -4, 3, 5));
+      EXPECT_THAT(k, ElementsAre(-20, 10, -40, 30, 50));
+    } else {
+      EXPECT_THAT(q, ElementsAre(-3, -4, 1, 2, 5));
+      EXPECT_THAT(k, ElementsAre(-30, -40, 10, 20, 50));
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, EmbeddingGivesRowsOfTheSliceAndZerosOutside) {
+  constexpr uint32_t kSlice = 70;
+  constexpr uint32_t kWidth = 37;
+  constexpr uint32_t kFirst = 100;
+  const auto table = RandomFloats(kSlice * kWidth, 1);
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> packed(PackedMatrixBytes(WeightFormat::kF32, kSlice, kWidth) / 64 + 1);
+  auto* data = reinterpret_cast<std::byte*>(packed.data());
+  PackF32(table, kWidth,
+          {.destination = data, .n = kSlice, .k = kWidth, .first_row = 0, .num_rows = kSlice});
+
+  const std::vector<uint32_t> ids = {100, 99, 169, 170, 0, 4294967295u, 135};
+  std::vector<float> y(ids.size() * kWidth, kPoison);
+  auto stream = MakeStream(3);
+  Embedding({.table = {.format = WeightFormat::kF32, .n = kSlice, .k = kWidth, .data = data},
+             .first_id = kFirst,
+             .token_ids = ids.data(),
+             .num_rows = static_cast<uint32_t>(ids.size()),
+             .y = y.data()},
+            *stream);
+  for (size_t t = 0; t < ids.size(); ++t) {
+    const std::vector<float> row(y.begin() + t * kWidth, y.begin() + (t + 1) * kWidth);
+    if (ids[t] >= kFirst && ids[t] < kFirst + kSlice) {
+      const auto begin = table.begin() + (ids[t] - kFirst) * kWidth;
+      EXPECT_EQ(row, std::vector<float>(begin, begin + kWidth)) << "id " << ids[t];
+    } else {
+      EXPECT_THAT(row, Each(Eq(0.0f))) << "id " << ids[t];
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, AddAddsAndTouchesNothingElse) {
+  for (uint64_t count : {0, 1, 15, 16, 17, 1000, 200001}) {
+    auto stream = MakeStream(3);
+    const auto x = RandomFloats(count, 1);
+    const auto before = RandomFloats(count + 1, 2);
+    std::vector<float> y = before;
+    Add(y.data(), x.data(), count, *stream);
+    for (uint64_t i = 0; i < count; ++i) ASSERT_EQ(y[i], before[i] + x[i]);
+    EXPECT_EQ(y[count], before[count]);
+  }
+}
+
+TEST(RopeTableTest, HoldsScaledCosinesAndSinesOfPositionTimesFrequency) {
+  const std::vector<float> frequencies = {1.0f, 0.25f};
+  std::vector<float> cos(200, kPoison);
+  std::vector<float> sin(200, kPoison);
+  FillRopeTable(frequencies, 0.5f, 100, cos.data(), sin.data());
+  EXPECT_EQ(cos[0], 0.5f);
+  EXPECT_EQ(sin[1], 0.0f);
+  // One rounding, of the final product: the angle is exact in double here.
+  EXPECT_NEAR(cos[99 * 2 + 1], 0.5 * std::cos(24.75), kRounding);
+  EXPECT_NEAR(sin[99 * 2 + 0], 0.5 * std::sin(99.0), kRounding);
+}
+
+}  // namespace
+}  // namespace essor::kernels

@@ -1,0 +1,125 @@
+#include "kernels/routing.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/row_test_support.h"
+#include "kernels/reference/routing.h"
+
+namespace essor::kernels {
+namespace {
+
+using ::testing::ElementsAre;
+
+struct Routed {
+  std::vector<uint32_t> ids;
+  std::vector<float> weights;
+};
+
+RouterParams MakeParams(const std::vector<float>& logits, uint32_t num_experts, uint32_t top_k,
+                        bool renormalise, Routed& routed) {
+  const auto rows = static_cast<uint32_t>(logits.size() / num_experts);
+  routed.ids.assign(size_t{rows} * top_k, 99999);
+  routed.weights.assign(size_t{rows} * top_k, kPoison);
+  return {.logits = logits.data(),
+          .num_rows = rows,
+          .num_experts = num_experts,
+          .top_k = top_k,
+          .renormalise = renormalise,
+          .expert_ids = routed.ids.data(),
+          .expert_weights = routed.weights.data()};
+}
+
+class RoutingTest : public EachIsaTest {};
+INSTANTIATE_TEST_SUITE_P(Isa, RoutingTest, ::testing::ValuesIn(kAllIsas), IsaTestName);
+
+// Ids are equal: they follow from comparisons of logits alone. A weight is a quotient of
+// exponentials, of at most 20 below the largest (1.2e-7 each, 3e-7 of the series), over a sum of
+// at most 512 of them in at least 4 lanes (128 + 2 roundings).
+TEST_P(RoutingTest, EqualsTheReference) {
+  for (uint32_t experts : {1u, 2u, 8u, 17u, 60u, 64u, 128u, 512u}) {
+    for (uint32_t top_k : {1u, 2u, 6u, 8u, 17u}) {
+      if (top_k > experts) continue;
+      for (bool renormalise : {false, true}) {
+        auto stream = MakeStream(2);
+        // Some equal logits: rounded to quarters.
+        auto logits = RandomFloats(size_t{150} * experts, experts + top_k, 2.0f);
+        for (float& logit : logits) logit = std::round(logit * 4) / 4;
+        Routed expected;
+        Routed actual;
+        reference::Route(MakeParams(logits, experts, top_k, renormalise, expected));
+        Route(MakeParams(logits, experts, top_k, renormalise, actual), *stream);
+        ASSERT_EQ(actual.ids, expected.ids) << experts << " top " << top_k;
+        const double relative = 2 * (20 * 1.2e-7 + 3e-7) + (experts / 4 + 4) * kRounding;
+        for (size_t i = 0; i < actual.weights.size(); ++i) {
+          ASSERT_NEAR(actual.weights[i], expected.weights[i], relative * expected.weights[i]);
+        }
+      }
+    }
+  }
+}
+
+// By hand: logits are log 1, log 2, log 4, log 1.
+TEST_P(RoutingTest, KnownRow) {
+  auto stream = MakeStream();
+  const std::vector<float> logits = {0.0f, std::log(2.0f), std::log(4.0f), 0.0f};
+  Routed routed;
+  Route(MakeParams(logits, 4, 3, false, routed), *stream);
+  EXPECT_THAT(routed.ids, ElementsAre(2, 1, 0));  // expert 0 before its equal, expert 3
+  EXPECT_THAT(routed.weights,
+              ElementsAre(::testing::FloatNear(0.5f, 1e-6f), ::testing::FloatNear(0.25f, 1e-6f),
+                          ::testing::FloatNear(0.125f, 1e-6f)));
+  Route(MakeParams(logits, 4, 2, true, routed), *stream);
+  EXPECT_THAT(routed.weights, ElementsAre(::testing::FloatNear(2.0f / 3, 1e-6f),
+                                          ::testing::FloatNear(1.0f / 3, 1e-6f)));
+}
+
+TEST_P(RoutingTest, NanLogitsAreChosenLastAndIdsStayValid) {
+  auto stream = MakeStream();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> logits(40, nan);
+  logits[33] = 1.0f;
+  logits[5] = 2.0f;
+  Routed routed;
+  Route(MakeParams(logits, 40, 2, true, routed), *stream);
+  EXPECT_THAT(routed.ids, ElementsAre(5, 33));
+  std::fill(logits.begin(), logits.end(), nan);
+  Route(MakeParams(logits, 40, 3, true, routed), *stream);
+  EXPECT_THAT(routed.ids, ElementsAre(0, 1, 2));
+  EXPECT_TRUE(std::isnan(routed.weights[0]));  // not hidden: the row is broken
+}
+
+TEST_P(RoutingTest, ARowDoesNotDependOnTheOthers) {
+  constexpr uint32_t kExperts = 60;
+  const auto logits = RandomFloats(500 * kExperts, 3);
+  auto one = MakeStream(1);
+  auto three = MakeStream(3);
+  Routed together;
+  Route(MakeParams(logits, kExperts, 4, true, together), *three);
+  for (size_t t = 0; t < 500; ++t) {
+    const std::vector<float> row(logits.begin() + t * kExperts,
+                                 logits.begin() + (t + 1) * kExperts);
+    Routed alone;
+    Route(MakeParams(row, kExperts, 4, true, alone), *one);
+    for (size_t j = 0; j < 4; ++j) {
+      ASSERT_EQ(alone.ids[j], together.ids[t * 4 + j]);
+      ASSERT_EQ(alone.weights[j], together.weights[t * 4 + j]);
+    }
+  }
+}
+
+TEST_P(RoutingTest, NothingHappensWithoutRows) {
+  auto stream = MakeStream(2);
+  Routed routed;
+  Route(MakeParams({}, 8, 2, true, routed), *stream);
+  EXPECT_TRUE(routed.ids.empty());
+}
+
+}  // namespace
+}  // namespace essor::kernels

@@ -1,0 +1,20 @@
+#include "kernels/cpu/gumbel_inl.h"
+#include "kernels/cpu/row_kernels_inl.h"
+
+namespace essor::kernels {
+
+const RowKernels& Avx512RowKernels() {
+  static constexpr RowKernels kKernels = {
+      .rms_norm = RmsNormRows,
+      .qk_norm_rope = QkNormRopeRows,
+      .add = AddRange,
+      .store_bf16 = StoreBf16Row,
+      .route = RouteRows,
+      .greedy_best = GreedyBest,
+      .sampled_best = SampledBest,
+      .log_sum_exp = LogSumExpRow,
+  };
+  return kKernels;
+}
+
+}  // namespace essor::kernels
