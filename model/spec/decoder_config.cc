@@ -101,7 +101,9 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
 
   ESSOR_ASSIGN_OR_RETURN(decoder.attention, ReadAttention(config, spec.hidden_size, defaults));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.rope,
-                         ReadRope(config, decoder.attention.head_dim, spec.max_context_tokens));
+                         ReadRope(config, {.head_dim = decoder.attention.head_dim,
+                                           .max_position_embeddings = spec.max_context_tokens,
+                                           .default_theta = defaults.rope_theta}));
   // Users who switch YaRN on for Qwen leave max_position_embeddings at the unstretched length.
   if (const auto* yarn = std::get_if<RopeSpec::YarnScaling>(&decoder.attention.rope.scaling)) {
     const double stretched = yarn->factor * yarn->original_max_position;

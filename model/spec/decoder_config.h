@@ -14,6 +14,7 @@ namespace essor::model {
 // What the family's config class in transformers assumes for an absent key.
 struct DecoderDefaults {
   double norm_eps = 1e-6;
+  double rope_theta = 10000.0;
   uint32_t max_position_embeddings = 0;
   uint32_t num_kv_heads = 0;  // 0 = as many as query heads
   uint32_t head_dim = 0;      // 0 = hidden_size / num_attention_heads

@@ -9,6 +9,7 @@ namespace {
 
 absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoder(config, {.norm_eps = 1e-5,
+                                                               .rope_theta = 1e6,
                                                                .max_position_embeddings = 131072,
                                                                .num_kv_heads = 8}));
   if (config.Has("sliding_window")) {

@@ -18,23 +18,23 @@ namespace essor::model {
 // Rotary position embedding. Frequencies: theta^(-2i/rotary_dim), then scaled.
 struct RopeSpec {
   struct Llama3Scaling {  // transformers modeling_rope_utils, rope_type "llama3"
-    double factor;
-    double low_freq_factor;
-    double high_freq_factor;
-    double original_max_position;
+    double factor = 1;
+    double low_freq_factor = 1;
+    double high_freq_factor = 1;
+    double original_max_position = 1;
     bool operator==(const Llama3Scaling&) const = default;
   };
   struct LinearScaling {
-    double factor;
+    double factor = 1;
     bool operator==(const LinearScaling&) const = default;
   };
   struct YarnScaling {  // arXiv 2309.00071
-    double factor;
-    double beta_fast;
-    double beta_slow;
-    double original_max_position;
-    double attention_factor;  // multiplies cos and sin
-    bool truncate;            // round the correction range to whole dimensions
+    double factor = 1;
+    double beta_fast = 32;
+    double beta_slow = 1;
+    double original_max_position = 1;
+    double attention_factor = 1;  // multiplies cos and sin
+    bool truncate = true;         // round the correction range to whole dimensions
     bool operator==(const YarnScaling&) const = default;
   };
   double theta = 10000.0;

@@ -35,20 +35,15 @@ absl::StatusOr<double> Factor(const ConfigView& parameters) {
   return factor;
 }
 
-absl::StatusOr<Scaling> ReadLlama3(const ConfigView& parameters) {
-  RopeSpec::Llama3Scaling scaling;
+absl::StatusOr<Scaling> ReadLlama3(const ConfigView& parameters, double original_max_position) {
+  RopeSpec::Llama3Scaling scaling{.original_max_position = original_max_position};
   ESSOR_ASSIGN_OR_RETURN(scaling.factor, Factor(parameters));
   ESSOR_ASSIGN_OR_RETURN(scaling.low_freq_factor, parameters.Number("low_freq_factor"));
   ESSOR_ASSIGN_OR_RETURN(scaling.high_freq_factor, parameters.Number("high_freq_factor"));
-  ESSOR_ASSIGN_OR_RETURN(scaling.original_max_position,
-                         parameters.Number("original_max_position_embeddings"));
   if (!(scaling.low_freq_factor > 0)) return parameters.Error("low_freq_factor", "not above 0");
   // Equal factors leave no range to interpolate over (Llama 4 Scout); fewer is a contradiction.
   if (scaling.high_freq_factor < scaling.low_freq_factor) {
     return parameters.Error("high_freq_factor", "below low_freq_factor");
-  }
-  if (!(scaling.original_max_position >= 1)) {
-    return parameters.Error("original_max_position_embeddings", "below 1");
   }
   return Scaling(scaling);
 }
@@ -59,14 +54,11 @@ double YarnMagnitude(double factor, double mscale) {
   return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
 }
 
-absl::StatusOr<Scaling> ReadYarn(const ConfigView& parameters, uint32_t max_position_embeddings) {
-  RopeSpec::YarnScaling scaling;
+absl::StatusOr<Scaling> ReadYarn(const ConfigView& parameters, double original_max_position) {
+  RopeSpec::YarnScaling scaling{.original_max_position = original_max_position};
   ESSOR_ASSIGN_OR_RETURN(scaling.factor, Factor(parameters));
   ESSOR_ASSIGN_OR_RETURN(scaling.beta_fast, parameters.PositiveOr("beta_fast", 32));
   ESSOR_ASSIGN_OR_RETURN(scaling.beta_slow, parameters.PositiveOr("beta_slow", 1));
-  ESSOR_ASSIGN_OR_RETURN(
-      scaling.original_max_position,
-      parameters.PositiveOr("original_max_position_embeddings", max_position_embeddings));
   ESSOR_ASSIGN_OR_RETURN(scaling.truncate, parameters.BoolOr("truncate", true));
   if (scaling.beta_fast < scaling.beta_slow) {
     return parameters.Error("beta_fast", "below beta_slow");
@@ -82,8 +74,20 @@ absl::StatusOr<Scaling> ReadYarn(const ConfigView& parameters, uint32_t max_posi
   return Scaling(scaling);
 }
 
-absl::StatusOr<Scaling> ReadScaling(const ConfigView& parameters,
-                                    uint32_t max_position_embeddings) {
+// The context a model was trained on before stretching: a key of the config itself wins over one
+// beside the scaling, and without either nothing was stretched.
+absl::StatusOr<double> OriginalMaxPosition(const ConfigView& config, const ConfigView& parameters,
+                                           const RopeContext& context) {
+  const std::string key = "original_max_position_embeddings";
+  const ConfigView& holder = config.Has(key) ? config : parameters;
+  ESSOR_ASSIGN_OR_RETURN(const double original,
+                         holder.NumberOr(key, context.max_position_embeddings));
+  if (!(original >= 1)) return holder.Error(key, absl::StrCat(original, " is below 1"));
+  return original;
+}
+
+absl::StatusOr<Scaling> ReadScaling(const ConfigView& config, const ConfigView& parameters,
+                                    const RopeContext& context) {
   const std::string type_key = parameters.Has("rope_type") ? "rope_type" : "type";
   ESSOR_ASSIGN_OR_RETURN(const std::string type, parameters.StringOr(type_key, "default"));
   if (type == "default") return Scaling();
@@ -91,24 +95,26 @@ absl::StatusOr<Scaling> ReadScaling(const ConfigView& parameters,
     ESSOR_ASSIGN_OR_RETURN(const double factor, Factor(parameters));
     return Scaling(RopeSpec::LinearScaling{factor});
   }
-  if (type == "llama3") return ReadLlama3(parameters);
-  if (type == "yarn") return ReadYarn(parameters, max_position_embeddings);
-  return parameters.Error(type_key, absl::StrCat("RoPE type \"", type,
-                                                 "\" is not one of default, linear, llama3, yarn"));
+  if (type != "llama3" && type != "yarn") {
+    return parameters.Error(
+        type_key,
+        absl::StrCat("RoPE type \"", type, "\" is not one of default, linear, llama3, yarn"));
+  }
+  ESSOR_ASSIGN_OR_RETURN(const double original, OriginalMaxPosition(config, parameters, context));
+  return type == "llama3" ? ReadLlama3(parameters, original) : ReadYarn(parameters, original);
 }
 
 }  // namespace
 
-absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, uint32_t head_dim,
-                                  uint32_t max_position_embeddings) {
+absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, const RopeContext& context) {
   RopeSpec rope;
-  ESSOR_ASSIGN_OR_RETURN(rope.theta, config.PositiveOr("rope_theta", rope.theta));
+  ESSOR_ASSIGN_OR_RETURN(rope.theta, config.PositiveOr("rope_theta", context.default_theta));
   ESSOR_ASSIGN_OR_RETURN(double partial, config.PositiveOr("partial_rotary_factor", 1.0));
   ESSOR_ASSIGN_OR_RETURN(const auto parameters, FindParameters(config));
   if (parameters.has_value()) {
     ESSOR_ASSIGN_OR_RETURN(rope.theta, parameters->PositiveOr("rope_theta", rope.theta));
     ESSOR_ASSIGN_OR_RETURN(partial, parameters->PositiveOr("partial_rotary_factor", partial));
-    ESSOR_ASSIGN_OR_RETURN(rope.scaling, ReadScaling(*parameters, max_position_embeddings));
+    ESSOR_ASSIGN_OR_RETURN(rope.scaling, ReadScaling(config, *parameters, context));
   }
   if (!(rope.theta > 1)) {
     return config.Error("rope_theta", absl::StrCat(rope.theta, " is not above 1"));
@@ -116,10 +122,10 @@ absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, uint32_t head_dim,
   if (partial > 1) {
     return config.Error("partial_rotary_factor", absl::StrCat(partial, " is above 1"));
   }
-  rope.rotary_dim = static_cast<uint32_t>(head_dim * partial);
+  rope.rotary_dim = static_cast<uint32_t>(context.head_dim * partial);
   if (rope.rotary_dim == 0 || rope.rotary_dim % 2 != 0) {
     return config.Error("head_dim", absl::StrCat(rope.rotary_dim, " rotated dimensions of ",
-                                                 head_dim, ": must be even and above 0"));
+                                                 context.head_dim, ": must be even and above 0"));
   }
   return rope;
 }

@@ -9,10 +9,16 @@
 
 namespace essor::model {
 
+// What the config of one model family says besides the rotary keys themselves.
+struct RopeContext {
+  uint32_t head_dim = 0;
+  uint32_t max_position_embeddings = 0;
+  double default_theta = 10000.0;  // for an absent rope_theta
+};
+
 // Reads `rope_parameters` (transformers 5) or `rope_theta` + `rope_scaling` (older), and
 // `partial_rotary_factor`. Known types: default, linear, llama3, yarn. InvalidArgument naming the
 // key for any other type (dynamic and longrope among them) or a value out of range.
-absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, uint32_t head_dim,
-                                  uint32_t max_position_embeddings);
+absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, const RopeContext& context);
 
 }  // namespace essor::model

@@ -1,0 +1,322 @@
+#include "model/spec/families.h"
+
+#include <fstream>
+#include <iterator>
+#include <string>
+#include <variant>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace essor::model {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+nlohmann::json ReadJson(const std::string& path) {
+  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + path);
+  EXPECT_TRUE(file.good()) << path;
+  return nlohmann::json::parse(file);
+}
+
+absl::StatusOr<ModelSpec> SpecOf(const nlohmann::json& config) {
+  const auto view = ConfigView::Parse(config.dump(), "config.json");
+  EXPECT_TRUE(view.ok()) << view.status();
+  return SpecFromConfig(*view);
+}
+
+ModelSpec Load(const std::string& path) {
+  const auto spec = SpecOf(ReadJson(path + "/config.json"));
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  return *spec;
+}
+
+const GroupedQueryAttention& AttentionOf(const ModelSpec& spec, size_t layer) {
+  return std::get<GroupedQueryAttention>(spec.layers[layer].attention);
+}
+
+bool NeverExists(const std::string&) { return false; }
+
+TEST(FamiliesTest, Llama) {
+  const ModelSpec spec = Load("nano/llama");
+  EXPECT_EQ(spec.family, "llama");
+  EXPECT_EQ(spec.hidden_size, 64u);
+  EXPECT_EQ(spec.vocab_size, 288u);
+  EXPECT_EQ(spec.max_context_tokens, 128u);
+  EXPECT_EQ(spec.norm_eps, 0.01);
+  EXPECT_FALSE(spec.tied_embeddings);
+  EXPECT_THAT(spec.eos_tokens, ElementsAre(286));
+  EXPECT_FALSE(spec.bos_token.has_value());
+  ASSERT_EQ(spec.layers.size(), 2u);
+  const GroupedQueryAttention& attention = AttentionOf(spec, 1);
+  EXPECT_EQ(attention.num_heads, 4u);
+  EXPECT_EQ(attention.num_kv_heads, 2u);
+  EXPECT_EQ(attention.head_dim, 16u);
+  EXPECT_EQ(attention.softmax_scale, 0.25);
+  EXPECT_FALSE(attention.qkv_bias || attention.output_bias || attention.qk_norm);
+  EXPECT_EQ(attention.rope.theta, 100.0);
+  EXPECT_EQ(attention.rope.rotary_dim, 16u);
+  const auto& scaling = std::get<RopeSpec::Llama3Scaling>(attention.rope.scaling);
+  EXPECT_EQ(
+      scaling,
+      (RopeSpec::Llama3Scaling{
+          .factor = 8, .low_freq_factor = 1, .high_freq_factor = 2, .original_max_position = 16}));
+  EXPECT_EQ(std::get<DenseFfn>(spec.layers[0].ffn).intermediate_size, 64u);
+}
+
+TEST(FamiliesTest, LlamaTiedWithVersion5Keys) {
+  const ModelSpec spec = Load("nano/llama_tied");
+  EXPECT_TRUE(spec.tied_embeddings);
+  EXPECT_EQ(AttentionOf(spec, 0).rope.theta, 10000.0);
+  EXPECT_TRUE(std::holds_alternative<std::monostate>(AttentionOf(spec, 0).rope.scaling));
+  EXPECT_EQ(AttentionOf(spec, 0).num_kv_heads, 3u);
+}
+
+TEST(FamiliesTest, LlamaAttentionBias) {
+  nlohmann::json config = ReadJson("nano/llama/config.json");
+  config["attention_bias"] = true;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(AttentionOf(*spec, 0).qkv_bias);
+  EXPECT_TRUE(AttentionOf(*spec, 0).output_bias);
+}
+
+TEST(FamiliesTest, Qwen2HasBiasesAndAWindowThatIsOff) {
+  const ModelSpec spec = Load("nano/qwen2");
+  EXPECT_TRUE(AttentionOf(spec, 0).qkv_bias);
+  EXPECT_FALSE(AttentionOf(spec, 0).output_bias);
+  EXPECT_EQ(AttentionOf(spec, 0).sliding_window, 0u);
+}
+
+TEST(FamiliesTest, QwenWindowsBeginAtMaxWindowLayers) {
+  nlohmann::json config = ReadJson("nano/qwen2/config.json");
+  config["use_sliding_window"] = true;
+  config["max_window_layers"] = 1;
+  auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(AttentionOf(*spec, 0).sliding_window, 0u);
+  EXPECT_EQ(AttentionOf(*spec, 1).sliding_window, 8u);
+
+  config["layer_types"] = {"sliding_attention", "full_attention"};
+  spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(AttentionOf(*spec, 0).sliding_window, 8u);
+  EXPECT_EQ(AttentionOf(*spec, 1).sliding_window, 0u);
+}
+
+TEST(FamiliesTest, Qwen3) {
+  const ModelSpec spec = Load("nano/qwen3");
+  EXPECT_TRUE(AttentionOf(spec, 0).qk_norm);
+  EXPECT_FALSE(AttentionOf(spec, 0).qkv_bias);
+  EXPECT_EQ(AttentionOf(spec, 0).head_dim, 16u);
+  EXPECT_TRUE(spec.tied_embeddings);
+}
+
+TEST(FamiliesTest, Qwen3MoeMixedLayers) {
+  const ModelSpec spec = Load("nano/qwen3_moe_mixed");
+  ASSERT_EQ(spec.layers.size(), 4u);
+  EXPECT_EQ(std::get<DenseFfn>(spec.layers[0].ffn).intermediate_size, 48u);
+  const MoeFfn& moe = std::get<MoeFfn>(spec.layers[1].ffn);
+  EXPECT_EQ(moe.num_experts, 8u);
+  EXPECT_EQ(moe.top_k, 2u);
+  EXPECT_EQ(moe.intermediate_size, 16u);
+  EXPECT_FALSE(moe.router.renormalise);
+  EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec.layers[2].ffn));
+  EXPECT_TRUE(std::holds_alternative<MoeFfn>(spec.layers[3].ffn));
+}
+
+TEST(FamiliesTest, Qwen3MoeSparseStep) {
+  nlohmann::json config = ReadJson("nano/qwen3_moe_mixed/config.json");
+  config["mlp_only_layers"] = nlohmann::json::array();
+  config["decoder_sparse_step"] = 2;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec->layers[0].ffn));
+  EXPECT_TRUE(std::holds_alternative<MoeFfn>(spec->layers[1].ffn));
+}
+
+TEST(FamiliesTest, Mixtral) {
+  const ModelSpec spec = Load("nano/mixtral");
+  const MoeFfn& moe = std::get<MoeFfn>(spec.layers[0].ffn);
+  EXPECT_EQ(moe.num_experts, 8u);
+  EXPECT_EQ(moe.intermediate_size, 24u);
+  EXPECT_TRUE(moe.router.renormalise);
+  EXPECT_EQ(AttentionOf(spec, 0).head_dim, 8u);  // null in the file
+  EXPECT_EQ(AttentionOf(spec, 0).sliding_window, 0u);
+}
+
+TEST(FamiliesTest, MixtralWindow) {
+  nlohmann::json config = ReadJson("nano/mixtral/config.json");
+  config["sliding_window"] = 9;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(AttentionOf(*spec, 1).sliding_window, 9u);
+}
+
+// The published totals: 235B with 22B active (21.5B without the embedding), 141B with 39B.
+TEST(FamiliesTest, ParameterCountsOfPublishedShapes) {
+  const ModelSpec qwen = Load("configs/qwen3-235b-a22b");
+  EXPECT_NEAR(static_cast<double>(qwen.NumParameters()), 235.09e9, 0.01e9);
+  EXPECT_NEAR(static_cast<double>(qwen.NumActiveParameters()), 21.5e9, 0.1e9);
+  const ModelSpec mixtral = Load("configs/mixtral-8x22b");
+  EXPECT_NEAR(static_cast<double>(mixtral.NumParameters()), 140.6e9, 0.1e9);
+  EXPECT_NEAR(static_cast<double>(mixtral.NumActiveParameters()), 39.0e9, 0.2e9);
+}
+
+// The goldens' checkpoint has exactly these elements: 291 x 72 tied, two layers.
+TEST(FamiliesTest, ParametersOfATiedModelCountTheEmbeddingOnce) {
+  const ModelSpec spec = Load("nano/llama_tied");
+  const uint64_t layer = 72 * 72 + 2 * 24 * 72 + 72 * 72 + 3 * 80 * 72 + 2 * 72;
+  EXPECT_EQ(spec.NumParameters(), 291u * 72 + 2 * layer + 72);
+  EXPECT_EQ(spec.NumActiveParameters(), spec.NumParameters());
+}
+
+TEST(FamiliesTest, YarnStretchesTheContext) {
+  nlohmann::json config = ReadJson("nano/qwen3/config.json");
+  config["rope_parameters"] = {{"rope_type", "yarn"},
+                               {"factor", 4.0},
+                               {"rope_theta", 10000.0},
+                               {"original_max_position_embeddings", 128}};
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->max_context_tokens, 512u);
+}
+
+TEST(FamiliesTest, EosTokensMayBeAList) {
+  nlohmann::json config = ReadJson("nano/llama/config.json");
+  config["eos_token_id"] = {5, 6};
+  config["bos_token_id"] = 1;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_THAT(spec->eos_tokens, ElementsAre(5, 6));
+  EXPECT_EQ(spec->bos_token, 1u);
+}
+
+struct BadConfig {
+  const char* path;
+  const char* key;
+  nlohmann::json value;
+  const char* message;
+};
+
+TEST(FamiliesTest, RefusesWithTheKeysName) {
+  const BadConfig kCases[] = {
+      {"nano/llama", "model_type", "gpt9",
+       "config.json: model_type: unknown family \"gpt9\"; known: llama, mixtral, qwen2, qwen3, "
+       "qwen3_moe"},
+      {"nano/llama", "model_type", nullptr, "config.json: model_type: missing"},
+      {"nano/llama", "hidden_size", 0, "hidden_size: 0 is outside 1 to 1048576"},
+      {"nano/llama", "hidden_size", -64, "hidden_size: -64 is outside"},
+      {"nano/llama", "hidden_size", nullptr, "hidden_size: missing"},
+      {"nano/llama", "num_hidden_layers", 2000000000, "num_hidden_layers: 2000000000 is outside"},
+      {"nano/llama", "vocab_size", "288", "vocab_size: expected a whole number"},
+      {"nano/llama", "num_key_value_heads", 3,
+       "num_key_value_heads: 3 does not divide the 4 attention heads"},
+      {"nano/llama", "num_key_value_heads", 8, "8 does not divide the 4 attention heads"},
+      {"nano/llama", "head_dim", 15, "head_dim: 15 rotated dimensions of 15: must be even"},
+      {"nano/llama", "hidden_act", "gelu", "hidden_act: activation \"gelu\" is not silu"},
+      {"nano/llama", "rms_norm_eps", 0, "rms_norm_eps: 0 is not above 0"},
+      {"nano/llama", "mlp_bias", true, "mlp_bias: biases of the FFN are not supported"},
+      {"nano/llama", "eos_token_id", 288, "eos_token_id: 288 is outside the vocabulary of 288"},
+      {"nano/llama", "eos_token_id", -1, "eos_token_id: -1 is outside the vocabulary"},
+      {"nano/llama", "max_position_embeddings", 0, "max_position_embeddings: 0 is outside"},
+      {"nano/llama",
+       "quantization_config",
+       {{"quant_method", "fp8"}},
+       "quantization_config.quant_method: \"fp8\" checkpoints are not supported"},
+      {"nano/qwen3_moe", "num_experts_per_tok", 9, "num_experts_per_tok: 9 exceeds the 8 experts"},
+      {"nano/qwen3_moe", "num_experts", 0, "num_experts: 0 is outside"},
+      {"nano/qwen3_moe", "moe_intermediate_size", nullptr, "moe_intermediate_size: missing"},
+      {"nano/qwen3_moe", "mlp_only_layers", "1", "mlp_only_layers: expected a whole number or"},
+      {"nano/mixtral", "hidden_size", 33,
+       "hidden_size: 33 is not a multiple of the 4 attention heads, and head_dim is missing"},
+      {"nano/mixtral", "sliding_window", -1, "sliding_window: -1 is outside"},
+      {"nano/qwen3", "layer_types", {"full_attention"}, "layer_types: 1 entries for 3 layers"},
+      {"nano/qwen3",
+       "layer_types",
+       {"full_attention", "linear_attention", "full_attention"},
+       "layer_types: layer type \"linear_attention\" is not supported"},
+      {"nano/qwen3",
+       "layer_types",
+       {"full_attention", "sliding_attention", "full_attention"},
+       "layer_types: names sliding_attention, but use_sliding_window is not set"},
+  };
+  for (const BadConfig& test : kCases) {
+    nlohmann::json config = ReadJson(std::string(test.path) + "/config.json");
+    config[test.key] = test.value;
+    const auto spec = SpecOf(config);
+    EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << test.key;
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(test.message));
+  }
+}
+
+const WeightBinding& Find(const std::vector<WeightBinding>& bindings, WeightRole role,
+                          int32_t layer = -1, int32_t expert = -1) {
+  for (const WeightBinding& binding : bindings) {
+    if (binding.role == role && binding.layer == layer && binding.expert == expert) return binding;
+  }
+  ADD_FAILURE() << "no binding for role " << static_cast<int>(role);
+  return bindings.front();
+}
+
+TEST(BindingsTest, DenseNames) {
+  const auto bindings = BindingsOf(Load("nano/qwen2"), NeverExists);
+  EXPECT_EQ(bindings.front().tensor, "model.embed_tokens.weight");
+  EXPECT_EQ(bindings.back().tensor, "lm_head.weight");
+  const WeightBinding& query = Find(bindings, WeightRole::kQuery, 1);
+  EXPECT_EQ(query.tensor, "model.layers.1.self_attn.q_proj.weight");
+  EXPECT_EQ(query.rows, 48u);
+  EXPECT_EQ(query.cols, 48u);
+  const WeightBinding& bias = Find(bindings, WeightRole::kKeyBias, 0);
+  EXPECT_EQ(bias.tensor, "model.layers.0.self_attn.k_proj.bias");
+  EXPECT_EQ(bias.rows, 1u);
+  EXPECT_EQ(bias.cols, 16u);
+  EXPECT_EQ(Find(bindings, WeightRole::kDown, 0).tensor, "model.layers.0.mlp.down_proj.weight");
+  EXPECT_EQ(Find(bindings, WeightRole::kFfnNorm, 0).tensor,
+            "model.layers.0.post_attention_layernorm.weight");
+}
+
+TEST(BindingsTest, TiedModelsHaveNoHead) {
+  const auto bindings = BindingsOf(Load("nano/llama_tied"), NeverExists);
+  EXPECT_EQ(bindings.back().role, WeightRole::kFinalNorm);
+}
+
+TEST(BindingsTest, MixtralNames) {
+  const auto bindings = BindingsOf(Load("nano/mixtral"), NeverExists);
+  EXPECT_EQ(Find(bindings, WeightRole::kRouter, 1).tensor,
+            "model.layers.1.block_sparse_moe.gate.weight");
+  EXPECT_EQ(Find(bindings, WeightRole::kGate, 1, 7).tensor,
+            "model.layers.1.block_sparse_moe.experts.7.w1.weight");
+  EXPECT_EQ(Find(bindings, WeightRole::kUp, 1, 7).tensor,
+            "model.layers.1.block_sparse_moe.experts.7.w3.weight");
+  EXPECT_EQ(Find(bindings, WeightRole::kDown, 1, 7).tensor,
+            "model.layers.1.block_sparse_moe.experts.7.w2.weight");
+}
+
+// transformers 5 keeps experts stacked; a checkpoint saved that way has Mixtral's under "mlp".
+TEST(BindingsTest, StackedExperts) {
+  const auto stacked = [](const std::string& name) {
+    return name.find("mlp.gate.weight") != std::string::npos ||
+           name.find("mlp.experts.gate_up_proj") != std::string::npos;
+  };
+  for (const char* path : {"nano/mixtral", "nano/qwen3_moe"}) {
+    const ModelSpec spec = Load(path);
+    const uint64_t width = std::get<MoeFfn>(spec.layers[1].ffn).intermediate_size;
+    const auto bindings = BindingsOf(spec, stacked);
+    EXPECT_EQ(Find(bindings, WeightRole::kRouter, 1).tensor, "model.layers.1.mlp.gate.weight");
+    const WeightBinding& gate = Find(bindings, WeightRole::kGate, 1, 3);
+    EXPECT_EQ(gate.tensor, "model.layers.1.mlp.experts.gate_up_proj");
+    EXPECT_EQ(gate.first_row, 3 * 2 * width);
+    EXPECT_EQ(Find(bindings, WeightRole::kUp, 1, 3).first_row, 3 * 2 * width + width);
+    const WeightBinding& down = Find(bindings, WeightRole::kDown, 1, 3);
+    EXPECT_EQ(down.tensor, "model.layers.1.mlp.experts.down_proj");
+    EXPECT_EQ(down.first_row, 3u * 32);
+    EXPECT_EQ(down.rows, 32u);
+    EXPECT_EQ(down.cols, width);
+  }
+}
+
+}  // namespace
+}  // namespace essor::model
