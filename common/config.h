@@ -9,9 +9,11 @@
 
 namespace essor {
 
-// Prepares `app`: --version, --config FILE (TOML or INI, keys are the long flag names), and for
-// each option a variable ESSOR_<LONG NAME> (dashes become underscores). Call after the options are
-// added.
+// Prepares `app`: --version, --config FILE (TOML or INI, keys are the long flag names), for each
+// option a variable ESSOR_<LONG NAME> (dashes become underscores), and the default in the help
+// where CLI11 shows none. Where the app has subcommands, each of them gets this and the app itself
+// only
+// --version. Call after the options are added.
 void AddStandardOptions(CLI::App* app);
 
 // Parses the command line, then the environment, then the config file; a value from an earlier
