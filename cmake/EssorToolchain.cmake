@@ -24,6 +24,29 @@ if(ESSOR_SANITIZE)
   endif()
 endif()
 
+# Debian's Abseil is not instrumented: ThreadSanitizer learns what its mutex orders from
+# common/tsan_absl_mutex.cc, which every test and binary of ours links (see EssorTargets.cmake).
+if(ESSOR_SANITIZE STREQUAL "thread")
+  set(ESSOR_TSAN_WRAPPED
+      _ZN4absl7debian35Mutex4LockEv
+      _ZN4absl7debian35Mutex10ReaderLockEv
+      _ZN4absl7debian35Mutex6UnlockEv
+      _ZN4absl7debian35Mutex12ReaderUnlockEv
+      _ZN4absl7debian35Mutex7TryLockEv
+      _ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE
+      _ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE
+      _ZN4absl7debian35Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE
+      _ZN4absl7debian37CondVar4WaitEPNS0_5MutexE
+      _ZN4absl7debian37CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE
+      _ZN4absl7debian37CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE
+      _ZN4absl7debian312Notification6NotifyEv
+      _ZNK4absl7debian312Notification19WaitForNotificationEv
+      _ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE)
+  foreach(symbol ${ESSOR_TSAN_WRAPPED})
+    add_link_options(-Wl,--wrap=${symbol})
+  endforeach()
+endif()
+
 # Release hardening. -D_FORTIFY_SOURCE needs optimisation.
 if(CMAKE_BUILD_TYPE MATCHES "Release|RelWithDebInfo" AND NOT ESSOR_SANITIZE)
   add_compile_options(-fstack-protector-strong -D_FORTIFY_SOURCE=2)
