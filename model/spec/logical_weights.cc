@@ -61,8 +61,7 @@ class LayerLister {
                         .layer = static_cast<int32_t>(layer_),
                         .expert = expert,
                         .rows = rows,
-                        .cols = cols,
-                        .tensor = {}});
+                        .cols = cols});
   }
 
   const ModelSpec& spec_;
@@ -71,7 +70,7 @@ class LayerLister {
 };
 
 WeightBinding Outer(WeightRole role, uint64_t rows, uint64_t cols) {
-  return {.role = role, .rows = rows, .cols = cols, .tensor = {}};
+  return {.role = role, .rows = rows, .cols = cols};
 }
 
 }  // namespace

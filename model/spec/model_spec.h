@@ -40,7 +40,7 @@ struct RopeSpec {
   double theta = 10000.0;
   uint32_t rotary_dim = 0;   // leading dims of a head that rotate; 0 = no positions
   bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dim/2)
-  std::variant<std::monostate, LinearScaling, Llama3Scaling, YarnScaling> scaling;
+  std::variant<std::monostate, LinearScaling, Llama3Scaling, YarnScaling> scaling = {};
   bool operator==(const RopeSpec&) const = default;
 };
 
@@ -52,7 +52,7 @@ struct GroupedQueryAttention {
   bool qkv_bias = false;
   bool output_bias = false;
   bool qk_norm = false;  // RMSNorm over head_dim on q and k, before RoPE
-  RopeSpec rope;
+  RopeSpec rope = {};
   double softmax_scale = 0;     // usually head_dim^-0.5
   uint32_t sliding_window = 0;  // keys visible, the own one included; 0 = all
 };
@@ -76,7 +76,7 @@ struct MoeFfn {
   uint32_t num_experts = 0;
   uint32_t top_k = 0;
   uint32_t intermediate_size = 0;  // of one expert
-  RouterSpec router;
+  RouterSpec router = {};
 };
 
 using FfnSpec = std::variant<DenseFfn, MoeFfn>;
@@ -88,15 +88,15 @@ struct LayerSpec {
 };
 
 struct ModelSpec {
-  std::string family;  // HF model_type, e.g. "qwen3_moe"
+  std::string family = {};  // HF model_type, e.g. "qwen3_moe"
   uint32_t hidden_size = 0;
   uint32_t vocab_size = 0;
   uint32_t max_context_tokens = 0;
   double norm_eps = 1e-6;
   bool tied_embeddings = false;
-  std::vector<LayerSpec> layers;
-  std::vector<TokenId> eos_tokens;  // any of them ends a sequence
-  std::optional<TokenId> bos_token;
+  std::vector<LayerSpec> layers = {};
+  std::vector<TokenId> eos_tokens = {};  // any of them ends a sequence
+  std::optional<TokenId> bos_token = {};
   uint64_t NumParameters() const;
   // Of those, how many one token's forward pass multiplies with (chosen experts only, head
   // included).
@@ -133,9 +133,9 @@ struct WeightBinding {
   int32_t expert = -1;  // -1 when not an expert's
   uint64_t rows = 0;
   uint64_t cols = 0;
-  std::string tensor;      // name in the checkpoint
-  uint64_t first_row = 0;  // the weight begins at this row of the tensor taken as [*, cols]
-                           // (stacked experts, fused projections)
+  std::string tensor = {};  // name in the checkpoint
+  uint64_t first_row = 0;   // the weight begins at this row of the tensor taken as [*, cols]
+                            // (stacked experts, fused projections)
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;

@@ -1,0 +1,285 @@
+#include "model/plan/parallel_plan.h"
+
+#include <algorithm>
+#include <string>
+#include <variant>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/plan/random_models.h"
+
+namespace essor::model {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// SmolLM2-135M as an MoE: 9 query and 3 KV heads of 64, 8 experts of 1536, tied.
+ModelSpec SmallMoe() {
+  ModelSpec spec{.family = "mixtral",
+                 .hidden_size = 576,
+                 .vocab_size = 49152,
+                 .max_context_tokens = 8192,
+                 .tied_embeddings = true};
+  const GroupedQueryAttention attention{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64};
+  spec.layers.assign(30, {.attention = attention,
+                          .ffn = MoeFfn{.num_experts = 8, .top_k = 2, .intermediate_size = 1536}});
+  return spec;
+}
+
+ModelSpec SmallDense() {
+  ModelSpec spec = SmallMoe();
+  spec.family = "llama";
+  for (LayerSpec& layer : spec.layers) layer.ffn = DenseFfn{.intermediate_size = 1536};
+  return spec;
+}
+
+TEST(ParallelPlanTest, ParsesAnySubsetInAnyOrder) {
+  const auto plan = ParallelPlan::Parse("ep=4,pp=2");
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(*plan, (ParallelPlan{.pp = 2, .dp = 1, .tp = 1, .ep = 4}));
+  EXPECT_EQ(plan->ToString(), "pp=2,dp=1,tp=1,ep=4");
+  EXPECT_EQ(ParallelPlan::Parse(plan->ToString()).value(), *plan);
+  EXPECT_EQ(plan->RanksPerStage(), 4u);
+  EXPECT_EQ(plan->NumRanks(), 8u);
+  EXPECT_EQ(ParallelPlan::Parse("dp=2,tp=2,ep=4")->NumRanks(), 4u);
+  EXPECT_EQ(ParallelPlan::Parse("tp=1")->NumRanks(), 1u);
+}
+
+TEST(ParallelPlanTest, RefusesBadText) {
+  const struct {
+    const char* text;
+    const char* message;
+  } kCases[] = {
+      {"", "plan \"\": \"\" is not one of pp=N, dp=N, tp=N, ep=N"},
+      {"tp", "\"tp\" is not one of"},
+      {"tp=2,", "\"\" is not one of"},
+      {"sp=2", "\"sp=2\" is not one of"},
+      {"tp=2, ep=2", "\" ep=2\" is not one of"},
+      {"tp=", "tp= is not a whole number from 1 to 4096"},
+      {"tp=0", "tp=0 is not a whole number"},
+      {"tp=-1", "tp=-1 is not a whole number"},
+      {"tp=2x", "tp=2x is not a whole number"},
+      {"tp=99999999999999", "is not a whole number"},
+      {"tp=5000", "tp=5000 is not a whole number from 1 to 4096"},
+      {"tp=2,tp=2", "tp is given twice"},
+      {"tp=2,ep=3",
+       "plan \"tp=2,ep=3\": of dp x tp = 2 and ep=3 the larger must be a multiple of the smaller"},
+      {"pp=64,tp=128", "more than 4096 ranks"},
+  };
+  for (const auto& test : kCases) {
+    const auto plan = ParallelPlan::Parse(test.text);
+    EXPECT_EQ(plan.status().code(), absl::StatusCode::kInvalidArgument) << test.text;
+    EXPECT_THAT(std::string(plan.status().message()), HasSubstr(test.message));
+  }
+}
+
+TEST(ValidatePlanTest, AcceptsWhatIssuesAskFor) {
+  for (const char* text : {"tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "tp=2,pp=2", "tp=2,ep=2",
+                           "tp=9", "ep=8", "pp=30", "tp=2,ep=8"}) {
+    EXPECT_EQ(ValidatePlan(*ParallelPlan::Parse(text), SmallMoe(), 32), absl::OkStatus()) << text;
+  }
+}
+
+TEST(ValidatePlanTest, RefusesWithOneSentence) {
+  const struct {
+    ParallelPlan plan;
+    ModelSpec spec;
+    uint32_t quant_block;
+    const char* message;
+  } kCases[] = {
+      {{.tp = 16}, SmallMoe(), 1, "tp=16 exceeds the model's 9 attention heads"},
+      {{.pp = 40}, SmallMoe(), 1, "pp=40 exceeds the model's 30 layers"},
+      {{.dp = 2}, SmallMoe(), 1, "dp=2: data-parallel attention is not available yet"},
+      {{.ep = 9}, SmallMoe(), 1, "ep=9 exceeds the model's 8 experts"},
+      {{.ep = 2}, SmallDense(), 1, "ep=2 spreads experts, and this model (llama) has none"},
+      {{.tp = 2, .ep = 3},
+       SmallMoe(),
+       1,
+       "of tp=2 and ep=3 the larger must be a multiple of the smaller"},
+      {{.tp = 0}, SmallMoe(), 1, "plan pp=1,dp=1,tp=0,ep=1 has a factor below 1"},
+  };
+  for (const auto& test : kCases) {
+    const absl::Status status = ValidatePlan(test.plan, test.spec, test.quant_block);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.message;
+    EXPECT_EQ(std::string(status.message()), test.message);
+  }
+}
+
+TEST(ValidatePlanTest, RefusesCutsInsideQuantisedBlocks) {
+  ModelSpec spec = SmallMoe();
+  auto& moe = std::get<MoeFfn>(spec.layers[0].ffn);
+  moe.intermediate_size = 64;
+  EXPECT_EQ(ValidatePlan({.tp = 3}, spec, 1), absl::OkStatus());
+  EXPECT_EQ(
+      std::string(ValidatePlan({.tp = 3}, spec, 32).message()),
+      "tp=3 with ep=1 cuts each expert of 64 columns (2 quantised blocks of 32) into 3 parts");
+  moe.intermediate_size = 80;
+  EXPECT_EQ(std::string(ValidatePlan({.tp = 2}, spec, 32).message()),
+            "tp=2 with ep=1 cuts each expert of 80 columns, which is not whole quantised blocks of "
+            "32");
+  moe.intermediate_size = 1536;
+  std::get<GroupedQueryAttention>(spec.layers[3].attention).head_dim = 80;
+  EXPECT_EQ(ValidatePlan({.ep = 2}, spec, 32), absl::OkStatus());
+  EXPECT_EQ(std::string(ValidatePlan({.tp = 2}, spec, 32).message()),
+            "tp=2 cuts the output projection between heads of 80 columns, inside quantised blocks "
+            "of 32");
+
+  ModelSpec dense = SmallDense();
+  std::get<DenseFfn>(dense.layers[7].ffn).intermediate_size = 4;
+  EXPECT_EQ(std::string(ValidatePlan({.tp = 5}, dense, 1).message()),
+            "tp=5 cuts the FFN of 4 columns into 5 parts");
+  dense = SmallDense();
+  dense.vocab_size = 3;
+  EXPECT_EQ(std::string(ValidatePlan({.tp = 4}, dense, 1).message()),
+            "4 ranks per stage exceed the model's 3 vocabulary rows");
+}
+
+// 3 KV heads over 2 ranks is 2 + 1; the experts' columns split evenly.
+TEST(LayoutTest, UnevenHeads) {
+  const auto layouts = LayoutsOf({.tp = 2}, SmallMoe(), 32);
+  EXPECT_EQ(layouts[0].per_layer[0].kv_heads, (Range{0, 2}));
+  EXPECT_EQ(layouts[0].per_layer[0].heads, (Range{0, 6}));
+  EXPECT_EQ(layouts[1].per_layer[0].kv_heads, (Range{2, 3}));
+  EXPECT_EQ(layouts[1].per_layer[0].heads, (Range{6, 9}));
+  EXPECT_EQ(layouts[1].per_layer[0].experts, (Range{0, 8}));
+  EXPECT_EQ(layouts[1].per_layer[0].expert_ffn, (Range{768, 1536}));
+  EXPECT_EQ(layouts[0].vocab, (Range{0, 24576}));
+  EXPECT_EQ(layouts[1].vocab, (Range{24576, 49152}));
+}
+
+// Above 3 KV heads each rank has a copy of one and a part of its group.
+TEST(LayoutTest, MoreRanksThanKvHeads) {
+  const auto layouts = LayoutsOf({.tp = 5}, SmallMoe(), 1);
+  const Range kHeads[] = {{0, 2}, {2, 3}, {3, 5}, {5, 6}, {6, 9}};
+  const Range kKvHeads[] = {{0, 1}, {0, 1}, {1, 2}, {1, 2}, {2, 3}};
+  for (size_t rank = 0; rank < 5; ++rank) {
+    EXPECT_EQ(layouts[rank].per_layer[0].heads, kHeads[rank]) << rank;
+    EXPECT_EQ(layouts[rank].per_layer[0].kv_heads, kKvHeads[rank]) << rank;
+  }
+}
+
+// ep alone replicates attention and spreads whole experts; the higher ranks have one more.
+TEST(LayoutTest, ExpertsAlone) {
+  const auto layouts = LayoutsOf({.ep = 3}, SmallMoe(), 32);
+  const Range kExperts[] = {{0, 2}, {2, 5}, {5, 8}};
+  for (uint32_t rank = 0; rank < 3; ++rank) {
+    EXPECT_EQ(layouts[rank].per_layer[0].heads, (Range{0, 9}));
+    EXPECT_EQ(layouts[rank].per_layer[0].experts, kExperts[rank]);
+    EXPECT_EQ(layouts[rank].per_layer[0].expert_ffn, (Range{0, 1536}));
+    EXPECT_THAT(layouts[rank].tp_ranks, ElementsAre(rank));
+    EXPECT_THAT(layouts[rank].stage_ranks, ElementsAre(0, 1, 2));
+  }
+}
+
+// tp=2,ep=4: two replicas of attention, whole experts; tp=4,ep=2: experts of two slices.
+TEST(LayoutTest, TensorAndExpertParallel) {
+  auto layouts = LayoutsOf({.tp = 2, .ep = 4}, SmallMoe(), 32);
+  EXPECT_THAT(layouts[3].tp_ranks, ElementsAre(2, 3));
+  EXPECT_EQ(layouts[3].tp_index, 1u);
+  EXPECT_EQ(layouts[3].per_layer[0].heads, layouts[1].per_layer[0].heads);
+  EXPECT_EQ(layouts[3].per_layer[0].experts, (Range{6, 8}));
+  layouts = LayoutsOf({.tp = 4, .ep = 2}, SmallMoe(), 32);
+  EXPECT_THAT(layouts[3].tp_ranks, ElementsAre(0, 1, 2, 3));
+  EXPECT_EQ(layouts[1].per_layer[0].experts, (Range{0, 4}));
+  EXPECT_EQ(layouts[1].per_layer[0].expert_ffn, (Range{768, 1536}));
+  EXPECT_EQ(layouts[2].per_layer[0].experts, (Range{4, 8}));
+  EXPECT_EQ(layouts[2].per_layer[0].expert_ffn, (Range{0, 768}));
+}
+
+TEST(LayoutTest, PipelineStages) {
+  const auto layouts = LayoutsOf({.pp = 2, .tp = 2}, SmallMoe(), 32);
+  EXPECT_EQ(layouts[0].layers, (Range{0, 15}));
+  EXPECT_EQ(layouts[3].layers, (Range{15, 30}));
+  EXPECT_TRUE(layouts[1].first_stage);
+  EXPECT_FALSE(layouts[1].last_stage);
+  EXPECT_TRUE(layouts[3].last_stage);
+  EXPECT_EQ(layouts[1].next_stage_rank, 3u);
+  EXPECT_FALSE(layouts[1].previous_stage_rank.has_value());
+  EXPECT_EQ(layouts[3].previous_stage_rank, 1u);
+  EXPECT_FALSE(layouts[3].next_stage_rank.has_value());
+  EXPECT_EQ(layouts[3].first_stage_rank, 1u);
+  EXPECT_EQ(layouts[1].last_stage_rank, 3u);
+  EXPECT_THAT(layouts[3].stage_ranks, ElementsAre(2, 3));
+  EXPECT_EQ(layouts[3].vocab, layouts[1].vocab);
+}
+
+// A dense model this small is a fifth embedding: untied, four stages of equal bytes are not four
+// stages of equal layers.
+TEST(LayoutTest, StagesAreBalancedByWeight) {
+  ModelSpec spec = SmallDense();
+  spec.tied_embeddings = false;
+  const auto layouts = LayoutsOf({.pp = 4}, spec, 1);
+  const uint64_t embedding = 49152 * 576;
+  const uint64_t layer = 2 * 576 * 576 + 2 * 192 * 576 + 3 * 1536 * 576;
+  uint64_t heaviest = 0;
+  for (const RankLayout& layout : layouts) {
+    const bool outer = layout.first_stage || layout.last_stage;
+    heaviest = std::max(heaviest, layout.layers.size() * layer + (outer ? embedding : 0));
+  }
+  // By count it would be 8 layers and an embedding.
+  EXPECT_LT(heaviest, 7 * layer + embedding);
+  EXPECT_LT(layouts[0].layers.size(), layouts[1].layers.size());
+}
+
+TEST(LayoutTest, QuantBlockFollowsTheStoredType) {
+  EXPECT_EQ(QuantBlockOf(DType::kQ4_1), 32u);
+  EXPECT_EQ(QuantBlockOf(DType::kQ6_K), 32u);
+  EXPECT_EQ(QuantBlockOf(DType::kBF16), 1u);
+}
+
+TEST(LayoutTest, VocabularySmallerThanSixtyFourRowsARank) {
+  ModelSpec spec = SmallMoe();
+  spec.vocab_size = 130;
+  uint64_t next = 0;
+  for (const RankLayout& layout : LayoutsOf({.ep = 8}, spec, 1)) {
+    EXPECT_EQ(layout.vocab.begin, next);
+    EXPECT_GT(layout.vocab.size(), 0u);
+    next = layout.vocab.end;
+  }
+  EXPECT_EQ(next, 130u);
+}
+
+// What the engine relies on: no rank without heads, columns or rows; local query head i reads local
+// KV head i / (heads / kv_heads); every member of a group has the same list.
+TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
+  RandomModels random(20261123);
+  uint32_t valid = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const ModelSpec spec = random.Spec();
+    const ParallelPlan plan = random.Plan();
+    const uint32_t quant_block = random.Coin() ? 32 : 1;
+    if (!ValidatePlan(plan, spec, quant_block).ok()) continue;
+    ++valid;
+    SCOPED_TRACE(plan.ToString());
+    for (const RankLayout& layout : LayoutsOf(plan, spec, quant_block)) {
+      ASSERT_EQ(layout.per_layer.size(), layout.layers.size());
+      ASSERT_GT(layout.layers.size(), 0u);
+      ASSERT_GT(layout.vocab.size(), 0u);
+      ASSERT_EQ(layout.tp_ranks[layout.tp_index], layout.rank);
+      ASSERT_EQ(layout.stage_ranks[layout.rank_in_stage], layout.rank);
+      for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+        const RankLayout::Layer& layer = layout.per_layer[i];
+        const LayerSpec& parts = spec.layers[layout.layers.begin + i];
+        const auto& attention = std::get<GroupedQueryAttention>(parts.attention);
+        const uint64_t group = attention.num_heads / attention.num_kv_heads;
+        ASSERT_GT(layer.heads.size(), 0u);
+        ASSERT_EQ(layer.heads.size() % layer.kv_heads.size(), 0u);
+        const uint64_t local_group = layer.heads.size() / layer.kv_heads.size();
+        for (uint64_t head = 0; head < layer.heads.size(); ++head) {
+          ASSERT_EQ((layer.heads.begin + head) / group, layer.kv_heads.begin + head / local_group);
+        }
+        const bool moe = std::holds_alternative<MoeFfn>(parts.ffn);
+        ASSERT_EQ(layer.experts.size() > 0, moe);
+        ASSERT_EQ(layer.expert_ffn.size() > 0, moe);
+        ASSERT_EQ(layer.ffn.size() > 0, !moe);
+        ASSERT_EQ(layer.expert_ffn.begin % quant_block, 0u);
+        ASSERT_EQ(layer.ffn.end % quant_block, 0u);
+      }
+    }
+  }
+  EXPECT_GT(valid, 500u);
+}
+
+}  // namespace
+}  // namespace essor::model

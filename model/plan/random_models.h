@@ -1,0 +1,59 @@
+// Random small models and plans for property tests; seeded.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <utility>
+
+#include "model/plan/parallel_plan.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+class RandomModels {
+ public:
+  explicit RandomModels(uint64_t seed) : random_(seed) {}
+
+  uint32_t Between(uint32_t low, uint32_t high) {
+    return std::uniform_int_distribution<uint32_t>(low, high)(random_);
+  }
+  bool Coin() { return Between(0, 1) == 1; }
+
+  // Heads that do not divide evenly, odd widths, dense and MoE layers mixed, tied or not.
+  ModelSpec Spec() {
+    ModelSpec spec{.family = "random",
+                   .hidden_size = 8 * Between(1, 6),
+                   .vocab_size = Between(40, 700),
+                   .max_context_tokens = 256,
+                   .tied_embeddings = Coin()};
+    GroupedQueryAttention attention{.num_kv_heads = Between(1, 5),
+                                    .head_dim = 32 * Between(1, 2),
+                                    .qkv_bias = Coin(),
+                                    .output_bias = Coin(),
+                                    .qk_norm = Coin()};
+    attention.num_heads = attention.num_kv_heads * Between(1, 5);
+    const MoeFfn moe{
+        .num_experts = Between(1, 9), .top_k = 1, .intermediate_size = 32 * Between(1, 9)};
+    const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
+    const bool mixed = Coin();
+    for (uint32_t layer = 0, end = Between(1, 9); layer < end; ++layer) {
+      LayerSpec parts{.attention = attention, .ffn = moe};
+      if (mixed && Coin()) parts.ffn = dense;
+      spec.layers.push_back(parts);
+    }
+    return spec;
+  }
+
+  // tp and ep of which one is a multiple of the other; not necessarily valid for a model.
+  ParallelPlan Plan() {
+    ParallelPlan plan{.pp = Between(1, 4), .tp = Between(1, 6)};
+    plan.ep = plan.tp * Between(1, 3);
+    if (Coin()) std::swap(plan.tp, plan.ep);
+    return plan;
+  }
+
+ private:
+  std::mt19937_64 random_;
+};
+
+}  // namespace essor::model

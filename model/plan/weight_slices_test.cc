@@ -1,0 +1,130 @@
+#include "model/plan/weight_slices.h"
+
+#include <map>
+#include <variant>
+
+#include "gtest/gtest.h"
+#include "model/plan/random_models.h"
+#include "model/spec/logical_weights.h"
+
+namespace essor::model {
+namespace {
+
+// Whether ranks cut the weight by columns: vectors are [1, n], and these two take a rank's heads or
+// intermediates as inputs.
+bool CutByColumns(const WeightBinding& weight) {
+  return weight.role == WeightRole::kOutput || weight.role == WeightRole::kDown ||
+         (weight.rows == 1 && weight.role != WeightRole::kRouter);
+}
+
+// Adds one to each row (or column) that `part` holds; the other side must be whole.
+void Count(const WeightBinding& weight, const WeightPart& part, std::vector<uint32_t>& held) {
+  const bool by_columns = CutByColumns(weight);
+  const Range cut = by_columns ? part.cols : part.rows;
+  const Range whole = by_columns ? part.rows : part.cols;
+  ASSERT_LT(cut.begin, cut.end);
+  ASSERT_LE(cut.end, held.size());
+  ASSERT_EQ(whole, (Range{0, by_columns ? weight.rows : weight.cols}));
+  for (uint64_t i = cut.begin; i < cut.end; ++i) ++held[i];
+}
+
+// How often the plan says that row (column) `i` of `weight` is held.
+uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightBinding& weight,
+                  uint64_t i) {
+  const uint32_t ranks = plan.RanksPerStage();
+  switch (weight.role) {
+    case WeightRole::kEmbedding:
+      return spec.tied_embeddings && plan.pp > 1 ? 2 : 1;
+    case WeightRole::kHead:
+      return 1;
+    case WeightRole::kKey:
+    case WeightRole::kValue:
+    case WeightRole::kKeyBias:
+    case WeightRole::kValueBias: {
+      const auto& attention =
+          std::get<GroupedQueryAttention>(spec.layers[static_cast<size_t>(weight.layer)].attention);
+      if (plan.tp <= attention.num_kv_heads) return ranks / plan.tp;
+      const uint64_t head = i / attention.head_dim;
+      const bool one_more = head < plan.tp % attention.num_kv_heads;
+      return (plan.tp / attention.num_kv_heads + (one_more ? 1 : 0)) * (ranks / plan.tp);
+    }
+    case WeightRole::kQuery:
+    case WeightRole::kQueryBias:
+    case WeightRole::kOutput:
+    case WeightRole::kOutputBias:
+      return ranks / plan.tp;
+    case WeightRole::kGate:
+    case WeightRole::kUp:
+    case WeightRole::kDown:
+      return weight.expert >= 0 ? 1 : ranks / plan.tp;
+    default:
+      return ranks;
+  }
+}
+
+TEST(WeightSlicesTest, CoverEveryWeightAsOftenAsThePlanSays) {
+  RandomModels random(4);
+  uint32_t valid = 0;
+  for (int round = 0; round < 1000; ++round) {
+    const ModelSpec spec = random.Spec();
+    const ParallelPlan plan = random.Plan();
+    const uint32_t quant_block = random.Coin() ? 32 : 1;
+    if (!ValidatePlan(plan, spec, quant_block).ok()) continue;
+    ++valid;
+    SCOPED_TRACE(plan.ToString());
+    const std::vector<WeightBinding> weights = LogicalWeights(spec);
+    const std::vector<RankLayout> layouts = LayoutsOf(plan, spec, quant_block);
+    for (const WeightBinding& weight : weights) {
+      std::vector<uint32_t> held(CutByColumns(weight) ? weight.cols : weight.rows);
+      for (const RankLayout& layout : layouts) {
+        const auto part = PartOf(layout, spec, weight);
+        if (part.has_value()) Count(weight, *part, held);
+      }
+      for (size_t i = 0; i < held.size(); ++i) {
+        ASSERT_EQ(held[i], Expected(plan, spec, weight, i))
+            << "role " << static_cast<int>(weight.role) << " layer " << weight.layer << " expert "
+            << weight.expert << " at " << i;
+      }
+    }
+  }
+  EXPECT_GT(valid, 250u);
+}
+
+// Ranks with the same place in their attention group hold the same attention; so a replica's
+// partial sums are the same bits.
+TEST(WeightSlicesTest, ReplicasAreIdentical) {
+  RandomModels random(5);
+  for (int round = 0; round < 200; ++round) {
+    const ModelSpec spec = random.Spec();
+    const ParallelPlan plan = random.Plan();
+    if (!ValidatePlan(plan, spec).ok()) continue;
+    const std::vector<RankLayout> layouts = LayoutsOf(plan, spec, 1);
+    std::map<std::pair<uint32_t, uint32_t>, const RankLayout*> first;
+    for (const RankLayout& layout : layouts) {
+      const RankLayout* twin =
+          first.try_emplace({layout.stage, layout.tp_index}, &layout).first->second;
+      for (const WeightBinding& weight : LogicalWeights(spec)) {
+        if (weight.layer < 0 || weight.expert >= 0) continue;
+        ASSERT_EQ(PartOf(layout, spec, weight), PartOf(*twin, spec, weight));
+      }
+    }
+  }
+}
+
+TEST(WeightSlicesTest, KeepTheOrderOfTheBindingsAndSkipTheRest) {
+  RandomModels random(6);
+  ModelSpec spec = random.Spec();
+  spec.tied_embeddings = true;
+  const auto weights = LogicalWeights(spec);
+  const RankLayout layout = LayoutOf({.pp = 1, .tp = 1}, spec, 0, 1);
+  const auto slices = SlicesOf(layout, spec, weights);
+  ASSERT_EQ(slices.size(), weights.size());
+  for (size_t i = 0; i < slices.size(); ++i) {
+    EXPECT_EQ(slices[i].binding.role, weights[i].role);
+    EXPECT_EQ(slices[i].rows, (Range{0, weights[i].rows}));
+    EXPECT_EQ(slices[i].cols, (Range{0, weights[i].cols}));
+  }
+}
+
+}  // namespace
+}  // namespace essor::model
