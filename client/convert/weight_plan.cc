@@ -93,8 +93,7 @@ absl::StatusOr<WeightPart> MakePart(const WeightBinding& binding, const SourceIn
       return absl::InvalidArgumentError(
           absl::StrCat("the source has nothing for tensor ", binding.tensor));
     }
-    // Inputs of the router are normalised, of about unit mean square, so its logits then have
-    // about unit variance: choices differ from token to token, and ties are rare.
+    // Keeps the spread of the router's logits independent of the width: its inputs are normalised.
     part.noise = 1.0 / std::sqrt(static_cast<double>(binding.cols));
     part.seed = kRouterSeed;
     return part;
