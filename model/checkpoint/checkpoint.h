@@ -37,11 +37,12 @@ class Checkpoint {
   virtual std::string Fingerprint() const = 0;
 };
 
-// Opens a directory with model.safetensors or model.safetensors.index.json (the sharded form).
+// Opens a directory with model.safetensors or model.safetensors.index.json (the sharded form), or
+// one file of any name.
 // InvalidArgument naming file and tensor for every lie in a header: length beyond the file,
 // offsets outside or overlapping or with gaps, unknown dtype, size that contradicts the shape,
 // duplicate names, an index that names a missing file or tensor.
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::string& directory);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::string& path);
 
 // Reads `num_elements` elements of `tensor` beginning at element `first` into `out` as float32,
 // whatever the dtype (block-quantised ones included; `first` and the count may cut blocks).

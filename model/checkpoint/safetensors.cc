@@ -123,15 +123,19 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSharded(const std::filesystem::p
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::string& directory) {
-  const std::filesystem::path root(directory);
+absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::string& path) {
+  std::filesystem::path single(path);
   std::error_code error;
-  if (!std::filesystem::exists(root / kSingleFile, error)) {
-    if (std::filesystem::exists(root / kIndexFile, error)) return OpenSharded(root);
-    return absl::NotFoundError(
-        absl::StrCat(directory, ": has neither ", kSingleFile, " nor ", kIndexFile));
+  if (!std::filesystem::is_regular_file(single, error)) {
+    const std::filesystem::path root(path);
+    single = root / kSingleFile;
+    if (!std::filesystem::exists(single, error)) {
+      if (std::filesystem::exists(root / kIndexFile, error)) return OpenSharded(root);
+      return absl::NotFoundError(
+          absl::StrCat(path, ": has neither ", kSingleFile, " nor ", kIndexFile));
+    }
   }
-  ESSOR_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(root / kSingleFile));
+  ESSOR_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, MappedFile::Open(single));
   ESSOR_ASSIGN_OR_RETURN(std::vector<TensorEntry> entries,
                          ParseSafetensors(file->bytes(), file->path()));
   std::vector<uint64_t> sizes = {file->bytes().size()};
