@@ -32,12 +32,12 @@ struct StepInput {
 
   struct Sequence {
     uint32_t slot = 0;
-    std::vector<TokenId> tokens;         // empty = the last sampled token
-    std::vector<uint32_t> new_blocks;    // appended to the slot's block table first
-    bool sample = true;                  // choose the token after the last row
-    bool score = false;                  // log p(score_targets[i]) at row i
-    std::vector<TokenId> score_targets;  // at most one per row
-    bool return_logits = false;          // of every row
+    std::vector<TokenId> tokens = {};         // empty = the last sampled token
+    std::vector<uint32_t> new_blocks = {};    // appended to the slot's block table first
+    bool sample = true;                       // choose the token after the last row
+    bool score = false;                       // log p(score_targets[i]) at row i
+    std::vector<TokenId> score_targets = {};  // at most one per row
+    bool return_logits = false;               // of every row
   };
   std::vector<Sequence> sequences;
 };

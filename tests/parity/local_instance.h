@@ -1,0 +1,68 @@
+// A whole instance in one process, without coordinator and gRPC: every rank is a worker of its own
+// with its own data plane, as it would be on a cluster of one-device nodes.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "common/ids.h"
+#include "model/source/model_source.h"
+#include "worker/engine/local_ranks.h"
+#include "worker/engine/step.h"
+#include "worker/parallel/communicator.h"
+
+namespace essor::testing {
+
+class LocalInstance {
+ public:
+  struct Options {
+    std::string model_path;
+    std::string plan = "tp=1";
+    worker::Precision precision = worker::Precision::kStored;
+    model::ServingLimits limits = {
+        .block_tokens = 8, .max_step_tokens = 512, .max_sequences = 8, .max_context_tokens = 512};
+    uint32_t num_blocks = 512;
+    bool allow_shared_memory = true;
+  };
+  static absl::StatusOr<std::unique_ptr<LocalInstance>> Create(const Options& options);
+  ~LocalInstance();
+
+  // Runs one step on all ranks and returns what the answering rank says.
+  absl::StatusOr<worker::StepOutput> Run(const worker::StepInput& input);
+
+  // [tokens, vocabulary] logits of a whole prompt in chunks of at most `chunk` tokens.
+  absl::StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens, uint32_t chunk);
+  // `count` tokens after `prompt`.
+  absl::StatusOr<std::vector<TokenId>> Generate(const std::vector<TokenId>& prompt, uint32_t count,
+                                                const worker::SequenceSampling& sampling);
+
+  const model::ModelSpec& spec() const { return source_->spec; }
+
+ private:
+  struct Worker {
+    std::unique_ptr<worker::DataPlane> data_plane;
+    std::unique_ptr<worker::LocalRanks> ranks;
+  };
+  struct Collected {
+    uint32_t remaining = 0;
+    absl::StatusOr<worker::StepOutput> output = worker::StepOutput{};
+  };
+
+  absl::Status Form(const Options& options);
+  absl::Status ConnectAll(const worker::EpochMembers& members);
+  void OnDone(absl::StatusOr<worker::StepOutput> output);
+  // The blocks that hold tokens first .. first + count - 1 and were not given out before.
+  std::vector<uint32_t> NewBlocks(uint32_t first, uint32_t count) const;
+
+  uint32_t block_tokens_ = 0;
+  std::unique_ptr<model::ModelSource> source_;
+  std::vector<Worker> workers_;
+  uint64_t next_step_ = 1;
+  absl::Mutex mutex_;
+  Collected collected_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace essor::testing

@@ -1,0 +1,216 @@
+// Every family here answers what Hugging Face transformers answers, alone and under every plan.
+//
+// Tolerance: the mean KL to transformers' fp32 logits may be at most max(3 x b, 1e-4), where b is
+// the KL that transformers' own bf16 run has to its fp32 run on the same prompts (stored in the
+// golden). A float32 run differs by summation order only; it is held to 1e-6, a hundredth of the
+// floor.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "tests/parity/golden.h"
+#include "tests/parity/local_instance.h"
+
+namespace essor::testing {
+namespace {
+
+constexpr double kFloat32Kl = 1e-6;
+// A greedy step whose two best logits are closer than this is a numerical tie in bfloat16: 8 bits
+// of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
+constexpr float kTieGap = 0.06f;
+
+const char* const kCases[] = {"llama",     "llama_tied",      "qwen2",  "qwen3",
+                              "qwen3_moe", "qwen3_moe_mixed", "mixtral"};
+
+std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
+                                        worker::Precision precision, bool shared_memory = true) {
+  auto instance = LocalInstance::Create(
+      {.model_path = absl::StrCat(ESSOR_SOURCE_DIR, "/tests/data/nano/", name),
+       .plan = plan,
+       .precision = precision,
+       .limits =
+           {.block_tokens = 8, .max_step_tokens = 64, .max_sequences = 4, .max_context_tokens = 96},
+       .num_blocks = 64,
+       .allow_shared_memory = shared_memory});
+  EXPECT_TRUE(instance.ok()) << name << " " << plan << ": " << instance.status();
+  return instance.ok() ? *std::move(instance) : nullptr;
+}
+
+double KlToGolden(LocalInstance& instance, const Golden& golden, uint32_t chunk) {
+  double worst = 0;
+  for (const GoldenPrompt& prompt : golden.prompts) {
+    const auto logits = instance.Logits(prompt.ids, chunk);
+    EXPECT_TRUE(logits.ok()) << logits.status();
+    if (!logits.ok() || logits->size() != prompt.logits.size()) return 1e9;
+    worst = std::max(worst, MeanKl(prompt.logits, *logits, instance.spec().vocab_size));
+  }
+  return worst;
+}
+
+// Tokens equal up to the first numerical tie, after which the sequences may part.
+void ExpectSameGreedy(const GoldenPrompt& prompt, const std::vector<TokenId>& tokens) {
+  for (size_t i = 0; i < prompt.greedy.size(); ++i) {
+    if (tokens[i] == prompt.greedy[i]) continue;
+    EXPECT_LT(prompt.greedy_gaps[i], kTieGap) << "token " << i << " differs without a tie";
+    return;
+  }
+}
+
+class FamilyParityTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(FamilyParityTest, Float32LogitsEqualTransformers) {
+  const auto golden = ReadGolden(GetParam());
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const auto instance = Instance(GetParam(), "tp=1", worker::Precision::kFloat32);
+  ASSERT_NE(instance, nullptr);
+  EXPECT_LT(KlToGolden(*instance, *golden, 64), kFloat32Kl);
+  EXPECT_LT(KlToGolden(*instance, *golden, 5), kFloat32Kl);  // chunked prefill
+  EXPECT_LT(KlToGolden(*instance, *golden, 1), kFloat32Kl);  // one token at a time
+}
+
+TEST_P(FamilyParityTest, BFloat16LogitsAreAsCloseAsTransformersOwn) {
+  const auto golden = ReadGolden(GetParam());
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const auto instance = Instance(GetParam(), "tp=1", worker::Precision::kBFloat16);
+  ASSERT_NE(instance, nullptr);
+  EXPECT_LT(KlToGolden(*instance, *golden, 64), std::max(3 * golden->bf16_kl, 1e-4));
+}
+
+TEST_P(FamilyParityTest, GreedyTokensEqualTransformers) {
+  const auto golden = ReadGolden(GetParam());
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  for (const auto precision : {worker::Precision::kFloat32, worker::Precision::kBFloat16}) {
+    const auto instance = Instance(GetParam(), "tp=1", precision);
+    ASSERT_NE(instance, nullptr);
+    for (const GoldenPrompt& prompt : golden->prompts) {
+      const auto tokens = instance->Generate(prompt.ids, 16, {});
+      ASSERT_TRUE(tokens.ok()) << tokens.status();
+      if (precision == worker::Precision::kFloat32) {
+        EXPECT_EQ(*tokens, prompt.greedy);
+      } else {
+        ExpectSameGreedy(prompt, *tokens);
+      }
+    }
+  }
+}
+
+// Prefill, chunked prefill and decode give the same bits, so that chunking never shows.
+TEST_P(FamilyParityTest, ChunkingDoesNotChangeABit) {
+  const auto golden = ReadGolden(GetParam());
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const std::vector<TokenId>& ids = golden->prompts.back().ids;
+  for (const auto precision : {worker::Precision::kFloat32, worker::Precision::kBFloat16}) {
+    const auto instance = Instance(GetParam(), "tp=1", precision);
+    ASSERT_NE(instance, nullptr);
+    const auto whole = instance->Logits(ids, 64);
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    for (const uint32_t chunk : {1u, 3u, 16u}) {
+      const auto chunked = instance->Logits(ids, chunk);
+      ASSERT_TRUE(chunked.ok()) << chunked.status();
+      EXPECT_EQ(*whole, *chunked) << "chunk " << chunk;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, FamilyParityTest, ::testing::ValuesIn(kCases));
+
+struct PlanCase {
+  const char* family;
+  const char* plan;
+};
+
+class PlanParityTest : public ::testing::TestWithParam<PlanCase> {};
+
+TEST_P(PlanParityTest, Float32LogitsEqualTransformers) {
+  const auto golden = ReadGolden(GetParam().family);
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const auto instance = Instance(GetParam().family, GetParam().plan, worker::Precision::kFloat32);
+  ASSERT_NE(instance, nullptr);
+  EXPECT_LT(KlToGolden(*instance, *golden, 16), kFloat32Kl);
+  for (const GoldenPrompt& prompt : golden->prompts) {
+    const auto tokens = instance->Generate(prompt.ids, 16, {});
+    ASSERT_TRUE(tokens.ok()) << tokens.status();
+    EXPECT_EQ(*tokens, prompt.greedy);
+  }
+}
+
+std::vector<PlanCase> PlanCases() {
+  std::vector<PlanCase> cases;
+  for (const char* family : kCases) {
+    for (const char* plan : {"tp=2", "tp=3", "tp=4", "pp=2", "pp=2,tp=2"}) {
+      cases.push_back({family, plan});
+    }
+  }
+  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {
+    for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
+      cases.push_back({family, plan});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Plans, PlanParityTest, ::testing::ValuesIn(PlanCases()),
+                         [](const ::testing::TestParamInfo<PlanCase>& test) {
+                           std::string name = absl::StrCat(test.param.family, "_", test.param.plan);
+                           std::replace_if(
+                               name.begin(), name.end(), [](char c) { return !isalnum(c); }, '_');
+                           return name;
+                         });
+
+// The exchange over TCP gives the same bits as over shared memory.
+TEST(TransportParityTest, TcpEqualsSharedMemory) {
+  const auto golden = ReadGolden("mixtral");
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const std::vector<TokenId>& ids = golden->prompts.back().ids;
+  std::vector<std::vector<float>> logits;
+  for (const bool shared_memory : {true, false}) {
+    const auto instance =
+        Instance("mixtral", "pp=2,tp=2", worker::Precision::kBFloat16, shared_memory);
+    ASSERT_NE(instance, nullptr);
+    auto result = instance->Logits(ids, 16);
+    ASSERT_TRUE(result.ok()) << result.status();
+    logits.push_back(*std::move(result));
+  }
+  EXPECT_EQ(logits[0], logits[1]);
+}
+
+// A sequence's tokens do not depend on what else is in the batch, greedy or sampled.
+TEST(BatchParityTest, TokensDoNotDependOnTheBatch) {
+  const auto golden = ReadGolden("qwen3_moe");
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const worker::SequenceSampling kSampling[] = {
+      {},
+      {.temperature = 0.8f, .seed = 7},
+      {.temperature = 1.0f, .top_p = 0.9f, .top_k = 40, .seed = 9}};
+  const auto instance = Instance("qwen3_moe", "tp=2,ep=2", worker::Precision::kBFloat16);
+  ASSERT_NE(instance, nullptr);
+  std::vector<std::vector<TokenId>> alone;
+  for (size_t i = 0; i < 3; ++i) {
+    auto tokens = instance->Generate(golden->prompts[i].ids, 12, kSampling[i]);
+    ASSERT_TRUE(tokens.ok()) << tokens.status();
+    alone.push_back(*std::move(tokens));
+  }
+  std::vector<std::vector<TokenId>> together(3);
+  for (uint32_t round = 0; round < 12; ++round) {
+    worker::StepInput step;
+    for (uint32_t i = 0; i < 3; ++i) {
+      worker::StepInput::Sequence sequence{.slot = i};
+      if (round == 0) {
+        step.starts.push_back({.slot = i, .sampling = kSampling[i]});
+        sequence.tokens = golden->prompts[i].ids;
+        for (uint32_t block = 0; block < 8; ++block) sequence.new_blocks.push_back(i * 8 + block);
+      }
+      step.sequences.push_back(std::move(sequence));
+    }
+    const auto output = instance->Run(step);
+    ASSERT_TRUE(output.ok()) << output.status();
+    for (const auto& sampled : output->sampled) together[sampled.slot].push_back(sampled.token);
+  }
+  EXPECT_EQ(together, alone);
+}
+
+}  // namespace
+}  // namespace essor::testing
