@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/dtype.h"
@@ -17,7 +18,7 @@ struct ServingLimits {
   uint32_t block_tokens = 16;       // KV slots per block
   uint32_t max_step_tokens = 512;   // token budget of one step
   uint32_t max_sequences = 64;      // running at once
-  uint32_t max_context_tokens = 0;  // of one sequence
+  uint32_t max_context_tokens = 0;  // of one sequence; 0 = what the model allows
   bool fp32_kv = false;             // KV cache in f32 instead of bf16
 };
 
@@ -34,14 +35,27 @@ struct MemoryPlan {
 };
 
 // Bytes of `slice` as the kernels hold it when the checkpoint stores `stored` (see
-// kernels/packed_matrix.h for the packed formats; `fp32` = everything in float32).
+// kernels/packed_matrix.h for the packed formats; `fp32` = everything in float32). Vectors and the
+// router are always float32; types without a packed format of their own (f16, Q6_K) become bf16.
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32);
+// Of all slices of a rank, each rounded up to a cache line. A slice's own `binding.stored` wins
+// over `stored`.
+uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool fp32);
+
+// KV cache of one token of one sequence on this rank.
+uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv);
+
+// Upper bounds of what a step's workspaces and the rank's exchange buffers take.
+uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
+                         const ServingLimits& limits);
+uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
+                       const ServingLimits& limits);
 
 struct MemoryRequest {
   const ModelSpec* spec;
   const RankLayout* layout;
   const std::vector<WeightSlice>* slices;
-  DType stored = DType::kBF16;  // of the matrices
+  DType stored = DType::kBF16;  // of the matrices, where bindings do not say
   bool fp32 = false;
   ServingLimits limits;
   uint64_t memory_bytes = 0;  // what the rank may use in all

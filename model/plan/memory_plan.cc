@@ -1,0 +1,216 @@
+#include "model/plan/memory_plan.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "model/plan/byte_size.h"
+
+namespace essor::model {
+namespace {
+
+constexpr uint64_t kFloatBytes = 4;
+// Pieces of weights and workspaces begin on cache lines.
+constexpr uint64_t kAlignment = 64;
+
+uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
+
+bool IsVector(WeightRole role) {
+  switch (role) {
+    case WeightRole::kEmbedding:
+    case WeightRole::kHead:
+    case WeightRole::kQuery:
+    case WeightRole::kKey:
+    case WeightRole::kValue:
+    case WeightRole::kOutput:
+    case WeightRole::kRouter:
+    case WeightRole::kGate:
+    case WeightRole::kUp:
+    case WeightRole::kDown:
+      return false;
+    default:
+      return true;
+  }
+}
+
+// Bytes that the packed formats of kernels/cpu/pack_layout.h take for one row. `model` may not
+// depend on `kernels`, so the figures stand here again; packed_bytes_test compares the two.
+uint64_t PackedRowBytes(DType stored, uint64_t columns) {
+  switch (stored) {
+    case DType::kF32:
+      return 4 * columns;
+    case DType::kQ8_0:
+      return columns / 32 * 34;  // a byte each and a half-precision scale
+    case DType::kQ4_0:
+    case DType::kQ4_1:
+    case DType::kQ4_K:
+      return columns / 32 * 20;  // half a byte each, scale and minimum
+    default:
+      return 2 * RoundUp(columns, 2);  // bfloat16 in pairs
+  }
+}
+
+// Widest of what the rank's layers need per token of a step.
+struct Widths {
+  uint64_t query = 0;
+  uint64_t key = 0;
+  uint64_t experts = 0;
+  uint64_t top_k = 1;
+  uint64_t ffn = 0;
+  uint64_t rotary = 0;
+};
+
+Widths WidthsOf(const ModelSpec& spec, const RankLayout& layout) {
+  Widths widths;
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const RankLayout::Layer& layer = layout.per_layer[i];
+    const LayerSpec& parts = spec.layers[layout.layers.begin + i];
+    const auto& attention = std::get<GroupedQueryAttention>(parts.attention);
+    widths.query = std::max(widths.query, layer.heads.size() * attention.head_dim);
+    widths.key = std::max(widths.key, layer.kv_heads.size() * attention.head_dim);
+    widths.rotary = std::max<uint64_t>(widths.rotary, attention.rope.rotary_dim);
+    if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
+      widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
+      widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
+      widths.ffn = std::max(widths.ffn, layer.expert_ffn.size());
+    } else {
+      widths.ffn = std::max(widths.ffn, layer.ffn.size());
+    }
+  }
+  return widths;
+}
+
+// Rows of logits that the head computes at once (worker/engine/output_head.h).
+constexpr uint64_t kHeadRows = 64;
+constexpr uint64_t kGatheredRows = 8;
+// Kernels keep a tile of 32 partial sums per thread and row; more threads than this per rank would
+// need a larger figure here.
+constexpr uint64_t kKernelThreads = 64;
+constexpr uint64_t kTileRows = 32;
+// Alignment of some dozens of arrays, index lists per token.
+constexpr uint64_t kSmallPieces = 1 << 20;
+
+uint64_t WidestVocabularySlice(const ModelSpec& spec, const RankLayout& layout) {
+  // Slices differ by at most one granule of 64 rows.
+  return std::min<uint64_t>(layout.vocab.size() + 64, spec.vocab_size);
+}
+
+uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
+  if (!layout.last_stage) return 0;
+  const uint64_t gathered = kGatheredRows * WidestVocabularySlice(spec, layout);
+  const uint64_t elements = kHeadRows * (spec.hidden_size + layout.vocab.size()) +
+                            gathered * (layout.stage_ranks.size() + 1) + spec.vocab_size;
+  return elements * kFloatBytes;
+}
+
+uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
+  return limits.max_context_tokens == 0 ? spec.max_context_tokens : limits.max_context_tokens;
+}
+
+uint64_t ExchangeBytesOfGroup(uint64_t members, uint64_t payload) {
+  if (members <= 1) return 0;
+  // Two payloads, so that a rank may fill one while others still read the other, and a small ring
+  // for each member (worker/parallel/segment.h).
+  constexpr uint64_t kRingBytesMax = 256 << 10;
+  return 2 * RoundUp(payload, 4096) +
+         members * std::bit_ceil(std::min<uint64_t>(payload, kRingBytesMax)) + kSmallPieces;
+}
+
+absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan, uint64_t one_sequence,
+                        uint64_t needed) {
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "rank ", request.layout->rank, " needs ", FormatByteSize(needed), " (",
+      FormatByteSize(plan.weight_bytes), " weights, ", FormatByteSize(one_sequence),
+      " KV cache for one sequence of ", ContextTokens(*request.spec, request.limits), " tokens, ",
+      FormatByteSize(plan.activation_bytes + plan.exchange_bytes),
+      " workspaces and exchange buffers), ", FormatByteSize(needed - request.memory_bytes),
+      " more than the ", FormatByteSize(request.memory_bytes), " it may use"));
+}
+
+}  // namespace
+
+uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
+  const WeightRole role = slice.binding.role;
+  if (IsVector(role)) return slice.cols.size() * kFloatBytes;
+  const bool as_float = fp32 || role == WeightRole::kRouter;
+  return RoundUp(slice.rows.size(), kTileRows) *
+         PackedRowBytes(as_float ? DType::kF32 : stored, slice.cols.size());
+}
+
+uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool fp32) {
+  uint64_t bytes = 0;
+  for (const WeightSlice& slice : slices) {
+    bytes += RoundUp(PackedBytes(slice, slice.binding.stored.value_or(stored), fp32), kAlignment);
+  }
+  return bytes;
+}
+
+uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv) {
+  uint64_t elements = 0;
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const auto& attention =
+        std::get<GroupedQueryAttention>(spec.layers[layout.layers.begin + i].attention);
+    elements += 2 * layout.per_layer[i].kv_heads.size() * attention.head_dim;
+  }
+  return elements * (fp32_kv ? 4 : 2);
+}
+
+uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
+                         const ServingLimits& limits) {
+  const Widths widths = WidthsOf(spec, layout);
+  const uint64_t hidden = spec.hidden_size;
+  // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
+  // router; inputs, intermediates and partial sums of the FFN for each chosen expert.
+  const uint64_t per_token = 3 * hidden + 2 * widths.query + 2 * widths.key + widths.experts +
+                             2 * widths.top_k +
+                             widths.top_k * (hidden + widths.ffn + kKernelThreads * kTileRows);
+  const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
+  return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes +
+         HeadBytes(spec, layout) + kSmallPieces;
+}
+
+uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
+                       const ServingLimits& limits) {
+  const uint64_t activations = uint64_t{limits.max_step_tokens} * spec.hidden_size * kFloatBytes;
+  const uint64_t logits = kGatheredRows * WidestVocabularySlice(spec, layout) * kFloatBytes;
+  const uint64_t payload = std::max(activations, logits);
+  const uint64_t stages = (layout.last_stage_rank - layout.first_stage_rank) /
+                              std::max<uint64_t>(1, layout.stage_ranks.size()) +
+                          1;
+  return ExchangeBytesOfGroup(layout.tp_ranks.size(), payload) +
+         ExchangeBytesOfGroup(layout.stage_ranks.size(), payload) +
+         ExchangeBytesOfGroup(stages, payload);
+}
+
+absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
+  const ModelSpec& spec = *request.spec;
+  const RankLayout& layout = *request.layout;
+  const ServingLimits& limits = request.limits;
+  if (limits.block_tokens == 0 || limits.max_step_tokens == 0 || limits.max_sequences == 0) {
+    return absl::InvalidArgumentError(
+        "block_tokens, max_step_tokens and max_sequences must be above 0");
+  }
+  MemoryPlan plan;
+  plan.weight_bytes = WeightBytes(*request.slices, request.stored, request.fp32);
+  plan.activation_bytes = ActivationBytes(layout, spec, limits);
+  plan.exchange_bytes = ExchangeBytes(layout, spec, limits);
+  plan.block_bytes = KvBytesPerToken(layout, spec, limits.fp32_kv) * limits.block_tokens;
+
+  const uint64_t blocks_per_sequence =
+      (ContextTokens(spec, limits) + limits.block_tokens - 1) / limits.block_tokens;
+  const uint64_t one_sequence = blocks_per_sequence * plan.block_bytes;
+  const uint64_t fixed = plan.total_bytes();
+  if (fixed + one_sequence > request.memory_bytes) {
+    return DoesNotFit(request, plan, one_sequence, fixed + one_sequence);
+  }
+  const uint64_t most = std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
+                                           std::numeric_limits<uint32_t>::max());
+  plan.num_blocks =
+      static_cast<uint32_t>(std::min(most, (request.memory_bytes - fixed) / plan.block_bytes));
+  plan.kv_bytes = plan.num_blocks * plan.block_bytes;
+  return plan;
+}
+
+}  // namespace essor::model
