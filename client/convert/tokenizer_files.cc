@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <optional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -180,19 +180,30 @@ absl::StatusOr<std::string> TokenText(const model::ConfigView& config, const cha
   return token.String("content");
 }
 
-absl::Status AddTokenIds(const fs::path& directory, const Vocabulary& vocabulary,
+// Ids of the tokens that tokenizer_config.json names, and of those that the config ends a sequence
+// with: the first two of them, which is what GGUF has keys for.
+absl::Status AddTokenIds(const SourceModel& source, const Vocabulary& vocabulary,
                          GgufMetadataList& list) {
-  const std::string path = directory / "tokenizer_config.json";
+  std::vector<TokenId> ends = source.spec.eos_tokens;
+  const std::string path = fs::path(source.path) / "tokenizer_config.json";
   const absl::StatusOr<std::string> text = model::ReadTextFile(path, model::kMaxConfigBytes);
-  if (absl::IsNotFound(text.status())) return absl::OkStatus();
-  if (!text.ok()) return text.status();
-  ESSOR_ASSIGN_OR_RETURN(const model::ConfigView config, model::ConfigView::Parse(*text, path));
+  if (!text.ok() && !absl::IsNotFound(text.status())) return text.status();
+  ESSOR_ASSIGN_OR_RETURN(const model::ConfigView config,
+                         model::ConfigView::Parse(text.ok() ? *text : "{}", path));
   for (const TokenKey& key : kTokenKeys) {
     ESSOR_ASSIGN_OR_RETURN(const std::string token, TokenText(config, key.hf));
     const auto found = std::find(vocabulary.tokens.begin(), vocabulary.tokens.end(), token);
     if (token.empty() || found == vocabulary.tokens.end()) continue;
-    list.emplace_back(IdKey(key.gguf), static_cast<uint64_t>(found - vocabulary.tokens.begin()));
+    const auto id = static_cast<TokenId>(found - vocabulary.tokens.begin());
+    if (key.hf == std::string_view("eos_token")) {
+      ends.erase(std::remove(ends.begin(), ends.end(), id), ends.end());
+      ends.insert(ends.begin(), id);
+      continue;
+    }
+    list.emplace_back(IdKey(key.gguf), uint64_t{id});
   }
+  if (!ends.empty()) list.emplace_back(IdKey("eos"), uint64_t{ends[0]});
+  if (ends.size() > 1) list.emplace_back(IdKey("eot"), uint64_t{ends[1]});
   return absl::OkStatus();
 }
 
@@ -237,7 +248,7 @@ absl::StatusOr<GgufMetadataList> FromDirectory(const SourceModel& source) {
   list.emplace_back("tokenizer.ggml.pre", std::move(pre));
   list.emplace_back("tokenizer.ggml.add_bos_token", !definition.prefix.empty());
   list.emplace_back("tokenizer.ggml.add_eos_token", !definition.suffix.empty());
-  ESSOR_RETURN_IF_ERROR(AddTokenIds(directory, vocabulary, list));
+  ESSOR_RETURN_IF_ERROR(AddTokenIds(source, vocabulary, list));
   list.emplace_back("tokenizer.ggml.tokens", std::move(vocabulary.tokens));
   list.emplace_back("tokenizer.ggml.token_type", std::move(vocabulary.types));
   list.emplace_back("tokenizer.ggml.merges", std::move(merges));

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -218,14 +219,23 @@ absl::Status WriteRopeScaling(const GgufFile& file, const std::string& architect
 }
 
 absl::Status WriteTokenIds(const GgufFile& file, JsonWriter& json) {
-  for (const auto& [key, name] :
-       {std::pair{"bos", "bos_token_id"}, {"eos", "eos_token_id"}, {"padding", "pad_token_id"}}) {
+  absl::flat_hash_map<std::string, uint64_t> ids;
+  for (const char* const key : {"bos", "eos", "eot", "padding"}) {
     const absl::StatusOr<uint64_t> id =
         GgufUint(file, absl::StrCat("tokenizer.ggml.", key, "_token_id"));
-    if (absl::IsNotFound(id.status())) continue;
-    if (!id.ok()) return id.status();
-    json.Key(name), json.Uint64(*id);
+    if (id.ok()) ids.emplace(key, *id);
+    if (!id.ok() && !absl::IsNotFound(id.status())) return id.status();
   }
+  if (ids.contains("bos")) json.Key("bos_token_id"), json.Uint64(ids["bos"]);
+  if (ids.contains("padding")) json.Key("pad_token_id"), json.Uint64(ids["padding"]);
+  if (!ids.contains("eos")) return absl::OkStatus();
+  json.Key("eos_token_id");
+  // The end of a turn ends a sequence, too; the other form has one list for both.
+  if (!ids.contains("eot") || ids["eot"] == ids["eos"]) {
+    json.Uint64(ids["eos"]);
+    return absl::OkStatus();
+  }
+  json.StartArray(), json.Uint64(ids["eos"]), json.Uint64(ids["eot"]), json.EndArray();
   return absl::OkStatus();
 }
 
