@@ -1,19 +1,21 @@
 # Elementwise operations, attention, routing and sampling: elementwise.h, attention.h, routing.h,
 # sampling.h.
 
-set(row_srcs attention.cc elementwise.cc local_sampling.cc routing.cc row_kernels.cc
-             row_kernels_portable.cc)
+set(row_srcs attention.cc attention_portable.cc elementwise.cc local_sampling.cc routing.cc
+             row_kernels.cc row_kernels_portable.cc)
 # No contraction of a * b + c by the compiler: what it fuses depends on the code around, and the
 # same row must give the same bits from every instantiation.
-set_source_files_properties(row_kernels_portable.cc PROPERTIES COMPILE_OPTIONS "-ffp-contract=off")
+set_source_files_properties(attention_portable.cc row_kernels_portable.cc PROPERTIES
+                            COMPILE_OPTIONS "-ffp-contract=off")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  list(APPEND row_srcs row_kernels_avx2.cc row_kernels_avx512.cc)
-  set_source_files_properties(row_kernels_avx2.cc PROPERTIES COMPILE_OPTIONS
+  list(APPEND row_srcs attention_avx2.cc attention_avx512.cc row_kernels_avx2.cc
+                       row_kernels_avx512.cc)
+  set_source_files_properties(attention_avx2.cc row_kernels_avx2.cc PROPERTIES COMPILE_OPTIONS
                               "-ffp-contract=off;-mavx2;-mfma;-mf16c")
   # g++ 12 takes the deliberately undefined operands inside its own AVX-512 intrinsics for mistakes
   # of ours (GCC bug 105593).
   set_source_files_properties(
-    row_kernels_avx512.cc PROPERTIES COMPILE_OPTIONS
+    attention_avx512.cc row_kernels_avx512.cc PROPERTIES COMPILE_OPTIONS
     "-ffp-contract=off;-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-Wno-uninitialized")
 endif()
 essor_cc_library(NAME row_kernels SRCS ${row_srcs}
@@ -24,3 +26,4 @@ essor_cc_test(NAME elementwise_test SRCS elementwise_test.cc
               DEPS essor::row_kernels essor::rope_table essor::packed_matrix)
 essor_cc_test(NAME routing_test SRCS routing_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME sampling_test SRCS sampling_test.cc DEPS essor::row_kernels essor::sampling)
+essor_cc_test(NAME attention_test SRCS attention_test.cc DEPS essor::row_kernels essor::float16)

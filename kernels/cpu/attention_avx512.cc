@@ -1,0 +1,7 @@
+#include "kernels/cpu/attention_inl.h"
+
+namespace essor::kernels {
+
+const AttentionKernels& Avx512AttentionKernels() { return kAttentionKernels; }
+
+}  // namespace essor::kernels

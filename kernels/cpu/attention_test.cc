@@ -1,0 +1,383 @@
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "common/float16.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/row_test_support.h"
+#include "kernels/reference/attention.h"
+
+namespace essor::kernels {
+namespace {
+
+struct HeadShape {
+  uint32_t heads;
+  uint32_t kv_heads;
+  uint32_t dim;
+};
+
+// A paged cache, all NaN until written, and the inputs of sequences of up to `tokens` tokens each:
+// the q, k and v of a token are the same however it comes to be processed.
+class AttentionBench {
+ public:
+  struct Options {
+    HeadShape shape;
+    bool fp32 = false;
+    uint32_t block_tokens = 16;
+    uint32_t window = 0;
+    uint32_t num_sequences = 1;
+    uint32_t tokens = 100;
+  };
+
+  explicit AttentionBench(const Options& options) : options_(options) {
+    const uint32_t blocks_per_sequence = options.tokens / options.block_tokens + 1;
+    std::vector<uint32_t> blocks(blocks_per_sequence * options.num_sequences + 3);
+    std::iota(blocks.begin(), blocks.end(), 0u);
+    std::shuffle(blocks.begin(), blocks.end(), std::mt19937(options.block_tokens));
+    const size_t elements =
+        blocks.size() * options.shape.kv_heads * options.block_tokens * options.shape.dim;
+    k_cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
+    v_cache_ = k_cache_;
+    k_cache_bf16_.assign(elements, 0x7fc0);  // NaN
+    v_cache_bf16_ = k_cache_bf16_;
+    for (uint32_t s = 0; s < options.num_sequences; ++s) {
+      block_tables_.emplace_back(blocks.begin() + s * blocks_per_sequence,
+                                 blocks.begin() + (s + 1) * blocks_per_sequence);
+      q_.push_back(RandomFloats(size_t{options.tokens} * QWidth(), 10 + s, 1.5f));
+      k_.push_back(RandomFloats(size_t{options.tokens} * KvWidth(), 20 + s));
+      v_.push_back(RandomFloats(size_t{options.tokens} * KvWidth(), 30 + s));
+      results_.emplace_back(size_t{options.tokens} * QWidth(), kPoison);
+    }
+  }
+
+  // `count` tokens of sequence `s` that follow those already processed, as part of a step.
+  struct Part {
+    uint32_t s;
+    uint32_t context;
+    uint32_t count;
+  };
+
+  // One step: stores the parts' keys and values, attends, and keeps the results by token. With
+  // `stream` null by the plain loops.
+  void Step(const std::vector<Part>& parts, Stream* stream) {
+    std::vector<SequenceRows> sequences;
+    uint32_t rows = 0;
+    for (const Part& part : parts) {
+      sequences.push_back({.first_row = rows,
+                           .num_rows = part.count,
+                           .context_tokens = part.context,
+                           .block_table = block_tables_[part.s].data()});
+      rows += part.count;
+    }
+    // One buffer with rows [q k v pad], as a fused projection leaves it.
+    const uint32_t stride = QWidth() + 2 * KvWidth() + 3;
+    std::vector<float> qkv(size_t{rows} * stride, kPoison);
+    for (size_t p = 0; p < parts.size(); ++p) {
+      for (uint32_t i = 0; i < parts[p].count; ++i) {
+        float* row = qkv.data() + size_t{sequences[p].first_row + i} * stride;
+        const size_t token = parts[p].context + i;
+        std::copy_n(q_[parts[p].s].begin() + token * QWidth(), QWidth(), row);
+        std::copy_n(k_[parts[p].s].begin() + token * KvWidth(), KvWidth(), row + QWidth());
+        std::copy_n(v_[parts[p].s].begin() + token * KvWidth(), KvWidth(),
+                    row + QWidth() + KvWidth());
+      }
+    }
+    std::vector<float> y(size_t{rows} * QWidth() + 1, kPoison);
+    const WriteKvParams write{.cache = Cache(),
+                              .k = qkv.data() + QWidth(),
+                              .v = qkv.data() + QWidth() + KvWidth(),
+                              .k_stride = stride,
+                              .v_stride = stride,
+                              .sequences = sequences};
+    const AttentionParams attend{.cache = Cache(),
+                                 .q = qkv.data(),
+                                 .q_stride = stride,
+                                 .num_heads = options_.shape.heads,
+                                 .scale = 1.0f / std::sqrt(static_cast<float>(options_.shape.dim)),
+                                 .sliding_window = options_.window,
+                                 .sequences = sequences,
+                                 .y = y.data()};
+    if (stream == nullptr) {
+      reference::WriteKv(write);
+      reference::Attention(attend);
+    } else {
+      WriteKv(write, *stream);
+      Attention(attend, *stream);
+    }
+    EXPECT_EQ(y.back(), kPoison);  // nothing behind the end
+    for (size_t p = 0; p < parts.size(); ++p) {
+      std::copy_n(y.begin() + size_t{sequences[p].first_row} * QWidth(),
+                  size_t{parts[p].count} * QWidth(),
+                  results_[parts[p].s].begin() + size_t{parts[p].context} * QWidth());
+    }
+  }
+
+  // A whole sequence in chunks of `chunk` tokens.
+  void RunInChunks(uint32_t s, uint32_t chunk, Stream* stream) {
+    for (uint32_t context = 0; context < options_.tokens; context += chunk) {
+      Step({{s, context, std::min(chunk, options_.tokens - context)}}, stream);
+    }
+  }
+
+  const std::vector<float>& result(uint32_t s) const { return results_[s]; }
+  const Options& options() const { return options_; }
+  uint32_t QWidth() const { return options_.shape.heads * options_.shape.dim; }
+  uint32_t KvWidth() const { return options_.shape.kv_heads * options_.shape.dim; }
+
+  PagedKv Cache() {
+    return {
+        .k = options_.fp32 ? static_cast<void*>(k_cache_.data()) : k_cache_bf16_.data(),
+        .v = options_.fp32 ? static_cast<void*>(v_cache_.data()) : v_cache_bf16_.data(),
+        .fp32 = options_.fp32,
+        .num_blocks = static_cast<uint32_t>(k_cache_.size() / (KvWidth() * options_.block_tokens)),
+        .block_tokens = options_.block_tokens,
+        .num_kv_heads = options_.shape.kv_heads,
+        .head_dim = options_.shape.dim};
+  }
+  const std::vector<uint16_t>& k_cache_bf16() const { return k_cache_bf16_; }
+  const std::vector<float>& v_cache() const { return v_cache_; }
+
+ private:
+  const Options options_;
+  std::vector<float> k_cache_;
+  std::vector<float> v_cache_;
+  std::vector<uint16_t> k_cache_bf16_;
+  std::vector<uint16_t> v_cache_bf16_;
+  std::vector<std::vector<uint32_t>> block_tables_;
+  std::vector<std::vector<float>> q_;
+  std::vector<std::vector<float>> k_;
+  std::vector<std::vector<float>> v_;
+  std::vector<std::vector<float>> results_;
+};
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+class AttentionTest : public EachIsaTest {};
+INSTANTIATE_TEST_SUITE_P(Isa, AttentionTest, ::testing::ValuesIn(kAllIsas), IsaTestName);
+
+// A score, in units of log2, is a chain of D multiply-adds whose partial sums stay below about
+// 1.44 * 1.5 * 5 = 11 (five standard deviations of q.k / sqrt(D)). Rounding errors of a chain grow
+// as sqrt(D); six times that is the bound. The relative error of a weight is ln 2 times the score's
+// error plus 3e-7 of Exp2. y is a quotient of two sums weighted so, of values below 5, each of the
+// sums with up to `tokens` roundings of its own, of which again the root counts.
+double AttentionTolerance(const AttentionBench::Options& options) {
+  const double score_error = 6 * std::sqrt(options.shape.dim) * kRounding * 11;
+  const double sum_error = 6 * std::sqrt(options.tokens) * kRounding;
+  return 2 * (0.7 * score_error + 3e-7 + sum_error) * 5;
+}
+
+void ExpectNearReference(const AttentionBench::Options& options, uint32_t chunk,
+                         CpuStream& stream) {
+  AttentionBench expected(options);
+  AttentionBench actual(options);
+  for (uint32_t s = 0; s < options.num_sequences; ++s) {
+    expected.RunInChunks(s, options.tokens, nullptr);
+    actual.RunInChunks(s, chunk, &stream);
+    const double tolerance = AttentionTolerance(options);
+    for (size_t i = 0; i < actual.result(s).size(); ++i) {
+      ASSERT_NEAR(actual.result(s)[i], expected.result(s)[i], tolerance)
+          << "heads " << options.shape.heads << "/" << options.shape.kv_heads << " dim "
+          << options.shape.dim << " token " << i / actual.QWidth() << " window " << options.window
+          << " fp32 " << options.fp32;
+    }
+  }
+}
+
+TEST_P(AttentionTest, EqualsTheReferenceForEveryShape) {
+  auto stream = MakeStream(2);
+  const HeadShape shapes[] = {{9, 3, 64}, {4, 4, 32},  {8, 1, 128}, {4, 2, 80},
+                              {3, 3, 20}, {2, 1, 256}, {7, 1, 1},   {100, 1, 16}};
+  for (const HeadShape& shape : shapes) {
+    for (bool fp32 : {false, true}) {
+      ExpectNearReference({.shape = shape, .fp32 = fp32, .tokens = 100}, 100, *stream);
+    }
+  }
+}
+
+TEST_P(AttentionTest, EqualsTheReferenceWithWindows) {
+  auto stream = MakeStream(2);
+  for (uint32_t window : {1u, 2u, 63u, 64u, 65u, 128u, 300u}) {
+    for (uint32_t chunk : {290u, 7u}) {
+      ExpectNearReference({.shape = {4, 2, 24}, .window = window, .tokens = 290}, chunk, *stream);
+    }
+  }
+}
+
+TEST_P(AttentionTest, EqualsTheReferenceOverSeveralPartitions) {
+  auto stream = MakeStream(3);
+  ExpectNearReference({.shape = {6, 2, 64}, .tokens = 700}, 700, *stream);
+  ExpectNearReference({.shape = {6, 2, 64}, .tokens = 700}, 1, *stream);
+}
+
+// The promise: however a prompt is cut, whoever shares the batch, however many threads there are
+// and however long the blocks are, a row has the same bits.
+TEST_P(AttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
+  for (bool fp32 : {false, true}) {
+    AttentionBench::Options options{
+        .shape = {9, 3, 64}, .fp32 = fp32, .num_sequences = 3, .tokens = 100};
+    AttentionBench whole(options);
+    auto one = MakeStream(1);
+    for (uint32_t s = 0; s < 3; ++s) whole.RunInChunks(s, 100, one.get());
+    for (uint32_t block_tokens : {8u, 16u, 32u}) {
+      options.block_tokens = block_tokens;
+      for (uint32_t num_threads : {1u, 2u, 3u}) {
+        auto stream = MakeStream(num_threads);
+        for (uint32_t chunk : {1u, 3u, 16u, 64u, 100u}) {
+          AttentionBench cut(options);
+          cut.RunInChunks(0, chunk, stream.get());
+          ASSERT_TRUE(SameBits(cut.result(0), whole.result(0)))
+              << "chunk " << chunk << " threads " << num_threads << " block " << block_tokens;
+        }
+        // All three at different positions in one batch: a prefill, a chunk, and decode.
+        AttentionBench mixed(options);
+        mixed.Step({{1, 0, 37}}, stream.get());
+        mixed.Step({{2, 0, 99}, {1, 37, 1}}, stream.get());
+        mixed.Step({{2, 99, 1}, {0, 0, 100}, {1, 38, 62}}, stream.get());
+        for (uint32_t s = 0; s < 3; ++s) {
+          ASSERT_TRUE(SameBits(mixed.result(s), whole.result(s)))
+              << "sequence " << s << " threads " << num_threads << " block " << block_tokens;
+        }
+      }
+    }
+  }
+}
+
+// One row over a long context: the partitions go to several threads and are merged.
+TEST_P(AttentionTest, SameBitsWhenALongContextIsSharedAmongThreads) {
+  for (uint32_t window : {0u, 600u}) {
+    const AttentionBench::Options options{
+        .shape = {3, 1, 64}, .window = window, .num_sequences = 2, .tokens = 1100};
+    AttentionBench whole(options);
+    auto one = MakeStream(1);
+    whole.RunInChunks(0, 1100, one.get());
+    for (uint32_t num_threads : {1u, 2u, 3u}) {
+      auto stream = MakeStream(num_threads);
+      AttentionBench decoded(options);
+      decoded.Step({{0, 0, 250}}, stream.get());
+      // A whole task (two rows) beside a split one.
+      for (uint32_t context = 250; context < 260; ++context) {
+        decoded.Step({{0, context, 1}}, stream.get());
+      }
+      decoded.Step({{0, 260, 770}, {1, 0, 2}}, stream.get());
+      decoded.Step({{1, 2, 1}, {0, 1030, 1}}, stream.get());
+      for (uint32_t context = 1031; context < 1100; ++context) {
+        decoded.Step({{0, context, 1}}, stream.get());
+      }
+      EXPECT_TRUE(SameBits(decoded.result(0), whole.result(0))) << num_threads << " threads";
+    }
+  }
+}
+
+// By hand: with equal keys the result is the mean of the values seen so far.
+TEST_P(AttentionTest, EqualKeysGiveTheMeanOfTheValues) {
+  auto stream = MakeStream(2);
+  std::vector<float> k_cache(16, 0.0f);
+  std::vector<float> v_cache(16, 0.0f);
+  const uint32_t block_table = 0;
+  const std::vector<SequenceRows> sequences = {
+      {.first_row = 0, .num_rows = 4, .context_tokens = 0, .block_table = &block_table}};
+  const PagedKv cache{.k = k_cache.data(),
+                      .v = v_cache.data(),
+                      .fp32 = true,
+                      .num_blocks = 1,
+                      .block_tokens = 16,
+                      .num_kv_heads = 1,
+                      .head_dim = 1};
+  const std::vector<float> q = {1, -1, 2, 3};
+  const std::vector<float> k = {0.5f, 0.5f, 0.5f, 0.5f};
+  const std::vector<float> v = {4, 8, 0, 8};
+  WriteKv({.cache = cache,
+           .k = k.data(),
+           .v = v.data(),
+           .k_stride = 1,
+           .v_stride = 1,
+           .sequences = sequences},
+          *stream);
+  std::vector<float> y(4, kPoison);
+  AttentionParams params{.cache = cache,
+                         .q = q.data(),
+                         .q_stride = 1,
+                         .num_heads = 1,
+                         .scale = 1,
+                         .sliding_window = 0,
+                         .sequences = sequences,
+                         .y = y.data()};
+  Attention(params, *stream);
+  EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 5));
+  params.sliding_window = 2;  // the own key and the one before
+  Attention(params, *stream);
+  EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 4));
+}
+
+TEST_P(AttentionTest, NothingHappensWithoutRows) {
+  auto stream = MakeStream(2);
+  AttentionBench bench({.shape = {3, 1, 16}, .num_sequences = 2, .tokens = 20});
+  bench.Step({}, stream.get());
+  bench.Step({{0, 0, 0}, {1, 0, 5}, {0, 0, 0}}, stream.get());
+  EXPECT_NE(bench.result(1)[0], kPoison);
+  EXPECT_EQ(bench.result(0)[0], kPoison);
+}
+
+// The cache holds what common/float16.h makes of each value, at [block, head, slot, dim], and
+// nothing else has changed.
+TEST_P(AttentionTest, WriteKvStoresRoundedValuesInTheirSlotsOnly) {
+  constexpr uint32_t kDim = 21;
+  constexpr uint32_t kBlock = 4;
+  constexpr uint32_t kHeads = 2;
+  constexpr uint32_t kRows = 6;
+  for (uint32_t num_threads : {1u, 3u}) {
+    auto stream = MakeStream(num_threads);
+    auto k = RandomFloats(kRows * kHeads * kDim, 1);
+    auto v = RandomFloats(kRows * kHeads * kDim, 2);
+    k[3] = std::numeric_limits<float>::quiet_NaN();
+    k[4] = std::numeric_limits<float>::infinity();
+    k[5] = 1.00390625f;  // a tie, to even
+    k[6] = -1e-41f;      // a denormal
+    k[7] = 3.4e38f;      // rounds to infinity
+    std::vector<uint16_t> k_cache(5 * kHeads * kBlock * kDim, 0x1234);
+    std::vector<uint16_t> v_cache = k_cache;
+    std::vector<uint16_t> expected_k = k_cache;
+    std::vector<uint16_t> expected_v = v_cache;
+    const std::vector<uint32_t> table = {3, 1, 4};
+    const std::vector<SequenceRows> sequences = {
+        {.first_row = 0, .num_rows = kRows, .context_tokens = 3, .block_table = table.data()}};
+    for (uint32_t i = 0; i < kRows; ++i) {
+      for (uint32_t h = 0; h < kHeads; ++h) {
+        for (uint32_t d = 0; d < kDim; ++d) {
+          const uint32_t slot =
+              table[(3 + i) / kBlock] * kHeads * kBlock + h * kBlock + (3 + i) % kBlock;
+          expected_k[slot * kDim + d] = ToBFloat16(k[(i * kHeads + h) * kDim + d]).bits;
+          expected_v[slot * kDim + d] = ToBFloat16(v[(i * kHeads + h) * kDim + d]).bits;
+        }
+      }
+    }
+    WriteKv({.cache = {.k = k_cache.data(),
+                       .v = v_cache.data(),
+                       .fp32 = false,
+                       .num_blocks = 5,
+                       .block_tokens = kBlock,
+                       .num_kv_heads = kHeads,
+                       .head_dim = kDim},
+             .k = k.data(),
+             .v = v.data(),
+             .k_stride = kHeads * kDim,
+             .v_stride = kHeads * kDim,
+             .sequences = sequences},
+            *stream);
+    EXPECT_EQ(k_cache, expected_k);
+    EXPECT_EQ(v_cache, expected_v);
+  }
+}
+
+}  // namespace
+}  // namespace essor::kernels
