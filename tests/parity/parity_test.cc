@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/parity/golden.h"
-#include "tests/parity/local_instance.h"
+#include "tests/support/local_instance.h"
 
 namespace essor::testing {
 namespace {
@@ -141,7 +141,8 @@ std::vector<PlanCase> PlanCases() {
   std::vector<PlanCase> cases;
   for (const char* family : kCases) {
     for (const char* plan : {"tp=2", "tp=3", "tp=4", "pp=2", "pp=2,tp=2"}) {
-      cases.push_back({family, plan});
+      const bool too_few_heads = family == std::string("qwen2") && plan == std::string("tp=4");
+      if (!too_few_heads) cases.push_back({family, plan});  // 3 heads
     }
   }
   for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {

@@ -25,6 +25,7 @@ class LocalInstance {
     model::ServingLimits limits = {
         .block_tokens = 8, .max_step_tokens = 512, .max_sequences = 8, .max_context_tokens = 512};
     uint32_t num_blocks = 512;
+    uint32_t threads_per_rank = 1;
     bool allow_shared_memory = true;
   };
   static absl::StatusOr<std::unique_ptr<LocalInstance>> Create(const Options& options);

@@ -1,4 +1,4 @@
-#include "tests/parity/local_instance.h"
+#include "tests/support/local_instance.h"
 
 #include <algorithm>
 #include <thread>
@@ -36,7 +36,8 @@ absl::Status LocalInstance::Form(const Options& options) {
     ESSOR_ASSIGN_OR_RETURN(
         worker.data_plane,
         worker::DataPlane::Create({.allow_shared_memory = options.allow_shared_memory}));
-    worker.ranks = worker::LocalRanks::Create({.num_threads = 1}, worker.data_plane.get());
+    worker.ranks = worker::LocalRanks::Create({.num_threads = options.threads_per_rank},
+                                              worker.data_plane.get());
     worker::Assignment assignment{.epoch = kEpoch,
                                   .model_path = options.model_path,
                                   .model_fingerprint = source_->fingerprint,
