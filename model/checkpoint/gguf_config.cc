@@ -98,11 +98,11 @@ absl::StatusOr<CommonConfig> ReadCommon(const GgufFile& file, const std::string&
     return Bad(file, absl::StrCat("metadata key ", architecture, ".attention.head_count is 0"));
   }
   ESSOR_ASSIGN_OR_RETURN(config.kv_heads, optional("attention.head_count_kv", config.heads));
+  ESSOR_ASSIGN_OR_RETURN(config.head_dim,
+                         optional("attention.key_length", config.hidden / config.heads));
   ESSOR_ASSIGN_OR_RETURN(const uint64_t rope_dim,
-                         optional("rope.dimension_count", config.hidden / config.heads));
-  ESSOR_ASSIGN_OR_RETURN(config.head_dim, optional("attention.key_length", rope_dim));
-  if (rope_dim != config.head_dim &&
-      file.metadata().contains(absl::StrCat(architecture, ".rope.dimension_count"))) {
+                         optional("rope.dimension_count", config.head_dim));
+  if (rope_dim != config.head_dim) {
     return Bad(file, absl::StrCat("metadata key ", architecture, ".rope.dimension_count is ",
                                   rope_dim, ", but heads have ", config.head_dim,
                                   " dimensions: partial rotation is not supported"));
