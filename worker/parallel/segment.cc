@@ -33,7 +33,19 @@ constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEA
 
 constexpr size_t RoundUp(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
+size_t PhysicalMemoryBytes() {
+  return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
 std::string ErrnoText() { return std::strerror(errno); }
+
+// fallocate() on a memfd takes pages until the machine has none left, and then the kernel kills
+// processes: what cannot fit must be refused before.
+bool FitsThisMachine(size_t bytes) {
+  const auto physical = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
+                        static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes <= physical / 4;
+}
 
 }  // namespace
 
@@ -52,6 +64,11 @@ SegmentLayout::SegmentLayout(const SegmentIdentity& identity) {
 
 absl::StatusOr<Segment::Created> Segment::Create(const SegmentIdentity& identity) {
   const SegmentLayout layout(identity);
+  // Reserving more than there is would not fail but call the kernel's out-of-memory killer.
+  if (layout.total_bytes > PhysicalMemoryBytes() / 2) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "%d bytes of shared memory wanted, more than half of the machine's", layout.total_bytes));
+  }
   Created created;
   created.fd.Reset(memfd_create("essor-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!created.fd.valid()) return absl::UnavailableError("memfd_create: " + ErrnoText());
