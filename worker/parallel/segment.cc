@@ -42,8 +42,8 @@ std::string ErrnoText() { return std::strerror(errno); }
 // fallocate() on a memfd takes pages until the machine has none left, and then the kernel kills
 // processes: what cannot fit must be refused before.
 bool FitsThisMachine(size_t bytes) {
-  const auto physical = static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) *
-                        static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const auto physical =
+      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return bytes <= physical / 4;
 }
 
@@ -73,7 +73,7 @@ absl::StatusOr<Segment::Created> Segment::Create(const SegmentIdentity& identity
   created.fd.Reset(memfd_create("essor-segment", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!created.fd.valid()) return absl::UnavailableError("memfd_create: " + ErrnoText());
   const int fd = created.fd.get();
-  // Reserved now, so that want of memory is an error here and not a fault in the middle of a step.
+  // Reserved and mapped now, so that no step pays for page faults.
   if (ftruncate(fd, static_cast<off_t>(layout.total_bytes)) != 0 ||
       fallocate(fd, 0, 0, static_cast<off_t>(layout.total_bytes)) != 0) {
     return absl::ResourceExhaustedError(absl::StrFormat(

@@ -14,8 +14,8 @@ namespace {
 // Pieces in which a message passes through a ring, so that the receiver copies while the sender
 // does.
 constexpr uint32_t kRingPieceBytes = 64 << 10;
-// Spin iterations between two looks at the clock.
-constexpr int kPausesPerLook = 32;
+// Turns of a spin between two looks at the clock.
+constexpr int kTurnsPerLook = 16;
 
 // a - b of numbers modulo 2^32 that are close to each other.
 int32_t Ahead(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b); }
@@ -138,15 +138,13 @@ absl::Status ShmMember::AwaitAll(uint32_t number, Operation operation, uint64_t 
 absl::StatusOr<uint32_t> ShmMember::AwaitChange(const std::atomic<uint32_t>& word, uint32_t value,
                                                 uint32_t member) {
   const SteadyNanos start = SteadyNow();
-  SteadyNanos now = start;
-  while (now - start < place().spin) {
-    for (int i = 0; i < kPausesPerLook; ++i) {
+  for (SteadyNanos now = start; now - start < place().spin; now = SteadyNow()) {
+    ESSOR_RETURN_IF_ERROR(CheckWait(now, member));
+    for (int i = 0; i < kTurnsPerLook; ++i) {
       const uint32_t current = word.load(std::memory_order_acquire);
       if (current != value) return current;
-      SpinPause();
+      SpinTurn(now - start);
     }
-    now = SteadyNow();
-    ESSOR_RETURN_IF_ERROR(CheckWait(now, member));
   }
   own_->sleeping_on().store(member + 1, std::memory_order_seq_cst);
   absl::StatusOr<uint32_t> result = SleepUntilChange(word, value, member);

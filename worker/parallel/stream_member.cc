@@ -143,7 +143,7 @@ absl::Status StreamMember::Exchange() {
     if (moved || idle_since == 0) idle_since = now;
     ESSOR_RETURN_IF_ERROR(CheckWait(now, waited_for));
     if (now - idle_since < place().spin) {
-      SpinPause();
+      SpinTurn(now - idle_since);
     } else {
       Sleep();
     }

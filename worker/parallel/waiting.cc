@@ -1,6 +1,7 @@
 #include "worker/parallel/waiting.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,12 +14,26 @@ namespace {
 
 constexpr SteadyNanos kSpinOwnCore = 100'000;
 constexpr SteadyNanos kSpinSharedCore = 2'000;
+// A yield costs half a microsecond where nobody else wants the core.
+constexpr SteadyNanos kYieldAfter = 10'000;
 
 }  // namespace
 
 SteadyNanos SteadyNow() {
   const auto since_start = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(since_start).count();
+}
+
+void SpinTurn(SteadyNanos waited) {
+  if (waited >= kYieldAfter) {
+    (void)sched_yield();
+    return;
+  }
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
 }
 
 SteadyNanos SpinBudget(const CoreShare& share) {

@@ -16,14 +16,9 @@ inline constexpr SteadyNanos kMillisecond = 1'000'000;
 // Longest sleep without looking around: bounds how long an abort or a death goes unnoticed.
 inline constexpr SteadyNanos kSliceMax = 10 * kMillisecond;
 
-// Tells the core that this is a spin loop.
-inline void SpinPause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+// One turn of a spin loop that has gone on for `waited`: tells the core, and after the first few
+// microseconds lets other threads run, because the peer may be queued behind this one.
+void SpinTurn(SteadyNanos waited);
 
 struct CoreShare {
   uint32_t ranks_on_host = 1;
