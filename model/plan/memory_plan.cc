@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/plan/byte_size.h"
+#include "model/spec/logical_weights.h"
 
 namespace essor::model {
 namespace {
@@ -118,8 +119,52 @@ uint64_t ExchangeBytesOfGroup(uint64_t members, uint64_t payload) {
          members * std::bit_ceil(std::min<uint64_t>(payload, kRingBytesMax)) + kSmallPieces;
 }
 
-absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan, uint64_t one_sequence,
-                        uint64_t needed) {
+// The weights of one rank without listing every expert: they are alike.
+uint64_t WeightBytesOfSpec(const RankLayout& layout, const ModelSpec& spec, DType stored,
+                           bool fp32) {
+  uint64_t bytes = 0;
+  const auto add = [&](const WeightBinding& weight, uint64_t count) {
+    const auto part = PartOf(layout, spec, weight);
+    if (!part.has_value()) return;
+    const WeightSlice slice{.binding = weight, .rows = part->rows, .cols = part->cols};
+    bytes += count * RoundUp(PackedBytes(slice, stored, fp32), kAlignment);
+  };
+  for (const WeightBinding& weight : OuterWeights(spec)) add(weight, 1);
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const Range experts = layout.per_layer[i].experts;
+    const auto global = static_cast<uint32_t>(layout.layers.begin + i);
+    for (WeightBinding weight : LayerWeights(spec, global, /*max_experts=*/1)) {
+      const bool expert = weight.expert >= 0;
+      if (expert) weight.expert = static_cast<int32_t>(experts.begin);
+      add(weight, expert ? experts.size() : 1);
+    }
+  }
+  return bytes;
+}
+
+// Everything but the KV cache.
+MemoryPlan FixedPart(const MemoryRequest& request) {
+  const ModelSpec& spec = *request.spec;
+  const RankLayout& layout = *request.layout;
+  MemoryPlan plan;
+  plan.weight_bytes = request.slices != nullptr
+                          ? WeightBytes(*request.slices, request.stored, request.fp32)
+                          : WeightBytesOfSpec(layout, spec, request.stored, request.fp32);
+  plan.activation_bytes = ActivationBytes(layout, spec, request.limits);
+  plan.exchange_bytes = ExchangeBytes(layout, spec, request.limits);
+  plan.block_bytes =
+      KvBytesPerToken(layout, spec, request.limits.fp32_kv) * request.limits.block_tokens;
+  return plan;
+}
+
+uint64_t BlocksPerSequence(const MemoryRequest& request) {
+  const uint64_t block_tokens = request.limits.block_tokens;
+  return (ContextTokens(*request.spec, request.limits) + block_tokens - 1) / block_tokens;
+}
+
+absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
+                        uint64_t one_sequence) {
+  const uint64_t needed = plan.total_bytes() + one_sequence;
   return absl::ResourceExhaustedError(absl::StrCat(
       "rank ", request.layout->rank, " needs ", FormatByteSize(needed), " (",
       FormatByteSize(plan.weight_bytes), " weights, ", FormatByteSize(one_sequence),
@@ -184,27 +229,22 @@ uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
          ExchangeBytesOfGroup(stages, payload);
 }
 
+uint64_t LeastBytes(const MemoryRequest& request) {
+  const MemoryPlan plan = FixedPart(request);
+  return plan.total_bytes() + BlocksPerSequence(request) * plan.block_bytes;
+}
+
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
-  const ModelSpec& spec = *request.spec;
-  const RankLayout& layout = *request.layout;
   const ServingLimits& limits = request.limits;
   if (limits.block_tokens == 0 || limits.max_step_tokens == 0 || limits.max_sequences == 0) {
     return absl::InvalidArgumentError(
         "block_tokens, max_step_tokens and max_sequences must be above 0");
   }
-  MemoryPlan plan;
-  plan.weight_bytes = WeightBytes(*request.slices, request.stored, request.fp32);
-  plan.activation_bytes = ActivationBytes(layout, spec, limits);
-  plan.exchange_bytes = ExchangeBytes(layout, spec, limits);
-  plan.block_bytes = KvBytesPerToken(layout, spec, limits.fp32_kv) * limits.block_tokens;
-
-  const uint64_t blocks_per_sequence =
-      (ContextTokens(spec, limits) + limits.block_tokens - 1) / limits.block_tokens;
-  const uint64_t one_sequence = blocks_per_sequence * plan.block_bytes;
+  MemoryPlan plan = FixedPart(request);
   const uint64_t fixed = plan.total_bytes();
-  if (fixed + one_sequence > request.memory_bytes) {
-    return DoesNotFit(request, plan, one_sequence, fixed + one_sequence);
-  }
+  const uint64_t blocks_per_sequence = BlocksPerSequence(request);
+  const uint64_t one_sequence = blocks_per_sequence * plan.block_bytes;
+  if (fixed + one_sequence > request.memory_bytes) return DoesNotFit(request, plan, one_sequence);
   const uint64_t most = std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
                                            std::numeric_limits<uint32_t>::max());
   plan.num_blocks =

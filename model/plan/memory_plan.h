@@ -54,16 +54,20 @@ uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
 struct MemoryRequest {
   const ModelSpec* spec;
   const RankLayout* layout;
-  const std::vector<WeightSlice>* slices;
+  // Of the rank; null: as the spec implies, for planning without a checkpoint.
+  const std::vector<WeightSlice>* slices = nullptr;
   DType stored = DType::kBF16;  // of the matrices, where bindings do not say
   bool fp32 = false;
-  ServingLimits limits;
+  ServingLimits limits = {};
   uint64_t memory_bytes = 0;  // what the rank may use in all
 };
 
+// The least memory_bytes with which PlanMemory() succeeds.
+uint64_t LeastBytes(const MemoryRequest& request);
+
 // As many KV blocks as fit, at most what max_sequences sequences of max_context_tokens need.
-// ResourceExhausted with one sentence and the missing bytes when not even one sequence of
-// max_context_tokens fits.
+// InvalidArgument for limits of 0; ResourceExhausted with one sentence and the missing bytes when
+// not even one sequence of max_context_tokens fits.
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request);
 
 }  // namespace essor::model

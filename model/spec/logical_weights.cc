@@ -88,17 +88,25 @@ std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,
   return lister.Take();
 }
 
+std::vector<WeightBinding> OuterWeights(const ModelSpec& spec) {
+  std::vector<WeightBinding> weights = {
+      Outer(WeightRole::kEmbedding, spec.vocab_size, spec.hidden_size),
+      Outer(WeightRole::kFinalNorm, 1, spec.hidden_size),
+  };
+  if (!spec.tied_embeddings) {
+    weights.push_back(Outer(WeightRole::kHead, spec.vocab_size, spec.hidden_size));
+  }
+  return weights;
+}
+
 std::vector<WeightBinding> LogicalWeights(const ModelSpec& spec) {
-  std::vector<WeightBinding> weights;
-  weights.push_back(Outer(WeightRole::kEmbedding, spec.vocab_size, spec.hidden_size));
+  const std::vector<WeightBinding> outer = OuterWeights(spec);
+  std::vector<WeightBinding> weights = {outer.front()};
   for (uint32_t layer = 0; layer < spec.layers.size(); ++layer) {
     auto of_layer = LayerWeights(spec, layer);
     std::move(of_layer.begin(), of_layer.end(), std::back_inserter(weights));
   }
-  weights.push_back(Outer(WeightRole::kFinalNorm, 1, spec.hidden_size));
-  if (!spec.tied_embeddings) {
-    weights.push_back(Outer(WeightRole::kHead, spec.vocab_size, spec.hidden_size));
-  }
+  weights.insert(weights.end(), outer.begin() + 1, outer.end());
   return weights;
 }
 

@@ -13,6 +13,9 @@ namespace essor::model {
 // final norm; head (absent when tied). `tensor` is empty.
 std::vector<WeightBinding> LogicalWeights(const ModelSpec& spec);
 
+// Those outside the layers, in the same order.
+std::vector<WeightBinding> OuterWeights(const ModelSpec& spec);
+
 // Those of one layer, with the first `max_experts` experts only: experts are alike, so counting
 // needs one of them.
 std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,

@@ -55,6 +55,7 @@ struct GroupedQueryAttention {
   RopeSpec rope = {};
   double softmax_scale = 0;     // usually head_dim^-0.5
   uint32_t sliding_window = 0;  // keys visible, the own one included; 0 = all
+  bool operator==(const GroupedQueryAttention&) const = default;
 };
 
 // Other kinds (latent, linear, ...) become further alternatives.
@@ -63,12 +64,14 @@ using AttentionSpec = std::variant<GroupedQueryAttention>;
 // down(silu(gate(x)) * up(x))
 struct DenseFfn {
   uint32_t intermediate_size = 0;
+  bool operator==(const DenseFfn&) const = default;
 };
 
 struct RouterSpec {
   enum class Score { kSoftmax };  // over all experts, in fp32
   Score score = Score::kSoftmax;
   bool renormalise = true;  // divide the chosen weights by their sum
+  bool operator==(const RouterSpec&) const = default;
 };
 
 // Each token goes through top_k of num_experts FFNs, weighted.
@@ -77,6 +80,7 @@ struct MoeFfn {
   uint32_t top_k = 0;
   uint32_t intermediate_size = 0;  // of one expert
   RouterSpec router = {};
+  bool operator==(const MoeFfn&) const = default;
 };
 
 using FfnSpec = std::variant<DenseFfn, MoeFfn>;
@@ -85,6 +89,7 @@ using FfnSpec = std::variant<DenseFfn, MoeFfn>;
 struct LayerSpec {
   AttentionSpec attention;
   FfnSpec ffn;
+  bool operator==(const LayerSpec&) const = default;
 };
 
 struct ModelSpec {

@@ -1,0 +1,138 @@
+#include "model/plan/cost_model.h"
+
+#include <algorithm>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace essor::model {
+namespace {
+
+TEST(BusiestExpertsTest, KnownCases) {
+  const std::vector<uint64_t> halves{4, 4};
+  // Two of eight: both in one half with probability 3/7.
+  EXPECT_NEAR(BusiestExperts(halves, 2), 2 * 3.0 / 7 + 1 * 4.0 / 7, 1e-12);
+  EXPECT_DOUBLE_EQ(BusiestExperts(halves, 8), 4);
+  EXPECT_DOUBLE_EQ(BusiestExperts(halves, 0), 0);
+  EXPECT_DOUBLE_EQ(BusiestExperts(halves, 1), 1);
+  const std::vector<uint64_t> one{8};
+  EXPECT_DOUBLE_EQ(BusiestExperts(one, 5), 5);
+  const std::vector<uint64_t> singles(8, 1);
+  EXPECT_DOUBLE_EQ(BusiestExperts(singles, 3), 1);
+}
+
+// Against drawing; the mean of 20000 draws of a figure with a spread below 1 is within 0.03 of its
+// expectation at four standard deviations.
+TEST(BusiestExpertsTest, AgreesWithDrawing) {
+  std::mt19937_64 random(3);
+  const std::vector<std::vector<uint64_t>> kSizes = {{2, 3, 3}, {16, 16, 16, 16}, {1, 5, 2}};
+  for (const auto& sizes : kSizes) {
+    const uint64_t total = std::accumulate(sizes.begin(), sizes.end(), uint64_t{0});
+    std::vector<uint32_t> owner;
+    for (uint32_t group = 0; group < sizes.size(); ++group) {
+      owner.insert(owner.end(), sizes[group], group);
+    }
+    for (const uint64_t chosen : {uint64_t{2}, total / 2, total - 1}) {
+      constexpr int kDraws = 20000;
+      double sum = 0;
+      for (int draw = 0; draw < kDraws; ++draw) {
+        std::shuffle(owner.begin(), owner.end(), random);
+        std::vector<uint32_t> count(sizes.size());
+        for (uint64_t i = 0; i < chosen; ++i) ++count[owner[i]];
+        sum += *std::max_element(count.begin(), count.end());
+      }
+      EXPECT_NEAR(BusiestExperts(sizes, chosen), sum / kDraws, 0.03);
+    }
+  }
+}
+
+// Hundreds of experts must neither overflow nor take long.
+TEST(BusiestExpertsTest, ManyExperts) {
+  const std::vector<uint64_t> sizes(8, 64);
+  const double busiest = BusiestExperts(sizes, 256);
+  EXPECT_GT(busiest, 32);
+  EXPECT_LT(busiest, 45);
+}
+
+ModelSpec DenseSpec() {
+  ModelSpec spec{
+      .family = "llama", .hidden_size = 64, .vocab_size = 128, .max_context_tokens = 1024};
+  const GroupedQueryAttention attention{.num_heads = 4, .num_kv_heads = 4, .head_dim = 32};
+  spec.layers.assign(2, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 96}});
+  return spec;
+}
+
+Price PriceOf(const ModelSpec& spec, const ParallelPlan& plan, const Hardware& hardware,
+              const Workload& workload) {
+  const auto ranks = LayoutsOf(plan, spec, 1);
+  return PricePlan(
+      {.spec = &spec, .plan = plan, .ranks = &ranks, .hardware = hardware, .workload = workload});
+}
+
+// One rank: nothing but reading each weight and the cache once.
+TEST(CostModelTest, OneRankReadsItsBytes) {
+  const Hardware hardware{.memory_bytes_per_second = 1000, .flops = 1e30};
+  const Price price = PriceOf(DenseSpec(), {}, hardware, {.batch = 3, .context_tokens = 10});
+  const double attention = 2 * (4 * 128 * 64) + 4 * 64;  // bf16 matrices, float32 norm
+  const double ffn = 2 * (3 * 96 * 64) + 4 * 64;
+  const double cache = 3 * 10 * 2 * 128 * 2;
+  const double head = 2 * 128 * 64;
+  EXPECT_NEAR(price.step_seconds, (2 * (attention + ffn + cache) + head) / 1000, 1e-9);
+  EXPECT_EQ(price.exchange_seconds, 0);
+  EXPECT_EQ(price.traffic.total(), 0u);
+  EXPECT_NEAR(price.tokens_per_second, 3 / price.step_seconds, 1e-9);
+}
+
+// With memory for free, multiplying counts: twice the parameters and the attention scores.
+TEST(CostModelTest, OneRankMultiplies) {
+  const Hardware hardware{.memory_bytes_per_second = 1e30, .flops = 1000};
+  const Price price = PriceOf(DenseSpec(), {}, hardware, {.batch = 2, .context_tokens = 10});
+  const double parameters = 2 * (4 * 128 * 64 + 64 + 3 * 96 * 64 + 64) + 128 * 64;
+  const double scores = 2 * 10 * 4 * 128;
+  EXPECT_NEAR(price.step_seconds, (2 * 2 * parameters + 2 * scores) / 1000, 1e-6);
+}
+
+// Four all-reduces of 64 floats and one for the embedding.
+TEST(CostModelTest, AllReducesCost) {
+  const Hardware hardware{.memory_bytes_per_second = 1e30,
+                          .flops = 1e30,
+                          .device_link = {.bytes_per_second = 1000, .latency_seconds = 0.5},
+                          .network = {.bytes_per_second = 100, .latency_seconds = 7},
+                          .devices_per_node = 4};
+  Price price = PriceOf(DenseSpec(), {.tp = 4}, hardware, {.batch = 2, .context_tokens = 1});
+  const uint64_t sent = 2 * 3 * 64 * 4 / 4;
+  EXPECT_EQ(price.traffic.attention, 2 * sent);
+  EXPECT_EQ(price.traffic.ffn, 2 * sent);
+  EXPECT_EQ(price.traffic.embedding, sent);
+  EXPECT_EQ(price.traffic.pipeline, 0u);
+  EXPECT_NEAR(price.exchange_seconds, 5 * (0.5 + 2 * sent / 1000.0), 1e-9);
+
+  // Stages on two nodes: groups stay inside a node, only the hand-over crosses.
+  price = PriceOf(DenseSpec(), {.pp = 2, .tp = 4}, hardware, {.batch = 1, .context_tokens = 1});
+  EXPECT_EQ(price.traffic.pipeline, 64u * 4);
+  EXPECT_NEAR(price.exchange_seconds, 5 * (0.5 + sent / 1000.0) + 7 + 256 / 100.0, 1e-9);
+}
+
+// One token of an MoE spread over ranks waits for the rank that got both experts; slices share
+// every expert evenly.
+TEST(CostModelTest, SlicedExpertsBeatSpreadOnesForOneToken) {
+  ModelSpec spec = DenseSpec();
+  for (LayerSpec& layer : spec.layers) {
+    layer.ffn = MoeFfn{.num_experts = 8, .top_k = 2, .intermediate_size = 4096};
+  }
+  const Hardware hardware{.memory_bytes_per_second = 1e9, .flops = 1e30};
+  const Workload one{.batch = 1, .context_tokens = 1};
+  const double sliced = PriceOf(spec, {.tp = 2}, hardware, one).compute_seconds;
+  const double spread = PriceOf(spec, {.tp = 2, .ep = 2}, hardware, one).compute_seconds;
+  // 10/7 experts instead of 2 halves.
+  EXPECT_NEAR(spread / sliced, 10.0 / 7, 0.02);
+  // A large batch reads all experts either way.
+  const Workload many{.batch = 512, .context_tokens = 1};
+  EXPECT_NEAR(PriceOf(spec, {.tp = 2}, hardware, many).compute_seconds,
+              PriceOf(spec, {.tp = 2, .ep = 2}, hardware, many).compute_seconds, 1e-4);
+}
+
+}  // namespace
+}  // namespace essor::model

@@ -1,0 +1,154 @@
+#include "model/plan/memory_plan.h"
+
+#include <string>
+#include <variant>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/plan/random_models.h"
+#include "model/spec/logical_weights.h"
+
+namespace essor::model {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+ModelSpec SmallMoe() {
+  ModelSpec spec{.family = "mixtral",
+                 .hidden_size = 576,
+                 .vocab_size = 49152,
+                 .max_context_tokens = 8192,
+                 .tied_embeddings = true};
+  const GroupedQueryAttention attention{
+      .num_heads = 9, .num_kv_heads = 3, .head_dim = 64, .rope = {.rotary_dim = 64}};
+  spec.layers.assign(30, {.attention = attention,
+                          .ffn = MoeFfn{.num_experts = 8, .top_k = 2, .intermediate_size = 1536}});
+  return spec;
+}
+
+WeightSlice SliceOf(WeightRole role, uint64_t rows, uint64_t cols) {
+  return {
+      .binding = {.role = role, .rows = rows, .cols = cols}, .rows = {0, rows}, .cols = {0, cols}};
+}
+
+TEST(PackedBytesTest, RowsInTilesOf32) {
+  const WeightSlice slice = SliceOf(WeightRole::kQuery, 33, 64);
+  EXPECT_EQ(PackedBytes(slice, DType::kBF16, false), 64u * 64 * 2);
+  EXPECT_EQ(PackedBytes(slice, DType::kF32, false), 64u * 64 * 4);
+  EXPECT_EQ(PackedBytes(slice, DType::kQ8_0, false), 64u * 2 * 34);
+  EXPECT_EQ(PackedBytes(slice, DType::kQ4_1, false), 64u * 2 * 20);
+  EXPECT_EQ(PackedBytes(slice, DType::kQ4_1, true), 64u * 64 * 4);
+  EXPECT_EQ(PackedBytes(slice, DType::kQ6_K, false), 64u * 64 * 2);
+  EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kUp, 32, 5), DType::kBF16, false), 32u * 6 * 2);
+}
+
+TEST(PackedBytesTest, VectorsAndRouterStayInFloat32) {
+  EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kFfnNorm, 1, 576), DType::kQ4_1, false), 576u * 4);
+  EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kRouter, 8, 576), DType::kQ4_1, false), 32u * 576 * 4);
+}
+
+// The way without a checkpoint counts what listing every slice counts.
+TEST(MemoryPlanTest, WeightsOfTheSpecEqualThoseOfTheSlices) {
+  RandomModels random(9);
+  for (int round = 0; round < 100; ++round) {
+    const ModelSpec spec = random.Spec();
+    const ParallelPlan plan = random.Plan();
+    if (!ValidatePlan(plan, spec, 32).ok()) continue;
+    for (const RankLayout& layout : LayoutsOf(plan, spec, 32)) {
+      const auto slices = SlicesOf(layout, spec, LogicalWeights(spec));
+      MemoryRequest request{.spec = &spec,
+                            .layout = &layout,
+                            .slices = &slices,
+                            .stored = DType::kBF16,
+                            .memory_bytes = uint64_t{1} << 50};
+      const auto listed = PlanMemory(request);
+      request.slices = nullptr;
+      const auto counted = PlanMemory(request);
+      ASSERT_TRUE(listed.ok() && counted.ok()) << listed.status() << counted.status();
+      ASSERT_EQ(listed->weight_bytes, counted->weight_bytes);
+    }
+  }
+}
+
+TEST(MemoryPlanTest, TypesOfTheCheckpointWin) {
+  std::vector<WeightSlice> slices = {SliceOf(WeightRole::kQuery, 32, 64),
+                                     SliceOf(WeightRole::kEmbedding, 32, 64)};
+  slices[1].binding.stored = DType::kQ8_0;
+  EXPECT_EQ(WeightBytes(slices, DType::kBF16, false), 32u * 64 * 2 + 32u * 2 * 34);
+}
+
+TEST(MemoryPlanTest, SmallMoeOnOneRank) {
+  const ModelSpec spec = SmallMoe();
+  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  const ServingLimits limits{.max_sequences = 4, .max_context_tokens = 8192};
+  const auto plan = PlanMemory(
+      {.spec = &spec, .layout = &layout, .limits = limits, .memory_bytes = 8'000'000'000});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const uint64_t layer = 2 * (2 * 576 * 576 + 2 * 192 * 576)  // attention
+                         + 2 * 576 * 4                        // norms
+                         + 32 * 576 * 4                       // router, rows rounded up
+                         + 8 * 3 * 1536 * 576 * 2;            // experts
+  EXPECT_EQ(plan->weight_bytes, 49152u * 576 * 2 + 30 * layer + 576 * 4);
+  // 30 layers x (K and V) x 3 heads x 64 x 2 bytes x 16 tokens.
+  EXPECT_EQ(plan->block_bytes, 30u * 2 * 3 * 64 * 2 * 16);
+  EXPECT_EQ(plan->num_blocks, 4u * 512);
+  EXPECT_EQ(plan->kv_bytes, plan->num_blocks * plan->block_bytes);
+  EXPECT_EQ(plan->exchange_bytes, 0u);
+  EXPECT_EQ(plan->total_bytes(), plan->weight_bytes + plan->kv_bytes + plan->activation_bytes);
+}
+
+TEST(MemoryPlanTest, Fp32CacheTakesTwice) {
+  const ModelSpec spec = SmallMoe();
+  const RankLayout layout = LayoutOf({.tp = 2}, spec, 1, 1);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, false), 30u * 2 * 64 * 2);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, true), 30u * 2 * 64 * 4);
+}
+
+TEST(MemoryPlanTest, UsesTheMemoryItHasButNoMore) {
+  const ModelSpec spec = SmallMoe();
+  const RankLayout layout = LayoutOf({.tp = 2}, spec, 0, 1);
+  MemoryRequest request{.spec = &spec,
+                        .layout = &layout,
+                        .limits = {.max_sequences = 64, .max_context_tokens = 2048}};
+  const uint64_t least = LeastBytes(request);
+  request.memory_bytes = least;
+  auto plan = PlanMemory(request);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->num_blocks, 128u);
+  EXPECT_GT(plan->exchange_bytes, 0u);
+  EXPECT_LE(plan->total_bytes(), least);
+
+  request.memory_bytes = least + 10 * plan->block_bytes + 5;
+  plan = PlanMemory(request);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->num_blocks, 138u);
+
+  request.memory_bytes = least - 1000;
+  plan = PlanMemory(request);
+  EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
+  const std::string message(plan.status().message());
+  EXPECT_THAT(message, StartsWith("rank 0 needs 772.5 MB (703.1 MB weights, 31.5 MB KV cache for "));
+  EXPECT_THAT(message, HasSubstr("one sequence of 2048 tokens, "));
+  EXPECT_THAT(message, HasSubstr("1.0 kB more than the "));
+}
+
+TEST(MemoryPlanTest, ContextDefaultsToTheModels) {
+  const ModelSpec spec = SmallMoe();
+  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  MemoryRequest request{.spec = &spec, .layout = &layout};
+  const uint64_t least = LeastBytes(request);
+  request.limits.max_context_tokens = 8192;
+  EXPECT_EQ(LeastBytes(request), least);
+}
+
+TEST(MemoryPlanTest, RefusesLimitsOfZero) {
+  const ModelSpec spec = SmallMoe();
+  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  EXPECT_EQ(
+      PlanMemory({.spec = &spec, .layout = &layout, .limits = {.block_tokens = 0}}).status().code(),
+      absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace essor::model

@@ -1,0 +1,112 @@
+#include "model/plan/planner.h"
+
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/spec/families.h"
+
+namespace essor::model {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+ModelSpec Load(const std::string& name) {
+  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + name + "/config.json");
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const auto config = ConfigView::Parse(text, "config.json");
+  EXPECT_TRUE(config.ok()) << config.status();
+  const auto spec = SpecFromConfig(*config);
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  return *spec;
+}
+
+constexpr uint64_t kGb = 1'000'000'000;
+
+TEST(PlannerTest, PublishedShapesOnEightAndSixteenDevices) {
+  const ModelSpec qwen = Load("configs/qwen3-235b-a22b");
+  const ModelSpec mixtral = Load("configs/mixtral-8x22b");
+  for (const ModelSpec* spec : {&qwen, &mixtral}) {
+    for (const uint32_t ranks : {8u, 16u}) {
+      const auto choice = ChoosePlan({.spec = spec, .num_ranks = ranks, .memory_bytes = 80 * kGb});
+      ASSERT_TRUE(choice.ok()) << choice.status();
+      EXPECT_EQ(choice->instance.plan.NumRanks(), ranks);
+      ASSERT_EQ(choice->instance.memory.size(), ranks);
+      uint64_t weights = 0;
+      for (const MemoryPlan& memory : choice->instance.memory) {
+        EXPECT_LE(memory.total_bytes(), 80 * kGb);
+        EXPECT_EQ(memory.num_blocks, choice->instance.num_blocks);
+        weights += memory.weight_bytes;
+      }
+      // Every parameter is somewhere, in two bytes.
+      EXPECT_GE(weights, 2 * spec->NumParameters());
+      EXPECT_GT(choice->instance.price.tokens_per_second, 0);
+      EXPECT_THAT(choice->reason, HasSubstr("is predicted to be fastest of the "));
+    }
+  }
+}
+
+// No other valid plan is both fitting and faster.
+TEST(PlannerTest, ChoosesTheFastestFittingPlan) {
+  const ModelSpec spec = Load("configs/mixtral-8x22b");
+  const PlannerRequest request{.spec = &spec, .num_ranks = 8, .memory_bytes = 80 * kGb};
+  const auto choice = ChoosePlan(request);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  for (const char* text : {"tp=8", "ep=8", "tp=8,ep=8", "pp=2,tp=4", "pp=8", "pp=4,tp=2,ep=2"}) {
+    const auto other = EvaluatePlan(*ParallelPlan::Parse(text), request);
+    if (!other.ok()) continue;
+    EXPECT_LE(other->price.tokens_per_second, choice->instance.price.tokens_per_second) << text;
+  }
+}
+
+TEST(PlannerTest, SaysByHowMuchItDoesNotFit) {
+  const ModelSpec spec = Load("configs/qwen3-235b-a22b");
+  const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 4, .memory_bytes = 80 * kGb});
+  EXPECT_EQ(choice.status().code(), absl::StatusCode::kResourceExhausted);
+  const std::string message(choice.status().message());
+  EXPECT_THAT(message,
+              StartsWith("no plan over 4 ranks of 80.0 GB holds this model; the leanest, pp="));
+  EXPECT_THAT(message, HasSubstr(" does not fit: rank "));
+  EXPECT_THAT(message, HasSubstr("GB more than the 80.0 GB it may use"));
+}
+
+TEST(PlannerTest, EvaluatesOneGivenPlan) {
+  const ModelSpec spec = Load("configs/qwen3-235b-a22b");
+  const PlannerRequest request{.spec = &spec, .num_ranks = 8, .memory_bytes = 80 * kGb};
+  const auto instance = EvaluatePlan({.tp = 8, .ep = 8}, request);
+  ASSERT_TRUE(instance.ok()) << instance.status();
+  EXPECT_EQ(instance->ranks.size(), 8u);
+  // 94 layers x 2 (K and V) x 1 head of 128 x 2 bytes x 16 tokens: 8 ranks share 4 KV heads.
+  EXPECT_EQ(instance->memory[0].block_bytes, 94u * 2 * 128 * 2 * 16);
+
+  const auto replicated = EvaluatePlan({.pp = 1, .ep = 4}, request);
+  EXPECT_EQ(replicated.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(replicated.status().message()),
+              StartsWith("pp=1,dp=1,tp=1,ep=4 does not fit: rank 0 needs "));
+  EXPECT_EQ(EvaluatePlan({.tp = 128}, request).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PlannerTest, OneRank) {
+  const ModelSpec spec = Load("nano/llama");
+  const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 1, .memory_bytes = kGb});
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->reason,
+            "pp=1,dp=1,tp=1,ep=1 is the only plan over 1 ranks that is valid and fits");
+}
+
+TEST(PlannerTest, RefusesRankCountsWithoutAPlan) {
+  const ModelSpec spec = Load("nano/llama");  // 4 heads, 2 layers
+  const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 7, .memory_bytes = kGb});
+  EXPECT_EQ(choice.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(std::string(choice.status().message()),
+            "no plan divides this model over 7 ranks: for example tp=7 exceeds the model's 4 "
+            "attention heads");
+  EXPECT_EQ(ChoosePlan({.spec = &spec, .num_ranks = 0}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace essor::model
