@@ -39,14 +39,6 @@ size_t PhysicalMemoryBytes() {
 
 std::string ErrnoText() { return std::strerror(errno); }
 
-// fallocate() on a memfd takes pages until the machine has none left, and then the kernel kills
-// processes: what cannot fit must be refused before.
-bool FitsThisMachine(size_t bytes) {
-  const auto physical =
-      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  return bytes <= physical / 4;
-}
-
 }  // namespace
 
 SegmentLayout::SegmentLayout(const SegmentIdentity& identity) {
