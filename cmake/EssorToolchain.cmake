@@ -21,7 +21,15 @@ if(ESSOR_SANITIZE)
   add_link_options(-fsanitize=${ESSOR_SANITIZE})
   if(ESSOR_SANITIZE MATCHES "undefined")
     add_compile_options(-fno-sanitize-recover=undefined)
+    if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+      add_compile_options(-fsanitize-ignorelist=${CMAKE_CURRENT_LIST_DIR}/ubsan_ignorelist.txt)
+    endif()
   endif()
+endif()
+
+# Fuzz targets steer by the coverage of the libraries, so these are instrumented, too.
+if(ESSOR_BUILD_FUZZERS)
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()
 
 # Debian's Abseil is not instrumented: ThreadSanitizer learns what its mutex orders from
