@@ -262,6 +262,14 @@ double BusiestExperts(std::span<const uint64_t> sizes, uint64_t chosen) {
   return expected;
 }
 
+Hardware H200Hardware() {
+  return {.memory_bytes_per_second = 4.8e12,
+          .flops = 990e12,
+          .device_link = {.bytes_per_second = 450e9, .latency_seconds = 10e-6},
+          .network = {.bytes_per_second = 50e9, .latency_seconds = 25e-6},
+          .devices_per_node = 8};
+}
+
 Price PricePlan(const PriceRequest& request) { return Pricer(request).Run(); }
 
 }  // namespace essor::model

@@ -32,16 +32,20 @@ struct Link {
   double latency_seconds = 0;   // of one exchange
 };
 
-// One device (a rank) and how it reaches others. The defaults are the published figures of an H200
-// (4.8 TB/s, 990 TFLOPS in bf16, 450 GB/s NVLink a direction) and of a 400 Gb/s network card per
-// device; latencies are those of a small collective.
+// One device (a rank) and how it reaches others. The defaults are a rank on one core of a server:
+// about half of the 45 GB/s that two cores of an EPYC read from memory, a fifth of what they
+// multiply in bf16 at most, shared memory on the host and TCP beyond it.
 struct Hardware {
-  double memory_bytes_per_second = 4.8e12;
-  double flops = 990e12;
-  Link device_link = {.bytes_per_second = 450e9, .latency_seconds = 10e-6};
-  Link network = {.bytes_per_second = 50e9, .latency_seconds = 25e-6};
+  double memory_bytes_per_second = 20e9;
+  double flops = 200e9;
+  Link device_link = {.bytes_per_second = 5e9, .latency_seconds = 15e-6};
+  Link network = {.bytes_per_second = 1e9, .latency_seconds = 60e-6};
   uint32_t devices_per_node = 8;
 };
+
+// The published figures of an H200 (4.8 TB/s, 990 TFLOPS in bf16, NVLink 450 GB/s a direction) with
+// a 400 Gb/s network card each; the latencies are those of a small collective.
+Hardware H200Hardware();
 
 struct Workload {
   uint32_t batch = 16;

@@ -52,7 +52,8 @@ TEST(PlannerTest, PublishedShapesOnEightAndSixteenDevices) {
 // No other valid plan is both fitting and faster.
 TEST(PlannerTest, ChoosesTheFastestFittingPlan) {
   const ModelSpec spec = Load("configs/mixtral-8x22b");
-  const PlannerRequest request{.spec = &spec, .num_ranks = 8, .memory_bytes = 80 * kGb};
+  const PlannerRequest request{
+      .spec = &spec, .num_ranks = 8, .memory_bytes = 80 * kGb, .hardware = H200Hardware()};
   const auto choice = ChoosePlan(request);
   ASSERT_TRUE(choice.ok()) << choice.status();
   for (const char* text : {"tp=8", "ep=8", "tp=8,ep=8", "pp=2,tp=4", "pp=8", "pp=4,tp=2,ep=2"}) {
@@ -60,6 +61,22 @@ TEST(PlannerTest, ChoosesTheFastestFittingPlan) {
     if (!other.ok()) continue;
     EXPECT_LE(other->price.tokens_per_second, choice->instance.price.tokens_per_second) << text;
   }
+}
+
+// On CPU ranks, where exchanges are cheap beside reading weights, a small MoE is sliced rather than
+// cut into stages that wait for each other.
+TEST(PlannerTest, SmallMoeOnTwoCpuRanks) {
+  ModelSpec spec{.family = "mixtral",
+                 .hidden_size = 576,
+                 .vocab_size = 49152,
+                 .max_context_tokens = 2048,
+                 .tied_embeddings = true};
+  const GroupedQueryAttention attention{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64};
+  spec.layers.assign(30, {.attention = attention,
+                          .ffn = MoeFfn{.num_experts = 8, .top_k = 2, .intermediate_size = 1536}});
+  const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 2, .memory_bytes = 8 * kGb});
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->instance.plan, (ParallelPlan{.tp = 2}));
 }
 
 TEST(PlannerTest, SaysByHowMuchItDoesNotFit) {
