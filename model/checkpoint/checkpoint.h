@@ -27,13 +27,15 @@ class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
 
-  // NotFound naming the tensor when there is none.
+  // NotFound naming the tensor when there is none; InvalidArgument naming file, tensor and type for
+  // one whose type the format knows and Essor does not read (the rest of the file stays usable).
   virtual absl::StatusOr<TensorView> Find(const std::string& name) const = 0;
   virtual bool Contains(const std::string& name) const = 0;
   // Sorted.
   virtual std::vector<std::string> TensorNames() const = 0;
-  // Hex digest over format, tensor names, types, shapes and file sizes: cheap (no tensor byte is
-  // read), equal for equal files, different for another model.
+  // Hex digest over format, tensor names, types, shapes, file sizes and a few bytes of a few
+  // tensors of each size: cheap (some page reads), equal for equal files, different for another
+  // model, such as one of the same shape made with another seed. Not proof against forgery.
   virtual std::string Fingerprint() const = 0;
 };
 

@@ -26,10 +26,13 @@ inline float HalfToFloat(uint16_t half) {
   const uint32_t magnitude = uint32_t{half & 0x7fffu} << 13;
   const uint32_t exponent = magnitude & 0x0f800000u;
   // Half's exponent bias is 15, float's 127: 112 more. Infinity and NaN go from 31 to 255.
-  const uint32_t normal = magnitude + (exponent == 0x0f800000u ? 224u << 23 : 112u << 23);
+  const uint32_t not_finite = 0u - static_cast<uint32_t>(exponent == 0x0f800000u);
+  const uint32_t normal = magnitude + (112u << 23) + (not_finite & (112u << 23));
   // A subnormal is mantissa * 2^-24 = (1 + mantissa / 1024) * 2^-14 - 2^-14.
   const float subnormal = std::bit_cast<float>(magnitude + (113u << 23)) - 0x1p-14f;
-  const uint32_t bits = exponent == 0 ? std::bit_cast<uint32_t>(subnormal) : normal;
+  const uint32_t is_subnormal = 0u - static_cast<uint32_t>(exponent == 0);
+  const uint32_t bits =
+      (std::bit_cast<uint32_t>(subnormal) & is_subnormal) | (normal & ~is_subnormal);
   return std::bit_cast<float>(bits | (uint32_t{half & 0x8000u} << 16));
 }
 
@@ -136,12 +139,19 @@ inline void DecodeQ6_K(const std::byte* block, float* out) {
     for (uint32_t group = 0; group < 4; ++group) {
       const uint8_t* const scales = bytes + 192 + half * 8 + group * 2;
       const uint32_t low_shift = group / 2 * 4;
+      int8_t q[kBlockElements];
       for (uint32_t i = 0; i < kBlockElements; ++i) {
-        const uint32_t q =
+        const uint32_t bits =
             ((low[group % 2 * 32 + i] >> low_shift) & 15u) | (((high[i] >> (2 * group)) & 3u) << 4);
-        const float scale = d * static_cast<float>(static_cast<int8_t>(scales[i / 16]));
-        *out++ = scale * static_cast<float>(static_cast<int32_t>(q) - 32);
+        q[i] = static_cast<int8_t>(static_cast<int32_t>(bits) - 32);
       }
+      for (uint32_t part = 0; part < 2; ++part) {
+        const float scale = d * static_cast<float>(static_cast<int8_t>(scales[part]));
+        for (uint32_t i = 0; i < 16; ++i) {
+          out[part * 16 + i] = scale * static_cast<float>(q[part * 16 + i]);
+        }
+      }
+      out += kBlockElements;
     }
   }
 }

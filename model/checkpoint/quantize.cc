@@ -1,6 +1,7 @@
 #include "model/checkpoint/quantize.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -17,15 +18,13 @@ namespace {
 constexpr float kHalfMax = 65504.0f;
 
 absl::Status EncodeQ8Block(const float* values, std::byte* out) {
-  float largest = 0.0f;
-  bool finite = true;
+  // Magnitudes order as their bits do, and integers vectorise where a float maximum does not.
+  int32_t largest_bits = 0;
   for (uint32_t i = 0; i < kBlockElements; ++i) {
-    const float magnitude = std::abs(values[i]);
-    finite &= std::isfinite(magnitude);
-    largest = std::max(largest, magnitude);
+    largest_bits = std::max(largest_bits, std::bit_cast<int32_t>(values[i]) & 0x7fffffff);
   }
-  const float scale = largest / 127.0f;
-  if (!finite || scale > kHalfMax) {
+  const float scale = std::bit_cast<float>(largest_bits) / 127.0f;
+  if (!(scale <= kHalfMax)) {  // NaN, too
     return absl::InvalidArgumentError(
         absl::StrCat("q8_0 cannot hold values that are not finite or above ", kHalfMax, " * 127"));
   }
