@@ -97,14 +97,18 @@ OutputUnits UnitsOf(const LinearOutput& output, uint32_t num_threads, uint32_t n
 }
 
 void RunUnit(const LinearOutput& output, const Activations& x, const LinearKernels& kernels,
-             uint32_t first_tile, uint32_t last_tile) {
+             uint32_t first_tile, uint32_t end_tile) {
   alignas(64) float products[kMaxPanelRows * kTileRows];
+  const size_t tile_bytes = TileBytes(output.weight.format, output.weight.k);
+  const size_t unit_bytes = (end_tile - first_tile) * tile_bytes;
   for (uint32_t panel = 0; panel < x.split.num_panels(); ++panel) {
     const RowRange rows = x.split.Panel(panel);
     const std::byte* data = x.Panel(PanelKindOf(output.weight.format), rows.first);
     const auto multiply = kernels.MultiplyOf(output.weight.format, rows.count);
-    for (uint32_t tile = first_tile; tile < last_tile; ++tile) {
-      multiply(TileOf(output.weight, tile), data, x.k, products);
+    for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
+      const std::byte* weights = TileOf(output.weight, tile);
+      multiply(weights, data, x.k, products,
+               PrefetchOf(weights + unit_bytes, tile_bytes, panel, x.split.num_panels()));
       StoreTile(output, tile, rows, products);
     }
   }

@@ -86,6 +86,17 @@ inline uint32_t TilesPerUnit(uint32_t num_tiles, size_t tile_bytes, uint32_t num
   return std::clamp(std::min(fitting, balanced), 1u, 16u);
 }
 
+// What to fetch while panel `panel` of `num_panels` is multiplied with a tile. All but the first
+// panel find the tile in the cache: bring `next`, the tile to come, a part with each panel, so that
+// memory works all the time. With one panel the tile itself streams in, which the processor's own
+// prefetching does better alone.
+inline Prefetch PrefetchOf(const std::byte* next, size_t tile_bytes, uint32_t panel,
+                           uint32_t num_panels) {
+  if (num_panels == 1) return {next, 0};
+  // Rounded up: a few bytes are asked for twice rather than not at all.
+  return {next + panel * (tile_bytes / num_panels), (128 + num_panels - 1) / num_panels};
+}
+
 inline size_t AlignUp(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 }  // namespace essor::kernels

@@ -53,10 +53,18 @@ static inline constexpr size_t PanelRowBytes(PanelKind kind, uint32_t k) {
   return 0;
 }
 
+// Memory that a kernel asks into the L2 cache while it works: for each 128 bytes that it reads of
+// its tile the next `step` bytes. May point beyond the matrix: nothing there is read.
+struct Prefetch {
+  const std::byte* from;
+  uint32_t step;  // at most 128; 0 = nothing
+};
+
 struct LinearKernels {
   // out[r * 32 + i] = sum over the k columns of panel row r times tile row i. Each sum is taken in
   // one fixed order, the same for every number of rows.
-  using Multiply = void (*)(const std::byte* tile, const std::byte* panel, uint32_t k, float* out);
+  using Multiply = void (*)(const std::byte* tile, const std::byte* panel, uint32_t k, float* out,
+                            Prefetch prefetch);
   // Rows of x, each k long, to a panel.
   using PackPanel = void (*)(const float* const* rows, uint32_t num_rows, uint32_t k,
                              std::byte* panel);

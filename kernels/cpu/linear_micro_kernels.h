@@ -43,16 +43,18 @@ inline void StoreAs(std::byte* to, T value) {
 
 // R rows times V vectors of a tile beginning at lane `lane`. The sums stay in registers: every loop
 // over r and v is unrolled.
-template <typename Isa, int R, int V>
+template <typename Isa, int R, int V, bool kFetch>
 struct Block {
   using F = typename Isa::F;
   using I = typename Isa::I;
 
-  static void F32(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out) {
+  static void F32(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out,
+                  Prefetch prefetch) {
     F sum[R][V];
     Clear(sum);
     const std::byte* weights = tile + lane * 4;
     for (uint32_t column = 0; column < k; ++column) {
+      FetchStep(prefetch);
       F w[V];
 #pragma GCC unroll 16
       for (int v = 0; v < V; ++v) {
@@ -70,12 +72,13 @@ struct Block {
     Store(sum, out + lane);
   }
 
-  static void BF16(const std::byte* tile, int lane, const std::byte* panel, uint32_t k,
-                   float* out) {
+  static void BF16(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out,
+                   Prefetch prefetch) {
     F sum[R][V];
     Clear(sum);
     const std::byte* weights = tile + lane * 4;
     for (uint32_t pair = 0; pair < (k + 1) / 2; ++pair) {
+      FetchStep(prefetch);
       I w[V];
       LoadWords(weights, w);
 #pragma GCC unroll 16
@@ -90,7 +93,8 @@ struct Block {
     Store(sum, out + lane);
   }
 
-  static void Q8(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out) {
+  static void Q8(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out,
+                 Prefetch prefetch) {
     F sum[R][V];
     Clear(sum);
     for (uint32_t b = 0; b < k / kQuantBlock; ++b) {
@@ -103,6 +107,7 @@ struct Block {
       }
 #pragma GCC unroll 8
       for (int g = 0; g < 8; ++g) {
+        FetchStep(prefetch);
         I w[V];
         LoadWords(tile + (g * kTileRows + lane) * 4, w);
 #pragma GCC unroll 16
@@ -112,6 +117,7 @@ struct Block {
           for (int v = 0; v < V; ++v) dot[r][v] = Isa::DotQ8(dot[r][v], w[v], x);
         }
       }
+      FetchScales<1>(prefetch);
       AddScaled(tile + kQ8ValueBytes + lane * 2, panel, dot, sum);
       tile += kQ8BlockBytes;
       panel += R * kQuantRowBytes;
@@ -119,7 +125,8 @@ struct Block {
     Store(sum, out + lane);
   }
 
-  static void Q4(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out) {
+  static void Q4(const std::byte* tile, int lane, const std::byte* panel, uint32_t k, float* out,
+                 Prefetch prefetch) {
     F sum[R][V];
     Clear(sum);
     for (uint32_t b = 0; b < k / kQuantBlock; ++b) {
@@ -131,6 +138,7 @@ struct Block {
       }
 #pragma GCC unroll 4
       for (int g = 0; g < 4; ++g) {
+        FetchStep(prefetch);
         I w[V];
         LoadWords(tile + (g * kTileRows + lane) * 4, w);
 #pragma GCC unroll 16
@@ -144,6 +152,7 @@ struct Block {
           }
         }
       }
+      FetchScales<2>(prefetch);
       const std::byte* scales = tile + kQ4ValueBytes + lane * 2;
       AddScaled(scales, panel, dot, sum);
       AddMinima(scales + kScaleRowBytes, panel, sum);
@@ -154,6 +163,22 @@ struct Block {
   }
 
  private:
+  // Two cache lines are what a step reads of the tile.
+  static void FetchStep(Prefetch& prefetch) {
+    if constexpr (!kFetch) return;
+    __builtin_prefetch(prefetch.from, 0, 2);
+    __builtin_prefetch(prefetch.from + 64, 0, 2);
+    prefetch.from += prefetch.step;
+  }
+  // Half a step each.
+  template <int kLines>
+  static void FetchScales(Prefetch& prefetch) {
+    if constexpr (!kFetch) return;
+    __builtin_prefetch(prefetch.from, 0, 2);
+    if constexpr (kLines == 2) __builtin_prefetch(prefetch.from + 64, 0, 2);
+    prefetch.from += kLines * prefetch.step / 2;
+  }
+
   static void Clear(F (&sum)[R][V]) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -205,17 +230,25 @@ struct Block {
   }
 };
 
-template <typename Isa, WeightFormat kFormat, int R>
-void MultiplyTile(const std::byte* tile, const std::byte* panel, uint32_t k, float* out) {
+template <typename Isa, WeightFormat kFormat, int R, bool kFetch>
+void MultiplyLanes(const std::byte* tile, const std::byte* panel, uint32_t k, float* out,
+                   Prefetch prefetch) {
   constexpr bool kQuant = PanelKindOf(kFormat) == PanelKind::kQuant;
   constexpr int kVectors = Isa::Vectors(R, kQuant);
-  using B = Block<Isa, R, kVectors>;
+  using B = Block<Isa, R, kVectors, kFetch>;
   for (int lane = 0; lane < static_cast<int>(kTileRows); lane += kVectors * Isa::kLanes) {
-    if constexpr (kFormat == WeightFormat::kF32) B::F32(tile, lane, panel, k, out);
-    if constexpr (kFormat == WeightFormat::kBF16) B::BF16(tile, lane, panel, k, out);
-    if constexpr (kFormat == WeightFormat::kQ8) B::Q8(tile, lane, panel, k, out);
-    if constexpr (kFormat == WeightFormat::kQ4) B::Q4(tile, lane, panel, k, out);
+    if constexpr (kFormat == WeightFormat::kF32) B::F32(tile, lane, panel, k, out, prefetch);
+    if constexpr (kFormat == WeightFormat::kBF16) B::BF16(tile, lane, panel, k, out, prefetch);
+    if constexpr (kFormat == WeightFormat::kQ8) B::Q8(tile, lane, panel, k, out, prefetch);
+    if constexpr (kFormat == WeightFormat::kQ4) B::Q4(tile, lane, panel, k, out, prefetch);
   }
+}
+
+template <typename Isa, WeightFormat kFormat, int R>
+void MultiplyTile(const std::byte* tile, const std::byte* panel, uint32_t k, float* out,
+                  Prefetch prefetch) {
+  prefetch.step == 0 ? MultiplyLanes<Isa, kFormat, R, false>(tile, panel, k, out, prefetch)
+                     : MultiplyLanes<Isa, kFormat, R, true>(tile, panel, k, out, prefetch);
 }
 
 // Writes 32 values of row r of R at `column`, a multiple of 32, of a panel.
@@ -239,7 +272,8 @@ void PackRowBlock(const float* x, uint32_t column, uint32_t r, uint32_t num_rows
     const int32_t sum = Isa::Quantise(x, tiny ? 0 : kInt8Max / amax, words);
     for (uint32_t i = 0; i < 8; ++i) StoreAs<Isa>(to + i * stride, words[i]);
     StoreAs<Isa>(to + 8 * stride, scale);
-    StoreAs<Isa>(to + 9 * stride, -128 * sum);
+    // Unsigned: the sum of a broken block may be anything.
+    StoreAs<Isa>(to + 9 * stride, 128u * (0u - static_cast<uint32_t>(sum)));
     StoreAs<Isa>(to + 10 * stride, scale * static_cast<float>(sum));
   }
 }

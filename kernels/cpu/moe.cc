@@ -210,31 +210,48 @@ class FfnRun {
     alignas(64) float up[kMaxPanelRows * kTileRows];
     const GatedFfnWeights& weights = params_.experts[expert.index];
     const auto pack_gated = kernels_.pack_gated[static_cast<uint32_t>(down_kind_)];
+    const size_t tile_bytes = TileBytes(shape_.gate_up_format, shape_.hidden);
+    const size_t ahead = (end_tile - first_tile) * tile_bytes;
+    const uint32_t num_panels = expert.end_panel - expert.first_panel;
     for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
       const FfnPanel& panel = space_.panels[i];
       const std::byte* x = InputPanel(panel);
       const auto multiply = kernels_.MultiplyOf(shape_.gate_up_format, panel.num_rows);
       for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
-        multiply(TileOf(weights.gate, tile), x, shape_.hidden, gate);
-        multiply(TileOf(weights.up, tile), x, shape_.hidden, up);
+        const std::byte* gate_tile = TileOf(weights.gate, tile);
+        const std::byte* up_tile = TileOf(weights.up, tile);
+        multiply(gate_tile, x, shape_.hidden, gate,
+                 PrefetchOf(gate_tile + ahead, tile_bytes, i - expert.first_panel, num_panels));
+        multiply(up_tile, x, shape_.hidden, up,
+                 PrefetchOf(up_tile + ahead, tile_bytes, i - expert.first_panel, num_panels));
         pack_gated(gate, up, panel.num_rows, tile * kTileRows, HiddenPanel(panel));
       }
     }
   }
 
+  const std::byte* DownTile(uint32_t active, uint32_t tile) const {
+    return TileOf(params_.experts[space_.active[active].index].down, tile);
+  }
+
   void RunDown() {
     const size_t rows = NumPlaces();
     const uint32_t n = params_.experts[0].down.n;
+    const size_t tile_bytes = TileBytes(shape_.down_format, shape_.intermediate);
     ParallelUnits(pool_, NumTiles(n), [&](uint32_t thread, uint32_t tile) {
       float* products = space_.products + thread * rows * kTileRows;
       for (uint32_t a = 0; a < num_active_; ++a) {
         const ActiveExpert& expert = space_.active[a];
-        const std::byte* weights = TileOf(params_.experts[expert.index].down, tile);
+        const std::byte* weights = DownTile(a, tile);
+        // After the last expert comes the first one's next tile.
+        const std::byte* next =
+            a + 1 < num_active_ ? DownTile(a + 1, tile) : DownTile(0, tile) + tile_bytes;
         for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
           const FfnPanel& panel = space_.panels[i];
           kernels_.MultiplyOf(shape_.down_format, panel.num_rows)(
               weights, HiddenPanel(panel), shape_.intermediate,
-              products + size_t{panel.first_slot} * kTileRows);
+              products + size_t{panel.first_slot} * kTileRows,
+              PrefetchOf(next, tile_bytes, i - expert.first_panel,
+                         expert.end_panel - expert.first_panel));
         }
       }
       Combine(products, tile, n);
