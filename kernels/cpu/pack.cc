@@ -11,16 +11,33 @@
 namespace essor::kernels {
 namespace {
 
-uint32_t LoadWord(const void* from) {
-  uint32_t word;
-  std::memcpy(&word, from, sizeof(word));
-  return word;
+// Four 32-bit words, in whatever vector instructions the build's processor has.
+using Words4 = uint32_t __attribute__((vector_size(16)));
+
+// Up to 16 bytes, the rest zero.
+Words4 LoadWords(const void* from, size_t bytes) {
+  Words4 words = {};
+  if (bytes >= sizeof(words)) {
+    std::memcpy(&words, from, sizeof(words));
+  } else {
+    std::memcpy(&words, from, bytes);
+  }
+  return words;
 }
 
-void StoreWord(std::byte* to, uint32_t word) { std::memcpy(to, &word, sizeof(word)); }
+// Word i of row j becomes word j of row i.
+void Transpose(Words4 (&rows)[4]) {
+  const Words4 a = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+  const Words4 b = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+  const Words4 c = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+  const Words4 d = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  rows[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  rows[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  rows[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
+  rows[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+}
 
-// Columns of one row that are gathered before they are spread over the tile, so that a cache line
-// of the tile stays near until all its rows have come by.
+// Words of a row that are read at once: a cache line.
 constexpr uint32_t kStripWords = 16;
 
 // Whether the caller kept the contract of PackTarget and the source holds all its rows.
@@ -33,8 +50,8 @@ void CheckTarget(const PackTarget& target, size_t source_elements, size_t row_st
               (target.num_rows - 1) * row_stride + target.k <= source_elements);
 }
 
-// words(row, word) is a 32-bit word of a source row; words of one tile are written to
-// address(tile, word) + 4 * row. Rows past the end are zero words.
+// words(row, word) are four words of a source row, a multiple of four from its start; word w of the
+// 32 rows of a tile goes to address(tile, w). Rows past the end are zero words.
 template <typename Words, typename Address>
 void TransposeWords(const PackTarget& target, uint32_t num_words, const Words& words,
                     const Address& address) {
@@ -43,10 +60,15 @@ void TransposeWords(const PackTarget& target, uint32_t num_words, const Words& w
     const uint32_t rows = std::min(kTileRows, target.num_rows - first);
     for (uint32_t strip = 0; strip < num_words; strip += kStripWords) {
       const uint32_t end = std::min(strip + kStripWords, num_words);
-      for (uint32_t r = 0; r < kTileRows; ++r) {
-        for (uint32_t w = strip; w < end; ++w) {
-          StoreWord(target.destination + address(tile, w) + 4 * r,
-                    r < rows ? words(first + r, w) : 0u);
+      for (uint32_t r = 0; r < kTileRows; r += 4) {
+        for (uint32_t w = strip; w < end; w += 4) {
+          Words4 square[4] = {};
+          for (uint32_t i = 0; i < 4 && r + i < rows; ++i) square[i] = words(first + r + i, w);
+          Transpose(square);
+          for (uint32_t i = 0; i < 4 && w + i < end; ++i) {
+            std::memcpy(target.destination + address(tile, w + i) + 4 * r, &square[i],
+                        sizeof(square[i]));
+          }
         }
       }
     }
@@ -89,7 +111,9 @@ void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& t
   const size_t tile_bytes = TileBytes(WeightFormat::kF32, target.k);
   TransposeWords(
       target, target.k,
-      [&](uint32_t row, uint32_t word) { return LoadWord(&rows[row * row_stride + word]); },
+      [&](uint32_t row, uint32_t word) {
+        return LoadWords(rows.data() + row * row_stride + word, (target.k - word) * sizeof(float));
+      },
       [&](uint32_t tile, uint32_t word) {
         return tile * tile_bytes + size_t{word} * kTileRows * 4;
       });
@@ -98,12 +122,12 @@ void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& t
 void PackBF16(std::span<const uint16_t> rows, size_t row_stride, const PackTarget& target) {
   CheckTarget(target, rows.size(), row_stride);
   const size_t tile_bytes = TileBytes(WeightFormat::kBF16, target.k);
-  const uint32_t whole_pairs = target.k / 2;
   TransposeWords(
       target, (target.k + 1) / 2,
-      [&](uint32_t row, uint32_t word) -> uint32_t {
-        const uint16_t* pair = &rows[row * row_stride + 2 * size_t{word}];
-        return word < whole_pairs ? LoadWord(pair) : *pair;
+      [&](uint32_t row, uint32_t word) {
+        const size_t column = 2 * size_t{word};
+        return LoadWords(rows.data() + row * row_stride + column,
+                         (target.k - column) * sizeof(uint16_t));
       },
       [&](uint32_t tile, uint32_t word) {
         return tile * tile_bytes + size_t{word} * kTileRows * 4;
@@ -117,7 +141,8 @@ void PackQ8(const QuantRows& rows, size_t row_stride, const PackTarget& target) 
   TransposeWords(
       target, target.k / 4,
       [&](uint32_t row, uint32_t word) {
-        return LoadWord(&rows.values[row * row_stride + 4 * size_t{word}]) ^ 0x80808080u;
+        return LoadWords(rows.values.data() + row * row_stride + 4 * size_t{word}, 16) ^
+               0x80808080u;
       },
       [&](uint32_t tile, uint32_t word) {
         return tile * tile_bytes + word / kWordsPerBlock * kQ8BlockBytes +
@@ -134,9 +159,11 @@ void PackQ4(const QuantRows& rows, size_t row_stride, const PackTarget& target) 
   TransposeWords(
       target, target.k / 8,
       [&](uint32_t row, uint32_t word) {
-        const size_t column = word / kWordsPerBlock * kQuantBlock + word % kWordsPerBlock * 4;
-        const int8_t* low = &rows.values[row * row_stride + column];
-        return (LoadWord(low) & 0x0f0f0f0fu) | (LoadWord(low + kQuantBlock / 2) & 0x0f0f0f0fu) << 4;
+        // Four words are a block: its first 16 columns and its last 16.
+        const int8_t* block =
+            rows.values.data() + row * row_stride + word / kWordsPerBlock * size_t{kQuantBlock};
+        return (LoadWords(block, 16) & 0x0f0f0f0fu) | (LoadWords(block + 16, 16) & 0x0f0f0f0fu)
+                                                          << 4;
       },
       [&](uint32_t tile, uint32_t word) {
         return tile * tile_bytes + word / kWordsPerBlock * kQ4BlockBytes +
