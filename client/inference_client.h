@@ -1,9 +1,11 @@
 // The C++ client library: essor.v1.Inference and Admin with absl::Status.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -12,8 +14,12 @@
 
 namespace essor::client {
 
-// A connection to one coordinator. Thread-safe; calls block. Statuses are the server's own, with
-// their details (common/error_details.h); Unavailable when nobody answers.
+// Asked about every 50 ms during a long call; true cancels the call. Empty: never.
+using StopFn = std::function<bool()>;
+
+// A connection to one coordinator. Thread-safe; calls block, and every callback runs on the calling
+// thread. Statuses are the server's own, with their details (common/error_details.h); Unavailable
+// naming the address when nobody answers; Cancelled when the caller stopped the call.
 //
 //   auto client = InferenceClient::Connect("127.0.0.1:50051");
 //   v1::GenerateRequest request;
@@ -24,18 +30,28 @@ namespace essor::client {
 //   });
 class InferenceClient {
  public:
+  // `address` is host:port. Connects in the background, without any HTTP proxy.
   static std::unique_ptr<InferenceClient> Connect(const std::string& address);
   virtual ~InferenceClient() = default;
 
-  // Calls `on_part` for every message, in order, on the calling thread; false cancels the call
-  // (the status is then Cancelled).
-  virtual absl::Status Generate(
-      const v1::GenerateRequest& request,
-      const std::function<bool(const v1::GenerateResponse&)>& on_part) = 0;
-  virtual absl::Status Score(
-      const v1::ScoreRequest& request,
-      const std::function<absl::Status(const v1::ScoreResponse&)>& on_part) = 0;
-  virtual absl::StatusOr<v1::ModelInfo> GetModel() = 0;
+  // Calls `on_part` for every message, in order; false cancels the call.
+  absl::Status Generate(const v1::GenerateRequest& request,
+                        const std::function<bool(const v1::GenerateResponse&)>& on_part,
+                        const StopFn& stop = {});
+
+  // All requests at once, each on a stream of its own. `on_part` gets the request's index; false
+  // cancels that request. One status for each request.
+  virtual std::vector<absl::Status> GenerateAll(
+      const std::vector<v1::GenerateRequest>& requests,
+      const std::function<bool(size_t index, const v1::GenerateResponse&)>& on_part,
+      const StopFn& stop) = 0;
+
+  // An error of `on_part` cancels the call and is its result.
+  virtual absl::Status Score(const v1::ScoreRequest& request,
+                             const std::function<absl::Status(const v1::ScoreResponse&)>& on_part,
+                             const StopFn& stop) = 0;
+
+  virtual absl::StatusOr<v1::ModelInfo> GetModel(absl::Duration timeout) = 0;
   virtual absl::StatusOr<v1::GetClusterResponse> GetCluster(absl::Duration timeout) = 0;
 };
 

@@ -22,6 +22,8 @@ constexpr absl::Duration kPollInterval = absl::Milliseconds(5);
 [[noreturn]] void RunChild(char* const* argv, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);  // the parent died before prctl
+  // Ctrl-C goes to the whole foreground group; only the parent decides what it means.
+  setpgid(0, 0);
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);

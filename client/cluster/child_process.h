@@ -24,7 +24,8 @@ struct ExitStatus {
 class ChildProcess {
  public:
   // argv[0] is the path of the binary. The child inherits stderr; stdin and stdout are /dev/null.
-  // Signals that the parent blocks are unblocked. NotFound naming the binary when it is not there.
+  // It has a process group of its own (a terminal's Ctrl-C does not reach it) and no blocked
+  // signals. NotFound naming the binary when it is not there.
   static absl::StatusOr<ChildProcess> Spawn(const std::vector<std::string>& argv);
 
   ChildProcess(ChildProcess&& other) noexcept;

@@ -4,7 +4,9 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -20,63 +22,82 @@ namespace {
 
 constexpr absl::Duration kListenTimeout = absl::Seconds(120);  // a large model's files are checked
 constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
-constexpr absl::Duration kStopGrace = absl::Seconds(2);
+constexpr absl::Duration kDrainHead = absl::Milliseconds(50);
+constexpr absl::Duration kStopGrace = absl::Seconds(3);
 constexpr absl::Duration kStatusTimeout = absl::Seconds(2);
 
-absl::StatusOr<std::string> MakeTemporaryFile() {
-  const char* directory = "/tmp";
-  std::string path = absl::StrCat(directory, "/essor-ports-XXXXXX");
-  const int fd = mkstemp(path.data());
-  if (fd < 0) return absl::InternalError(absl::StrFormat("cannot create a file in %s", directory));
-  close(fd);
-  return path;
-}
+// Positions in the coordinator's argv.
+enum CoordinatorArgument { kBinary, kListenGrpc, kListenHttp, kListenCluster, kPortsFile };
 
-// Memory of a local worker: what the host has free, less a reserve, divided evenly.
-uint64_t ShareOfMemory(uint32_t num_workers) {
-  const uint64_t available = static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) *
-                             static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+// A file in the temporary directory, gone with the object.
+class TemporaryFile {
+ public:
+  static absl::StatusOr<TemporaryFile> Create() {
+    std::error_code error;
+    const std::filesystem::path directory = std::filesystem::temp_directory_path(error);
+    if (error) return absl::InternalError("there is no directory for temporary files");
+    std::string path = directory / "essor-ports-XXXXXX";
+    const int fd = mkstemp(path.data());
+    if (fd < 0) {
+      return absl::InternalError(absl::StrFormat("cannot create a file in %s", directory.string()));
+    }
+    close(fd);
+    return TemporaryFile(path);
+  }
+  TemporaryFile(TemporaryFile&& other) noexcept : path_(std::exchange(other.path_, "")) {}
+  TemporaryFile& operator=(TemporaryFile&&) = delete;
+  ~TemporaryFile() {
+    if (!path_.empty()) unlink(path_.c_str());
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit TemporaryFile(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+// Memory of a local worker: four fifths of what the host has free, divided evenly.
+absl::StatusOr<uint64_t> ShareOfMemory(uint32_t num_workers) {
   std::ifstream file("/proc/meminfo");
   std::string key;
   std::string rest;
   uint64_t kib = 0;
   while (file >> key >> kib && std::getline(file, rest)) {
-    if (key == "MemAvailable:") return kib * 1024 / 10 * 8 / num_workers;
+    if (key == "MemAvailable:") return kib * 1024 / 5 * 4 / num_workers;
   }
-  return available / 10 * 8 / num_workers;
+  return absl::NotFoundError("/proc/meminfo has no MemAvailable: say --device-memory");
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Options& options) {
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Options& options,
+                                                                  const StopFn& stop) {
   std::unique_ptr<LocalCluster> cluster(new LocalCluster(options));
-  ESSOR_RETURN_IF_ERROR(cluster->StartCoordinator());
+  ESSOR_RETURN_IF_ERROR(cluster->StartCoordinator(stop));
   ESSOR_RETURN_IF_ERROR(cluster->StartWorkers());
   cluster->client_ = InferenceClient::Connect(cluster->grpc_address_);
   return cluster;
 }
 
-LocalCluster::~LocalCluster() {
-  Stop();
-  if (!ports_file_.empty()) unlink(ports_file_.c_str());
-}
+LocalCluster::~LocalCluster() { Stop(); }
 
-absl::Status LocalCluster::StartCoordinator() {
-  ESSOR_ASSIGN_OR_RETURN(ports_file_, MakeTemporaryFile());
+absl::Status LocalCluster::StartCoordinator(const StopFn& stop) {
+  ESSOR_ASSIGN_OR_RETURN(const TemporaryFile ports_file, TemporaryFile::Create());
+  coordinator_.name = "coordinator";
   std::vector<std::string>& argv = coordinator_.argv;
   argv = {options_.bin_directory + "/essor-coordinator",
           "--listen-grpc=" + options_.listen_grpc,
           "--listen-http=" + options_.listen_http,
           "--listen-cluster=" + options_.listen_cluster,
+          "--ports-file=" + ports_file.path(),
           "--workers=" + absl::StrCat(options_.num_workers),
-          "--ports-file=" + ports_file_,
           "--log-level=" + options_.log_level};
   if (options_.log_json) argv.push_back("--log-json");
   argv.insert(argv.end(), options_.coordinator_flags.begin(), options_.coordinator_flags.end());
   ESSOR_ASSIGN_OR_RETURN(coordinator_.child, ChildProcess::Spawn(argv));
 
   const absl::Time deadline = absl::Now() + kListenTimeout;
-  while (!ReadPorts(ports_file_).ok()) {
+  while (!ReadPorts(ports_file.path()).ok()) {
     if (const auto exit = coordinator_.child->Poll()) {
       return absl::FailedPreconditionError(
           absl::StrFormat("the coordinator ended with %s", exit->ToString()));
@@ -84,12 +105,14 @@ absl::Status LocalCluster::StartCoordinator() {
     if (absl::Now() > deadline) {
       return absl::DeadlineExceededError("the coordinator does not listen after 120 s");
     }
+    if (stop && stop()) return absl::CancelledError("stopped before the coordinator listened");
     absl::SleepFor(kPollInterval);
   }
   // A restarted coordinator has to be found at the same places.
-  argv[1] = "--listen-grpc=" + grpc_address_;
-  argv[2] = "--listen-http=" + http_address_;
-  argv[3] = "--listen-cluster=" + cluster_address_;
+  argv[kListenGrpc] = "--listen-grpc=" + grpc_address_;
+  argv[kListenHttp] = "--listen-http=" + http_address_;
+  argv[kListenCluster] = "--listen-cluster=" + cluster_address_;
+  argv.erase(argv.begin() + kPortsFile);
   return absl::OkStatus();
 }
 
@@ -113,43 +136,30 @@ absl::Status LocalCluster::ReadPorts(const std::string& path) {
 }
 
 absl::Status LocalCluster::StartWorkers() {
-  const uint64_t memory = options_.worker_memory_bytes > 0 ? options_.worker_memory_bytes
-                                                           : ShareOfMemory(options_.num_workers);
+  uint64_t memory = options_.worker_memory_bytes;
+  if (memory == 0) {
+    ESSOR_ASSIGN_OR_RETURN(memory, ShareOfMemory(options_.num_workers));
+  }
   for (uint32_t i = 0; i < options_.num_workers; ++i) {
     Supervised worker;
-    worker.argv = {options_.bin_directory + "/essor-worker",
-                   "--coordinator=" + cluster_address_,
-                   "--listen-health=off",
-                   absl::StrCat("--threads=", options_.threads),
-                   "--device=" + options_.device,
-                   absl::StrCat("--device-memory=", memory),
+    worker.name = "worker";
+    worker.argv = {options_.bin_directory + "/essor-worker", "--coordinator=" + cluster_address_,
+                   "--listen-health=off", absl::StrCat("--device-memory=", memory),
                    "--log-level=" + options_.log_level};
     if (options_.log_json) worker.argv.push_back("--log-json");
+    worker.argv.insert(worker.argv.end(), options_.worker_flags.begin(),
+                       options_.worker_flags.end());
     ESSOR_ASSIGN_OR_RETURN(worker.child, ChildProcess::Spawn(worker.argv));
     workers_.push_back(std::move(worker));
   }
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::CheckChildren() {
-  if (const auto exit = coordinator_.child->Poll()) {
-    return absl::FailedPreconditionError(
-        absl::StrFormat("the coordinator ended with %s", exit->ToString()));
-  }
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    if (const auto exit = workers_[i].child->Poll()) {
-      return absl::FailedPreconditionError(absl::StrFormat("worker %d of %d ended with %s", i + 1,
-                                                           workers_.size(), exit->ToString()));
-    }
-  }
-  return absl::OkStatus();
-}
-
 absl::Status LocalCluster::WaitReady(const std::function<void(const std::string&)>& on_progress,
-                                     const std::function<bool()>& stop) {
+                                     const StopFn& stop) {
   std::string last;
-  while (!stop()) {
-    ESSOR_RETURN_IF_ERROR(CheckChildren());
+  while (!stop || !stop()) {
+    ESSOR_RETURN_IF_ERROR(SuperviseChildren());
     const auto cluster = client_->GetCluster(kStatusTimeout);
     if (cluster.ok()) {
       if (cluster->state() == v1::INSTANCE_STATE_READY) {
@@ -169,28 +179,34 @@ void LocalCluster::MarkReady() {
 }
 
 absl::Status LocalCluster::Supervise() {
-  const absl::Time now = absl::Now();
-  ESSOR_RETURN_IF_ERROR(SuperviseChild("coordinator", coordinator_, now));
-  for (Supervised& worker : workers_) ESSOR_RETURN_IF_ERROR(SuperviseChild("worker", worker, now));
+  ESSOR_RETURN_IF_ERROR(SuperviseChildren());
   KillLostWorkers();
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::SuperviseChild(const std::string& name, Supervised& supervised,
-                                          absl::Time now) {
+absl::Status LocalCluster::SuperviseChildren() {
+  const absl::Time now = absl::Now();
+  ESSOR_RETURN_IF_ERROR(SuperviseChild(coordinator_, now));
+  for (Supervised& worker : workers_) ESSOR_RETURN_IF_ERROR(SuperviseChild(worker, now));
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::SuperviseChild(Supervised& supervised, absl::Time now) {
   const auto exit = supervised.child->Poll();
   if (!exit.has_value()) return absl::OkStatus();
   if (!supervised.restart_at.has_value()) {
+    supervised.history.killed = exit->signal != 0;
     supervised.restart_at = RestartTime(supervised.history, now);
     if (!supervised.restart_at.has_value()) {
-      return absl::FailedPreconditionError(
-          absl::StrFormat("the %s ended with %s before it was of use", name, exit->ToString()));
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "the %s ended with %s before the model was ready", supervised.name, exit->ToString()));
     }
-    spdlog::warn("{} pid={} ended with {}, starting it again", name, supervised.child->pid(),
-                 exit->ToString());
+    spdlog::warn("{} pid={} ended with {}, starting it again", supervised.name,
+                 supervised.child->pid(), exit->ToString());
   }
   if (now < *supervised.restart_at) return absl::OkStatus();
   ESSOR_ASSIGN_OR_RETURN(supervised.child, ChildProcess::Spawn(supervised.argv));
+  spdlog::info("{} pid={} started", supervised.name, supervised.child->pid());
   supervised.restart_at.reset();
   supervised.history.restarts.push_back(now);
   return absl::OkStatus();
@@ -213,18 +229,8 @@ void LocalCluster::KillLostWorkers() {
   }
 }
 
-bool LocalCluster::WaitDrained(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
-  bool clean = true;
-  const auto wait = [&](Supervised& supervised) {
-    const auto exit = supervised.child->Wait(deadline - absl::Now());
-    if (!exit.has_value() || exit->signal != 0 || exit->code != 0) clean = false;
-    return exit.has_value();
-  };
-  if (!wait(coordinator_)) return false;
-  for (Supervised& worker : workers_) worker.child->Signal(SIGTERM);
-  for (Supervised& worker : workers_) wait(worker);
-  return clean;
+bool LocalCluster::WaitCoordinatorEnded(absl::Duration timeout) {
+  return coordinator_.child->Wait(timeout).has_value();
 }
 
 void LocalCluster::Stop() {
@@ -233,7 +239,7 @@ void LocalCluster::Stop() {
   for (int i = 0; i < 2; ++i) {
     coordinator_.child->Signal(SIGTERM);
     for (Supervised& worker : workers_) worker.child->Signal(SIGTERM);
-    if (i == 0) coordinator_.child->Wait(absl::Milliseconds(50));
+    if (i == 0) coordinator_.child->Wait(kDrainHead);
   }
   const absl::Time deadline = absl::Now() + kStopGrace;
   coordinator_.child->Wait(kStopGrace);

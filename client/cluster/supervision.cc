@@ -12,7 +12,10 @@ constexpr absl::Duration kRecent = absl::Minutes(1);
 }  // namespace
 
 std::optional<absl::Time> RestartTime(const ChildHistory& history, absl::Time now) {
-  if (!history.was_ready) return std::nullopt;
+  if (!history.was_ready &&
+      (!history.killed || history.restarts.size() >= static_cast<size_t>(kEarlyRestartsMax))) {
+    return std::nullopt;
+  }
   const auto recent = std::count_if(history.restarts.begin(), history.restarts.end(),
                                     [&](absl::Time restart) { return now - restart < kRecent; });
   absl::Duration pause = kRestartPauseMin;

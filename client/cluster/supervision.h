@@ -13,10 +13,13 @@
 
 namespace essor::client {
 
-// When a child that ended is to be started again; nullopt: give up, because a child that has never
-// been of use would fail again. Restarts within the last minute double the pause, from 0.1 to 5 s.
+// When a child that ended is to be started again. Restarts within the last minute double the pause,
+// from 0.1 to 5 s. nullopt: give up. A child that has never been of use would fail again when it
+// ended by itself; one that somebody killed gets kEarlyRestartsMax more chances.
+inline constexpr int kEarlyRestartsMax = 3;
 struct ChildHistory {
   bool was_ready = false;            // the cluster was ready at least once with this child
+  bool killed = false;               // ended by a signal this time
   std::vector<absl::Time> restarts;  // past ones
 };
 std::optional<absl::Time> RestartTime(const ChildHistory& history, absl::Time now);

@@ -11,20 +11,32 @@ using ::testing::IsEmpty;
 
 const absl::Time kNow = absl::UnixEpoch() + absl::Hours(1);
 
-TEST(RestartTimeTest, AChildThatWasNeverReadyIsNotStartedAgain) {
-  EXPECT_EQ(RestartTime({.was_ready = false, .restarts = {}}, kNow), std::nullopt);
+TEST(RestartTimeTest, AChildThatWasNeverReadyAndEndedByItselfIsNotStartedAgain) {
+  EXPECT_EQ(RestartTime({.was_ready = false, .killed = false, .restarts = {}}, kNow), std::nullopt);
+}
+
+TEST(RestartTimeTest, AChildThatWasKilledBeforeItWasReadyGetsThreeMoreChances) {
+  const absl::Time old = kNow - absl::Minutes(2);
+  EXPECT_EQ(RestartTime({.was_ready = false, .killed = true, .restarts = {old, old}}, kNow),
+            kNow + absl::Milliseconds(100));
+  EXPECT_EQ(RestartTime({.was_ready = false, .killed = true, .restarts = {old, old, old}}, kNow),
+            std::nullopt);
 }
 
 TEST(RestartTimeTest, PausesDoubleWithRecentRestartsOnly) {
-  EXPECT_EQ(RestartTime({.was_ready = true, .restarts = {}}, kNow), kNow + absl::Milliseconds(100));
+  EXPECT_EQ(RestartTime({.was_ready = true, .killed = false, .restarts = {}}, kNow),
+            kNow + absl::Milliseconds(100));
   const absl::Time recent = kNow - absl::Seconds(1);
-  EXPECT_EQ(RestartTime({.was_ready = true, .restarts = {recent, recent}}, kNow),
+  EXPECT_EQ(RestartTime({.was_ready = true, .killed = false, .restarts = {recent, recent}}, kNow),
             kNow + absl::Milliseconds(400));
   const absl::Time old = kNow - absl::Minutes(2);
-  EXPECT_EQ(RestartTime({.was_ready = true, .restarts = {old, old, recent}}, kNow),
+  EXPECT_EQ(RestartTime({.was_ready = true, .killed = false, .restarts = {old, old, recent}}, kNow),
             kNow + absl::Milliseconds(200));
-  EXPECT_EQ(RestartTime({.was_ready = true, .restarts = std::vector<absl::Time>(40, recent)}, kNow),
-            kNow + absl::Seconds(5));
+  EXPECT_EQ(
+      RestartTime(
+          {.was_ready = true, .killed = false, .restarts = std::vector<absl::Time>(40, recent)},
+          kNow),
+      kNow + absl::Seconds(5));
 }
 
 TEST(LostWorkersTest, AWorkerMissingTwiceInARowIsLost) {

@@ -1,0 +1,121 @@
+#include "client/cli/cluster_flags.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "client/cli/progress_line.h"
+#include "common/status_macros.h"
+#include "model/plan/parallel_plan.h"
+
+namespace essor::cli {
+namespace {
+
+constexpr absl::Duration kAnswerTimeout = absl::Seconds(10);
+constexpr uint32_t kWorkersMax = 256;     // processes of one machine
+constexpr uint32_t kWorkerDevices = 8;    // a worker's own default of --devices
+constexpr size_t kQueuedRequests = 1024;  // more than a command sends as a rule
+
+uint32_t RanksOf(const std::string& plan) {
+  const auto parsed = model::ParallelPlan::Parse(plan);
+  return parsed.ok() ? parsed->NumRanks() : 1;
+}
+
+}  // namespace
+
+void AddLocalFlags(CLI::App& app, LocalFlags& flags) {
+  app.add_option("--workers", flags.workers,
+                 "Worker processes; 0 = one for each rank of --plan, or 1")
+      ->check(CLI::Range(0U, kWorkersMax))
+      ->capture_default_str();
+  app.add_option("--plan", flags.plan,
+                 "How ranks divide the model: pp=P,dp=D,tp=T,ep=E; without: chosen for the workers")
+      ->capture_default_str();
+  app.add_option("--threads", flags.threads,
+                 "CPU threads of each worker; 0 = its share of the host's cores")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  app.add_option("--device", flags.device, "What holds the ranks: auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  app.add_option("--device-memory", flags.device_memory,
+                 "Memory of each worker that the plan may use, e.g. 8GB; 0 = its share of what the "
+                 "host has free")
+      ->transform(CLI::AsSizeValue(true))
+      ->capture_default_str();
+  app.add_option("--dtype", flags.dtype, "How weights are computed with: auto, bfloat16, float32")
+      ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
+      ->capture_default_str();
+  app.add_option("--max-context", flags.max_context,
+                 "Most tokens of one sequence; 0 = the model's own limit")
+      ->capture_default_str();
+  app.add_option("--max-step-tokens", flags.max_step_tokens,
+                 "Token budget of one step; 0 = the coordinator's default")
+      ->capture_default_str();
+}
+
+absl::Status CheckLocalFlags(const LocalFlags& flags) {
+  if (flags.plan.empty()) return absl::OkStatus();
+  return model::ParallelPlan::Parse(flags.plan).status();
+}
+
+client::LocalCluster::Options ToClusterOptions(const LocalFlags& flags,
+                                               const CommandContext& context) {
+  const uint32_t ranks = flags.plan.empty() ? 1 : RanksOf(flags.plan);
+  const uint32_t workers = flags.workers > 0 ? flags.workers : ranks;
+  client::LocalCluster::Options options;
+  options.bin_directory = context.bin_directory;
+  options.num_workers = workers;
+  options.worker_memory_bytes = flags.device_memory;
+  options.worker_flags = {
+      "--device=" + flags.device, absl::StrCat("--threads=", flags.threads),
+      absl::StrCat("--devices=", std::max(kWorkerDevices, (ranks + workers - 1) / workers))};
+  options.coordinator_flags = {"--model=" + flags.model, "--dtype=" + flags.dtype};
+  const auto add = [&](const char* flag, uint32_t value) {
+    if (value > 0) options.coordinator_flags.push_back(absl::StrCat(flag, value));
+  };
+  if (!flags.plan.empty()) options.coordinator_flags.push_back("--plan=" + flags.plan);
+  add("--max-context=", flags.max_context);
+  add("--max-step-tokens=", flags.max_step_tokens);
+  return options;
+}
+
+void AddClusterFlags(CLI::App& app, ClusterFlags& flags) {
+  app.add_option("--model", flags.local.model,
+                 "Model directory or .gguf file: served by processes of this command alone")
+      ->capture_default_str();
+  app.add_option("--server", flags.server, "gRPC port of a running cluster, host:port")
+      ->capture_default_str();
+  AddLocalFlags(app, flags.local);
+}
+
+absl::Status CheckClusterFlags(const ClusterFlags& flags) {
+  if (flags.server.empty() == flags.local.model.empty()) {
+    return absl::InvalidArgumentError("say either --model MODEL or --server HOST:PORT");
+  }
+  return CheckLocalFlags(flags.local);
+}
+
+absl::StatusOr<std::unique_ptr<ClusterConnection>> ClusterConnection::Open(
+    const ClusterFlags& flags, const CommandContext& context, const std::string& command,
+    size_t max_requests, const client::StopFn& stop) {
+  auto connection = std::make_unique<ClusterConnection>();
+  if (!flags.server.empty()) {
+    connection->client_ = client::InferenceClient::Connect(flags.server);
+    // A wrong address is said before any request is made.
+    ESSOR_RETURN_IF_ERROR(connection->client_->GetModel(kAnswerTimeout).status());
+    return connection;
+  }
+  ProgressLine progress("essor " + command);
+  client::LocalCluster::Options options = ToClusterOptions(flags.local, context);
+  options.coordinator_flags.push_back(
+      absl::StrCat("--max-queued-requests=", std::max(kQueuedRequests, max_requests)));
+  progress.Show("starting the coordinator", absl::Now());
+  ESSOR_ASSIGN_OR_RETURN(connection->cluster_, client::LocalCluster::Start(options, stop));
+  ESSOR_RETURN_IF_ERROR(connection->cluster_->WaitReady(
+      [&](const std::string& detail) { progress.Show(detail, absl::Now()); }, stop));
+  return connection;
+}
+
+}  // namespace essor::cli

@@ -1,0 +1,169 @@
+// essor generate: continuations of a prompt or of sequences of token ids.
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "client/cli/cluster_flags.h"
+#include "client/cli/command.h"
+#include "client/cli/interrupt.h"
+#include "client/cli/json_input.h"
+#include "client/cli/json_output.h"
+#include "client/cli/sampling_flags.h"
+#include "common/status_macros.h"
+
+namespace essor::cli {
+namespace {
+
+struct Continuation {
+  std::vector<uint32_t> token_ids;
+  std::string text;
+  v1::FinishReason finish_reason = v1::FINISH_REASON_UNSPECIFIED;
+};
+
+class GenerateCommand : public Command {
+ public:
+  void AddFlags(CLI::App& app) override;
+  absl::Status CheckUsage() const override;
+  absl::Status Run(const CommandContext& context) override;
+
+ private:
+  absl::StatusOr<std::vector<v1::GenerateRequest>> Requests() const;
+  // In the order of the requests, `n_` for each.
+  absl::StatusOr<std::vector<Continuation>> Generate(
+      client::InferenceClient& client, const std::vector<v1::GenerateRequest>& requests,
+      const Interrupt& interrupt) const;
+  void Print(const std::vector<Continuation>& continuations) const;
+  void PrintJson(const std::vector<Continuation>& continuations) const;
+  bool Streams(size_t num_requests) const { return !json_ && num_requests == 1 && n_ == 1; }
+
+  ClusterFlags cluster_;
+  SamplingFlags sampling_;
+  std::string prompt_;
+  std::string tokens_path_;
+  uint32_t n_ = 1;
+  bool json_ = false;
+  CLI::Option* prompt_option_ = nullptr;
+};
+
+void GenerateCommand::AddFlags(CLI::App& app) {
+  prompt_option_ = app.add_option("--prompt", prompt_, "Text to continue")->capture_default_str();
+  app.add_option("--tokens", tokens_path_,
+                 "JSON file with an array of arrays of token ids, all sent at once")
+      ->capture_default_str();
+  app.add_option("--n", n_, "Continuations of each prompt")
+      ->check(CLI::Range(1, 16))
+      ->capture_default_str();
+  app.add_flag("--json", json_, "Print JSON when all is done, instead of the text as it comes");
+  AddSamplingFlags(app, sampling_, "0");
+  AddClusterFlags(app, cluster_);
+  sampling_.temperature = 0;
+}
+
+absl::Status GenerateCommand::CheckUsage() const {
+  if ((prompt_option_->count() > 0) == !tokens_path_.empty()) {
+    return absl::InvalidArgumentError("say either --prompt TEXT or --tokens FILE");
+  }
+  ESSOR_RETURN_IF_ERROR(CheckUtf8("--prompt", prompt_));
+  ESSOR_RETURN_IF_ERROR(CheckSamplingFlags(sampling_));
+  return CheckClusterFlags(cluster_);
+}
+
+absl::Status GenerateCommand::Run(const CommandContext& context) {
+  ESSOR_ASSIGN_OR_RETURN(const std::vector<v1::GenerateRequest> requests, Requests());
+  const Interrupt interrupt;
+  ESSOR_ASSIGN_OR_RETURN(const auto connection,
+                         ClusterConnection::Open(cluster_, context, "generate", requests.size(),
+                                                 [&] { return interrupt.count() > 0; }));
+  ESSOR_ASSIGN_OR_RETURN(const std::vector<Continuation> continuations,
+                         Generate(connection->client(), requests, interrupt));
+  if (json_) {
+    PrintJson(continuations);
+  } else if (!Streams(requests.size())) {
+    Print(continuations);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<v1::GenerateRequest>> GenerateCommand::Requests() const {
+  v1::GenerateRequest request;
+  *request.mutable_sampling() = ToSamplingParams(sampling_);
+  request.mutable_sampling()->set_n(n_);
+  if (tokens_path_.empty()) {
+    request.set_text(prompt_);
+    return std::vector{request};
+  }
+  ESSOR_ASSIGN_OR_RETURN(const auto sequences, ReadTokenFile(tokens_path_));
+  std::vector<v1::GenerateRequest> requests;
+  for (const std::vector<uint32_t>& ids : sequences) {
+    request.mutable_tokens()->mutable_ids()->Assign(ids.begin(), ids.end());
+    requests.push_back(request);
+  }
+  return requests;
+}
+
+absl::StatusOr<std::vector<Continuation>> GenerateCommand::Generate(
+    client::InferenceClient& client, const std::vector<v1::GenerateRequest>& requests,
+    const Interrupt& interrupt) const {
+  const bool streams = Streams(requests.size());
+  std::vector<Continuation> continuations(requests.size() * n_);
+  const auto on_part = [&](size_t index, const v1::GenerateResponse& part) {
+    if (part.index() >= n_) return false;
+    Continuation& continuation = continuations[index * n_ + part.index()];
+    continuation.token_ids.insert(continuation.token_ids.end(), part.token_ids().begin(),
+                                  part.token_ids().end());
+    continuation.text += part.text();
+    if (part.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
+      continuation.finish_reason = part.finish_reason();
+    }
+    if (streams) std::fwrite(part.text().data(), 1, part.text().size(), stdout);
+    return !streams || std::fflush(stdout) == 0;
+  };
+  const std::vector<absl::Status> statuses =
+      client.GenerateAll(requests, on_part, [&] { return interrupt.count() > 0; });
+  if (streams) std::fputc('\n', stdout);
+  for (size_t i = 0; i < statuses.size(); ++i) {
+    if (statuses[i].ok()) continue;
+    if (requests.size() == 1) return statuses[i];
+    return absl::Status(statuses[i].code(),
+                        absl::StrFormat("sequence %d: %s", i, std::string(statuses[i].message())));
+  }
+  for (size_t i = 0; i < continuations.size(); ++i) {
+    if (continuations[i].finish_reason != v1::FINISH_REASON_UNSPECIFIED) continue;
+    return absl::InternalError(
+        absl::StrFormat("sequence %d: the stream ended without a finish reason", i / n_));
+  }
+  return continuations;
+}
+
+void GenerateCommand::Print(const std::vector<Continuation>& continuations) const {
+  for (size_t i = 0; i < continuations.size(); ++i) {
+    std::printf("%s[%zu]%s\n", i > 0 ? "\n" : "", i / n_, continuations[i].text.c_str());
+  }
+}
+
+void GenerateCommand::PrintJson(const std::vector<Continuation>& continuations) const {
+  JsonOutput json;
+  json.StartObject();
+  json.Key("sequences");
+  json.StartArray();
+  for (const Continuation& continuation : continuations) {
+    json.StartObject();
+    json.Field("token_ids", std::span<const uint32_t>(continuation.token_ids));
+    json.Field("text", std::string_view(continuation.text));
+    json.Field("finish_reason",
+               std::string_view(continuation.finish_reason == v1::FINISH_REASON_LENGTH ? "length"
+                                                                                       : "stop"));
+    json.EndObject();
+  }
+  json.EndArray();
+  json.EndObject();
+  json.Print();
+}
+
+}  // namespace
+
+std::unique_ptr<Command> MakeGenerateCommand() { return std::make_unique<GenerateCommand>(); }
+
+}  // namespace essor::cli
