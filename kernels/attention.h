@@ -12,14 +12,15 @@
 
 namespace essor::kernels {
 
-// One layer's cache on one rank, allocated by the caller.
-// k and v: [num_blocks, Hkv, block_tokens, D], bf16 or f32.
+// One layer's cache on one rank, allocated by the caller, bf16 or f32. Only WriteKv and Attention
+// know the order inside a block; others may copy whole blocks. Keys lie with their tokens side by
+// side, as a query meets many of them at once, values with their dims.
 struct PagedKv {
-  void* k;
-  void* v;
+  void* k;    // [num_blocks, Hkv, D, block_tokens]
+  void* v;    // [num_blocks, Hkv, block_tokens, D]
   bool fp32;  // element type
   uint32_t num_blocks;
-  uint32_t block_tokens;
+  uint32_t block_tokens;  // fast where a multiple of 16
   uint32_t num_kv_heads;  // Hkv
   uint32_t head_dim;      // D
 };

@@ -16,6 +16,9 @@
 namespace essor::kernels {
 namespace {
 
+// Well above the 256 of any model known; a row of a head on the stack.
+constexpr uint32_t kMaxHeadDim = 1024;
+
 // Below this many whole tasks per thread, one-row tasks are split by partition as well.
 constexpr uint32_t kTasksPerThread = 4;
 
@@ -222,18 +225,30 @@ void RunJob(const AttentionJob& job, ThreadPool& pool, bool fork) {
   for (uint64_t i = 0; i < job.num_splits; ++i) MergeSplit(job, job.splits[i], job.scratch);
 }
 
+// The key and the value of one row and head into slot `slot` of their block. `bf16` is scratch of
+// D.
+void StoreSlot(const PagedKv& cache, size_t block_offset, uint32_t slot, const float* k,
+               const float* v, const RowKernels& kernels, uint16_t* bf16) {
+  const uint32_t dim = cache.head_dim;
+  const size_t value_offset = block_offset + size_t{slot} * dim;
+  if (cache.fp32) {
+    float* keys = static_cast<float*>(cache.k) + block_offset + slot;
+    for (uint32_t d = 0; d < dim; ++d) keys[size_t{d} * cache.block_tokens] = k[d];
+    std::memcpy(static_cast<float*>(cache.v) + value_offset, v, dim * sizeof(float));
+    return;
+  }
+  uint16_t* keys = static_cast<uint16_t*>(cache.k) + block_offset + slot;
+  kernels.store_bf16(bf16, k, dim);
+  for (uint32_t d = 0; d < dim; ++d) keys[size_t{d} * cache.block_tokens] = bf16[d];
+  kernels.store_bf16(static_cast<uint16_t*>(cache.v) + value_offset, v, dim);
+}
+
 // Rows [begin, end) of all sequences' rows counted together.
-void WriteKvRows(const WriteKvParams& params, void (*store_bf16)(uint16_t*, const float*, uint32_t),
-                 uint64_t begin, uint64_t end) {
+void WriteKvRows(const WriteKvParams& params, const RowKernels& kernels, uint64_t begin,
+                 uint64_t end) {
   const PagedKv& cache = params.cache;
   const size_t dim = cache.head_dim;
-  const auto store = [&](void* data, size_t slot, const float* x) {
-    if (cache.fp32) {
-      std::memcpy(static_cast<float*>(data) + slot, x, dim * sizeof(float));
-    } else {
-      store_bf16(static_cast<uint16_t*>(data) + slot, x, cache.head_dim);
-    }
-  };
+  uint16_t bf16[kMaxHeadDim];
   uint64_t counted = 0;  // rows of the sequences before
   for (const SequenceRows& sequence : params.sequences) {
     const uint64_t first = std::max(begin, counted);
@@ -243,11 +258,10 @@ void WriteKvRows(const WriteKvParams& params, void (*store_bf16)(uint16_t*, cons
       const auto position = static_cast<uint32_t>(sequence.context_tokens + (i - counted));
       const size_t block = sequence.block_table[position / cache.block_tokens];
       for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
-        const size_t slot = ((block * cache.num_kv_heads + h) * cache.block_tokens +
-                             position % cache.block_tokens) *
-                            dim;
-        store(cache.k, slot, params.k + row * params.k_stride + h * dim);
-        store(cache.v, slot, params.v + row * params.v_stride + h * dim);
+        const size_t block_offset = (block * cache.num_kv_heads + h) * cache.block_tokens * dim;
+        StoreSlot(cache, block_offset, position % cache.block_tokens,
+                  params.k + row * params.k_stride + h * dim,
+                  params.v + row * params.v_stride + h * dim, kernels, bf16);
       }
     }
     counted += sequence.num_rows;
@@ -257,16 +271,17 @@ void WriteKvRows(const WriteKvParams& params, void (*store_bf16)(uint16_t*, cons
 }  // namespace
 
 void WriteKv(const WriteKvParams& params, Stream& stream) {
+  ESSOR_CHECK(params.cache.head_dim <= kMaxHeadDim);
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::WriteKv(params);
-  const auto store_bf16 = RowKernelsFor(cpu.isa()).store_bf16;
+  const RowKernels& kernels = RowKernelsFor(cpu.isa());
   uint64_t num_rows = 0;
   for (const SequenceRows& sequence : params.sequences) num_rows += sequence.num_rows;
   // Some 10 us of conversions and scattered stores on one thread.
   constexpr uint64_t kElementsForFork = 64 * 1024;
   const uint64_t row_elements = uint64_t{params.cache.num_kv_heads} * params.cache.head_dim * 2;
   ParallelRange(cpu.pool(), num_rows, kElementsForFork / (row_elements + 1) + 2,
-                [&](uint64_t begin, uint64_t end) { WriteKvRows(params, store_bf16, begin, end); });
+                [&](uint64_t begin, uint64_t end) { WriteKvRows(params, kernels, begin, end); });
 }
 
 void Attention(const AttentionParams& params, Stream& stream) {

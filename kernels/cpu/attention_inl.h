@@ -1,9 +1,10 @@
 // The functions of AttentionKernels (attention_kernels.h) for the ISA this is compiled for.
 //
-// A tile of keys is held transposed, [D][kKvTile] float, so that lanes are positions and a score is
-// one chain of multiply-adds over d; a tile of values as [kKvTile][PaddedDim(D)] float, so that
-// lanes are dims and a result is one chain over positions. How many queries go through a tile
-// together then changes no chain, only how often a loaded value is used.
+// Keys are taken as columns of kLanes positions for each d, so that lanes are positions and a score
+// is one chain of multiply-adds over d; values as rows, so that lanes are dims and a result is one
+// chain over positions. How many queries go through a tile together then changes no chain, only
+// how often a loaded value is used. For many queries a tile is first converted to floats in a
+// buffer, [D][kKvTile] and [kKvTile][PaddedDim(D)]; for few it is used from the cache directly.
 #pragma once
 
 #include <cstddef>
@@ -67,111 +68,138 @@ ESSOR_INLINE F32 LoadElementsPartial(const uint16_t* p, uint32_t n) {
   return LoadBf16(padded);
 }
 
-// Where the keys (and values) of a tile lie: element offsets of its positions in the cache, valid
-// for those in `loaded`, which counts from the tile's first position.
-struct TileRows {
-  size_t offsets[kKvTile];
-  PositionRange loaded;
+// Where a tile lies in the cache.
+template <typename T>
+struct CachedTile {
+  uint32_t begin;          // its first position
+  PositionRange loaded;    // positions to be seen, counted from `begin`; only of those what follows
+  const T* keys[kKvTile];  // d = 0; the next d is block_tokens further
+  const T* values[kKvTile];  // d = 0, dims side by side
 };
 
-ESSOR_INLINE TileRows LocateTile(const PagedKv& cache, const SequenceRows& sequence,
-                                 uint32_t kv_head, uint32_t tile_begin, PositionRange loaded) {
-  TileRows rows;
-  rows.loaded = loaded;
-  const size_t slot_stride = cache.head_dim;
-  uint32_t block_index = (tile_begin + loaded.begin) / cache.block_tokens;
-  uint32_t slot = (tile_begin + loaded.begin) % cache.block_tokens;
+template <typename T>
+ESSOR_INLINE void LocateTile(const PagedKv& cache, const AttentionTask& task, uint32_t begin,
+                             PositionRange loaded, CachedTile<T>& tile) {
+  tile.begin = begin;
+  tile.loaded = loaded;
+  uint32_t block_index = (begin + loaded.begin) / cache.block_tokens;
+  uint32_t slot = (begin + loaded.begin) % cache.block_tokens;
   for (uint32_t i = loaded.begin; i < loaded.end; ++block_index, slot = 0) {
-    const size_t head = size_t{sequence.block_table[block_index]} * cache.num_kv_heads + kv_head;
-    size_t offset = (head * cache.block_tokens + slot) * slot_stride;
+    const size_t head =
+        size_t{task.sequence->block_table[block_index]} * cache.num_kv_heads + task.kv_head;
+    const size_t offset = head * cache.block_tokens * cache.head_dim;
+    const T* keys = static_cast<const T*>(cache.k) + offset;
+    const T* values = static_cast<const T*>(cache.v) + offset;
     const uint32_t run_end = Min(loaded.end, i + (cache.block_tokens - slot));
-    for (; i < run_end; ++i, offset += slot_stride) rows.offsets[i] = offset;
+    for (; i < run_end; ++i, ++slot) {
+      tile.keys[i] = keys + slot;
+      tile.values[i] = values + size_t{slot} * cache.head_dim;
+    }
   }
-  return rows;
 }
 
-// Asks for the cache lines of a tile; the next tile's while this one is computed.
+// Asks for the cache lines of a tile; the next tile's while this one is computed. Of the keys those
+// of a block's first slot: where blocks are of 16 or 32 tokens each line holds several d.
 template <typename T>
-ESSOR_INLINE void PrefetchTile(const T* data, const TileRows& rows, uint32_t dim) {
+ESSOR_INLINE void PrefetchTile(const CachedTile<T>& tile, const PagedKv& cache) {
   constexpr uint32_t kLineElements = 64 / sizeof(T);
-  for (uint32_t i = rows.loaded.begin; i < rows.loaded.end; ++i) {
-    for (uint32_t d = 0; d < dim; d += kLineElements) {
-      __builtin_prefetch(data + rows.offsets[i] + d);
+  for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+    for (uint32_t d = 0; d < cache.head_dim; d += kLineElements) {
+      __builtin_prefetch(tile.values[i] + d);
     }
   }
+  const uint32_t block_elements = cache.head_dim * cache.block_tokens;
+  for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+    const uint32_t slot = (tile.begin + i) % cache.block_tokens;
+    if (slot != 0 && i != tile.loaded.begin) continue;
+    const T* block = tile.keys[i] - slot;
+    for (uint32_t e = 0; e < block_elements; e += kLineElements) __builtin_prefetch(block + e);
+  }
 }
 
-// Dims [d, d + kLanes) of kLanes positions, to `keys` rows d ...; zeros for positions outside.
+// Keys and values as the loops below read them: kLanes positions from p (a multiple of kLanes) for
+// one d, and kLanes dims of one position.
+struct BufferedTile {
+  const float* keys;    // [D, kKvTile]
+  const float* values;  // [kKvTile, padded]
+  uint32_t padded;
+
+  ESSOR_INLINE F32 Keys(uint32_t p, uint32_t d) const {
+    return Load(keys + size_t{d} * kKvTile + p);
+  }
+  ESSOR_INLINE F32 Values(uint32_t p, uint32_t d) const {
+    return Load(values + size_t{p} * padded + d);
+  }
+};
+
+// Only where block_tokens is a multiple of kLanes, so that no column spans two blocks, and D of
+// kMaxLanes.
 template <typename T>
-ESSOR_INLINE void TransposeKeys(const T* k, const TileRows& rows, uint32_t group, uint32_t d,
-                                uint32_t dim, float* keys) {
-  F32 block[kLanes];
-#pragma GCC unroll 16
-  for (uint32_t i = 0; i < kLanes; ++i) {
-    const uint32_t at = group * kLanes + i;
-    const bool loaded = at >= rows.loaded.begin && at < rows.loaded.end;
-    block[i] = loaded ? LoadElementsPartial(k + rows.offsets[at] + d, dim - d) : F32{};
-  }
-  Transpose(block);
-#pragma GCC unroll 16
-  for (uint32_t j = 0; j < kLanes; ++j) {
-    Store(keys + size_t{d + j} * kKvTile + group * kLanes, block[j]);
-  }
-}
+struct DirectTile {
+  const T* keys[kKvTile / kLanes];
+  const T* const* values;
+  uint32_t key_stride;
 
-// Dims [d, d + 2 kLanes) of kLanes positions of a bf16 cache: neighbouring dims travel through the
-// transposition as one 32-bit lane, which takes half the shuffles.
-ESSOR_INLINE void TransposeKeyPairs(const uint16_t* k, const TileRows& rows, uint32_t group,
-                                    uint32_t d, float* keys) {
-  F32 block[kLanes];
-#pragma GCC unroll 16
-  for (uint32_t i = 0; i < kLanes; ++i) {
-    const uint32_t at = group * kLanes + i;
-    const bool loaded = at >= rows.loaded.begin && at < rows.loaded.end;
-    block[i] = F32{};
-    if (loaded) __builtin_memcpy(&block[i], k + rows.offsets[at] + d, sizeof(F32));
+  ESSOR_INLINE F32 Keys(uint32_t p, uint32_t d) const {
+    return LoadElements(keys[p / kLanes] + size_t{d} * key_stride);
   }
-  Transpose(block);
-#pragma GCC unroll 16
-  for (uint32_t j = 0; j < kLanes; ++j) {
-    const I32 pair = AsInts(block[j]);
-    float* column = keys + size_t{d + 2 * j} * kKvTile + group * kLanes;
-    Store(column, AsFloats(pair << 16));
-    Store(column + kKvTile, AsFloats(pair & static_cast<int32_t>(0xffff0000u)));
-  }
-}
+  ESSOR_INLINE F32 Values(uint32_t p, uint32_t d) const { return LoadElements(values[p] + d); }
+};
 
-ESSOR_INLINE uint32_t TransposeKeyPairs(const uint16_t* k, const TileRows& rows, uint32_t group,
-                                        uint32_t dim, float* keys, uint32_t d) {
-  for (; d + 2 * kLanes <= dim; d += 2 * kLanes) TransposeKeyPairs(k, rows, group, d, keys);
-  return d;
-}
-ESSOR_INLINE uint32_t TransposeKeyPairs(const float*, const TileRows&, uint32_t, uint32_t, float*,
-                                        uint32_t d) {
-  return d;  // nothing to pair
+// A column that holds no position to be seen is another one's: its scores are never looked at.
+// Within a column slots not yet written are read as well, with the same excuse.
+template <typename T>
+ESSOR_INLINE DirectTile<T> DirectlyFrom(const CachedTile<T>& tile, uint32_t key_stride) {
+  DirectTile<T> direct;
+  direct.values = tile.values;
+  direct.key_stride = key_stride;
+  for (uint32_t g = 0; g < kKvTile / kLanes; ++g) {
+    // A position of the column that is loaded, or the first that is.
+    uint32_t at = Max(g * kLanes, tile.loaded.begin);
+    uint32_t column = at / kLanes * kLanes;
+    if (column != g * kLanes || at >= tile.loaded.end) {
+      at = tile.loaded.begin;
+      column = at / kLanes * kLanes;
+    }
+    direct.keys[g] = tile.keys[at] - (at - column);
+  }
+  return direct;
 }
 
 template <typename T>
-ESSOR_INLINE void LoadTile(const T* k, const T* v, const TileRows& rows, uint32_t dim,
-                           const TileBuffers& buffers) {
+ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const PagedKv& cache, float* keys,
+                           float* values) {
+  const uint32_t dim = cache.head_dim;
   const size_t padded = PaddedDim(dim);
-  const uint32_t group_end = (rows.loaded.end + kLanes - 1) / kLanes;
-  for (uint32_t group = rows.loaded.begin / kLanes; group < group_end; ++group) {
-    uint32_t d = TransposeKeyPairs(k, rows, group, dim, buffers.keys, 0);
-    for (; d < dim; d += kLanes) TransposeKeys(k, rows, group, d, dim, buffers.keys);
-  }
-  for (uint32_t i = rows.loaded.begin; i < rows.loaded.end; ++i) {
-    float* values = buffers.values + i * padded;
-    for (uint32_t d = 0; d < dim; d += kLanes) {
-      Store(values + d, LoadElementsPartial(v + rows.offsets[i] + d, dim - d));
+  if (cache.block_tokens % kLanes == 0) {
+    const DirectTile<T> columns = DirectlyFrom(tile, cache.block_tokens);
+    for (uint32_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 16
+      for (uint32_t p = 0; p < kKvTile; p += kLanes) {
+        Store(keys + size_t{d} * kKvTile + p, columns.Keys(p, d));
+      }
     }
+  } else {
+    for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+      for (uint32_t d = 0; d < dim; ++d) {
+        keys[size_t{d} * kKvTile + i] =
+            LoadElementsPartial(tile.keys[i] + size_t{d} * cache.block_tokens, 1)[0];
+      }
+    }
+  }
+  for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+    const T* from = tile.values[i];
+    float* to = values + i * padded;
+    uint32_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) Store(to + d, LoadElements(from + d));
+    if (d < dim) Store(to + d, LoadElementsPartial(from + d, dim - d));
   }
 }
 
 // scores[r][position] of `Queries` queries for the positions of `range`, in whole vectors: others
 // hold anything.
-template <uint32_t Queries>
-ESSOR_INLINE void ScoreTile(const float* queries, uint32_t dim, const float* keys,
+template <uint32_t Queries, typename Tile>
+ESSOR_INLINE void ScoreTile(const float* queries, uint32_t dim, const Tile& tile,
                             PositionRange range, float (*scores)[kKvTile]) {
   constexpr uint32_t kStep = kBlockVectors * kLanes;
   for (uint32_t p = range.begin / kStep * kStep; p < range.end; p += kStep) {
@@ -180,7 +208,7 @@ ESSOR_INLINE void ScoreTile(const float* queries, uint32_t dim, const float* key
       F32 key[kBlockVectors];
 #pragma GCC unroll 4
       for (uint32_t j = 0; j < kBlockVectors; ++j) {
-        key[j] = Load(keys + size_t{d} * kKvTile + p + j * kLanes);
+        key[j] = tile.Keys(p + j * kLanes, d);
       }
 #pragma GCC unroll 6
       for (uint32_t r = 0; r < Queries; ++r) {
@@ -240,10 +268,10 @@ ESSOR_INLINE void WeighTile(float* scores, PositionRange range, float& max, floa
   Store(lane_sums, sums);
 }
 
-// results[r] += sum over positions of weights[r][position] * values[position].
-template <uint32_t Queries>
-ESSOR_INLINE void AddValues(const float (*weights)[kKvTile], const float* values,
-                            PositionRange range, float* results, uint32_t padded) {
+// results[r] += sum over positions of weights[r][position] * value of position.
+template <uint32_t Queries, typename Tile>
+ESSOR_INLINE void AddValues(const float (*weights)[kKvTile], const Tile& tile, PositionRange range,
+                            float* results, uint32_t padded) {
   if (range.begin >= range.end) return;
   uint32_t d = 0;
   for (; d + kBlockVectors * kLanes <= padded; d += kBlockVectors * kLanes) {
@@ -259,7 +287,7 @@ ESSOR_INLINE void AddValues(const float (*weights)[kKvTile], const float* values
       F32 value[kBlockVectors];
 #pragma GCC unroll 4
       for (uint32_t j = 0; j < kBlockVectors; ++j) {
-        value[j] = Load(values + size_t{p} * padded + d + j * kLanes);
+        value[j] = tile.Values(p, d + j * kLanes);
       }
 #pragma GCC unroll 6
       for (uint32_t r = 0; r < Queries; ++r) {
@@ -283,7 +311,7 @@ ESSOR_INLINE void AddValues(const float (*weights)[kKvTile], const float* values
 #pragma GCC unroll 6
     for (uint32_t r = 0; r < Queries; ++r) sums[r] = Load(results + r * padded + d);
     for (uint32_t p = range.begin; p < range.end; ++p) {
-      const F32 value = Load(values + size_t{p} * padded + d);
+      const F32 value = tile.Values(p, d);
 #pragma GCC unroll 6
       for (uint32_t r = 0; r < Queries; ++r) {
         sums[r] = Fma(Set1(weights[r][p]), value, sums[r]);
@@ -294,7 +322,7 @@ ESSOR_INLINE void AddValues(const float (*weights)[kKvTile], const float* values
   }
 }
 
-// A task and the tile that is loaded.
+// A task, its memory, and where its tile begins.
 struct TileWork {
   const AttentionParams& params;
   const AttentionTask& task;
@@ -303,31 +331,37 @@ struct TileWork {
   uint32_t tile_begin;
 };
 
-// Queries [first, first + Queries) of the task through the tile. Never touches a key or value that
-// a query does not see: what lies there may be anything, NaN too.
-template <uint32_t Queries>
-void AttendBlock(const TileWork& work, uint32_t first) {
+// Queries [first, first + Queries) of the task through the tile. Never uses a key or value that a
+// query does not see: what lies there may be anything, NaN too.
+template <uint32_t Queries, typename Tile>
+void AttendBlock(const TileWork& work, const Tile& tile, uint32_t first) {
   const AttentionTask& task = work.task;
   const uint32_t dim = work.params.cache.head_dim;
   const uint32_t padded = PaddedDim(dim);
   PositionRange ranges[Queries];
   PositionRange any = {kKvTile, 0};
   PositionRange all = {0, kKvTile};
+  uint32_t row = task.row_begin + first / work.group;
+  uint32_t head = first % work.group;
   for (uint32_t r = 0; r < Queries; ++r) {
-    const uint32_t row = task.row_begin + (first + r) / work.group;
     PositionRange visible = VisibleKeys(work.params, *task.sequence, row);
     visible = Intersect(visible, {work.tile_begin, work.tile_begin + kKvTile});
     if (visible.begin >= visible.end) visible = {work.tile_begin, work.tile_begin};
     ranges[r] = {visible.begin - work.tile_begin, visible.end - work.tile_begin};
     all = Intersect(all, ranges[r]);
-    if (ranges[r].begin == ranges[r].end) continue;
-    any = {Min(any.begin, ranges[r].begin), Max(any.end, ranges[r].end)};
+    if (ranges[r].begin < ranges[r].end) {
+      any = {Min(any.begin, ranges[r].begin), Max(any.end, ranges[r].end)};
+    }
+    if (++head == work.group) {
+      head = 0;
+      ++row;
+    }
   }
   if (any.begin >= any.end) return;
 
   alignas(64) float scores[Queries][kKvTile];
   const TileBuffers& buffers = work.buffers;
-  ScoreTile<Queries>(buffers.queries + size_t{first} * dim, dim, buffers.keys, any, scores);
+  ScoreTile<Queries>(buffers.queries + size_t{first} * dim, dim, tile, any, scores);
   float* results = buffers.partition.results + size_t{first} * padded;
   for (uint32_t r = 0; r < Queries; ++r) {
     if (ranges[r].begin == ranges[r].end) continue;
@@ -337,57 +371,68 @@ void AttendBlock(const TileWork& work, uint32_t first) {
   // Positions that all see, between those that only some see, each query's own in order.
   if (all.begin >= all.end) all = {kKvTile, kKvTile};
   for (uint32_t r = 0; r < Queries; ++r) {
-    AddValues<1>(scores + r, buffers.values, Intersect(ranges[r], {0, all.begin}),
-                 results + r * padded, padded);
+    AddValues<1>(scores + r, tile, Intersect(ranges[r], {0, all.begin}), results + r * padded,
+                 padded);
   }
-  AddValues<Queries>(scores, buffers.values, all, results, padded);
+  AddValues<Queries>(scores, tile, all, results, padded);
   for (uint32_t r = 0; r < Queries; ++r) {
-    AddValues<1>(scores + r, buffers.values, Intersect(ranges[r], {all.end, kKvTile}),
-                 results + r * padded, padded);
+    AddValues<1>(scores + r, tile, Intersect(ranges[r], {all.end, kKvTile}), results + r * padded,
+                 padded);
   }
 }
 
-// Blocks of kBlockQueries and one of what is left.
-template <uint32_t Queries>
-ESSOR_INLINE void AttendRest(const TileWork& work, uint32_t first, uint32_t count) {
+template <uint32_t Queries, typename Tile>
+ESSOR_INLINE void AttendBlockOf(const TileWork& work, const Tile& tile, uint32_t first,
+                                uint32_t count) {
   if constexpr (Queries > 0) {
-    if (count == Queries) return AttendBlock<Queries>(work, first);
-    AttendRest<Queries - 1>(work, first, count);
+    if (count == Queries) return AttendBlock<Queries>(work, tile, first);
+    AttendBlockOf<Queries - 1>(work, tile, first, count);
   }
 }
 
-ESSOR_INLINE void AttendLoadedTile(const TileWork& work, uint32_t queries) {
+template <typename Tile>
+ESSOR_INLINE void AttendTile(const TileWork& work, const Tile& tile, uint32_t queries) {
   uint32_t first = 0;
-  for (; first + kBlockQueries <= queries; first += kBlockQueries) {
-    AttendBlock<kBlockQueries>(work, first);
+  while (first < queries) {
+    const uint32_t rest = queries - first;
+    // The last two blocks are of equal size: a block of few uses what it loads badly.
+    uint32_t count = Min(rest, kBlockQueries);
+    if (rest > kBlockQueries && rest < 2 * kBlockQueries) count = (rest + 1) / 2;
+    AttendBlockOf<kBlockQueries>(work, tile, first, count);
+    first += count;
   }
-  AttendRest<kBlockQueries - 1>(work, first, queries - first);
 }
 
 // The keys of `range` (positions, within one partition) into buffers.partition.
 template <typename T>
 ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queries) {
   const PagedKv& cache = work.params.cache;
-  const T* k = static_cast<const T*>(cache.k);
-  const T* v = static_cast<const T*>(cache.v);
-  const auto locate = [&](uint32_t tile_begin) {
-    const PositionRange tile = Intersect(range, {tile_begin, tile_begin + kKvTile});
-    return LocateTile(cache, *work.task.sequence, work.task.kv_head, tile_begin,
-                      {tile.begin - tile_begin, tile.end - tile_begin});
+  const bool direct = queries <= 2 * kBlockQueries && cache.block_tokens % kLanes == 0 &&
+                      cache.head_dim % kMaxLanes == 0;
+  const BufferedTile buffered = {work.buffers.keys, work.buffers.values, PaddedDim(cache.head_dim)};
+  CachedTile<T> tiles[2];  // this one and the next
+  uint32_t current = 0;
+  const auto locate = [&](uint32_t begin, CachedTile<T>& tile) {
+    const PositionRange positions = Intersect(range, {begin, begin + kKvTile});
+    LocateTile(cache, work.task, begin, {positions.begin - begin, positions.end - begin}, tile);
   };
   work.tile_begin = range.begin / kKvTile * kKvTile;
-  TileRows rows = locate(work.tile_begin);
+  locate(work.tile_begin, tiles[0]);
   while (true) {
-    LoadTile(k, v, rows, cache.head_dim, work.buffers);
     const uint32_t next = work.tile_begin + kKvTile;
     if (next < range.end) {
-      rows = locate(next);
-      PrefetchTile(k, rows, cache.head_dim);
-      PrefetchTile(v, rows, cache.head_dim);
+      locate(next, tiles[1 - current]);
+      PrefetchTile(tiles[1 - current], cache);
     }
-    AttendLoadedTile(work, queries);
+    if (direct) {
+      AttendTile(work, DirectlyFrom(tiles[current], cache.block_tokens), queries);
+    } else {
+      LoadTile(tiles[current], cache, work.buffers.keys, work.buffers.values);
+      AttendTile(work, buffered, queries);
+    }
     if (next >= range.end) return;
     work.tile_begin = next;
+    current = 1 - current;
   }
 }
 

@@ -79,7 +79,7 @@ class AttentionBench {
     }
     // One buffer with rows [q k v pad], as a fused projection leaves it.
     const uint32_t stride = QWidth() + 2 * KvWidth() + 3;
-    std::vector<float> qkv(size_t{rows} * stride, kPoison);
+    std::vector<float> qkv(size_t{rows} * stride + 1, kPoison);  // never without memory
     for (size_t p = 0; p < parts.size(); ++p) {
       for (uint32_t i = 0; i < parts[p].count; ++i) {
         float* row = qkv.data() + size_t{sequences[p].first_row + i} * stride;
@@ -328,8 +328,8 @@ TEST_P(AttentionTest, NothingHappensWithoutRows) {
   EXPECT_EQ(bench.result(0)[0], kPoison);
 }
 
-// The cache holds what common/float16.h makes of each value, at [block, head, slot, dim], and
-// nothing else has changed.
+// The cache holds what common/float16.h makes of each value, keys at [block, head, dim, slot] and
+// values at [block, head, slot, dim], and nothing else has changed.
 TEST_P(AttentionTest, WriteKvStoresRoundedValuesInTheirSlotsOnly) {
   constexpr uint32_t kDim = 21;
   constexpr uint32_t kBlock = 4;
@@ -354,10 +354,11 @@ TEST_P(AttentionTest, WriteKvStoresRoundedValuesInTheirSlotsOnly) {
     for (uint32_t i = 0; i < kRows; ++i) {
       for (uint32_t h = 0; h < kHeads; ++h) {
         for (uint32_t d = 0; d < kDim; ++d) {
-          const uint32_t slot =
-              table[(3 + i) / kBlock] * kHeads * kBlock + h * kBlock + (3 + i) % kBlock;
-          expected_k[slot * kDim + d] = ToBFloat16(k[(i * kHeads + h) * kDim + d]).bits;
-          expected_v[slot * kDim + d] = ToBFloat16(v[(i * kHeads + h) * kDim + d]).bits;
+          const uint32_t block = (table[(3 + i) / kBlock] * kHeads + h) * kBlock * kDim;
+          const uint32_t slot = (3 + i) % kBlock;
+          const uint32_t element = (i * kHeads + h) * kDim + d;
+          expected_k[block + d * kBlock + slot] = ToBFloat16(k[element]).bits;
+          expected_v[block + slot * kDim + d] = ToBFloat16(v[element]).bits;
         }
       }
     }

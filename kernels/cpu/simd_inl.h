@@ -158,8 +158,14 @@ ESSOR_INLINE F32 ToFloats(I32 v) { return __builtin_convertvector(v, F32); }
 ESSOR_INLINE F32 LoadBf16(const uint16_t* p) {
   U16 v;
   __builtin_memcpy(&v, p, sizeof(v));
-  const U32 wide = __builtin_convertvector(v, U32) << 16;
-  return reinterpret_cast<F32>(wide);
+#if defined(__AVX512F__)  // the compilers widen in halves when left alone
+  const U32 wide = reinterpret_cast<U32>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(v)));
+#elif defined(__AVX2__)
+  const U32 wide = reinterpret_cast<U32>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(v)));
+#else
+  const U32 wide = __builtin_convertvector(v, U32);
+#endif
+  return reinterpret_cast<F32>(wide << 16);
 }
 
 // To bfloat16, to nearest, ties to even, NaN kept: the bits of ToBFloat16 in common/float16.h.

@@ -12,12 +12,19 @@
 namespace essor::kernels::reference {
 namespace {
 
-// Element index of (position, kv head, 0) of a sequence.
-size_t SlotOffset(const PagedKv& cache, const uint32_t* block_table, uint32_t position,
-                  uint32_t kv_head) {
+// Element index of the first key or value of (position's block, kv head).
+size_t BlockOffset(const PagedKv& cache, const uint32_t* block_table, uint32_t position,
+                   uint32_t kv_head) {
   const size_t block = block_table[position / cache.block_tokens];
-  const size_t head = block * cache.num_kv_heads + kv_head;
-  return (head * cache.block_tokens + position % cache.block_tokens) * cache.head_dim;
+  return (block * cache.num_kv_heads + kv_head) * cache.block_tokens * cache.head_dim;
+}
+
+size_t KeyIndex(const PagedKv& cache, size_t block_offset, uint32_t position, uint32_t d) {
+  return block_offset + size_t{d} * cache.block_tokens + position % cache.block_tokens;
+}
+
+size_t ValueIndex(const PagedKv& cache, size_t block_offset, uint32_t position, uint32_t d) {
+  return block_offset + size_t{position % cache.block_tokens} * cache.head_dim + d;
 }
 
 float Load(const void* data, bool fp32, size_t index) {
@@ -50,10 +57,11 @@ void AttendRow(const Query& query, float* y) {
   std::vector<double> weights;
   double max = -std::numeric_limits<double>::infinity();
   for (uint32_t position = query.first; position <= query.last; ++position) {
-    const size_t slot = SlotOffset(cache, query.block_table, position, query.kv_head);
+    const size_t block = BlockOffset(cache, query.block_table, position, query.kv_head);
     double score = 0;
     for (uint32_t d = 0; d < dim; ++d) {
-      score += static_cast<double>(query.q[d]) * Load(cache.k, cache.fp32, slot + d);
+      score += static_cast<double>(query.q[d]) *
+               Load(cache.k, cache.fp32, KeyIndex(cache, block, position, d));
     }
     weights.push_back(score * query.scale);
     max = std::max(max, weights.back());
@@ -65,9 +73,11 @@ void AttendRow(const Query& query, float* y) {
   }
   std::vector<double> result(dim, 0.0);
   for (uint32_t position = query.first; position <= query.last; ++position) {
-    const size_t slot = SlotOffset(cache, query.block_table, position, query.kv_head);
+    const size_t block = BlockOffset(cache, query.block_table, position, query.kv_head);
     const double weight = weights[position - query.first] / sum;
-    for (uint32_t d = 0; d < dim; ++d) result[d] += weight * Load(cache.v, cache.fp32, slot + d);
+    for (uint32_t d = 0; d < dim; ++d) {
+      result[d] += weight * Load(cache.v, cache.fp32, ValueIndex(cache, block, position, d));
+    }
   }
   for (uint32_t d = 0; d < dim; ++d) y[d] = static_cast<float>(result[d]);
 }
@@ -79,13 +89,14 @@ void WriteKv(const WriteKvParams& params) {
   for (const SequenceRows& sequence : params.sequences) {
     for (uint32_t i = 0; i < sequence.num_rows; ++i) {
       const size_t row = sequence.first_row + i;
+      const uint32_t position = sequence.context_tokens + i;
       for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
-        const size_t slot = SlotOffset(cache, sequence.block_table, sequence.context_tokens + i, h);
+        const size_t block = BlockOffset(cache, sequence.block_table, position, h);
         const float* k = params.k + row * params.k_stride + h * cache.head_dim;
         const float* v = params.v + row * params.v_stride + h * cache.head_dim;
         for (uint32_t d = 0; d < cache.head_dim; ++d) {
-          Store(cache.k, cache.fp32, slot + d, k[d]);
-          Store(cache.v, cache.fp32, slot + d, v[d]);
+          Store(cache.k, cache.fp32, KeyIndex(cache, block, position, d), k[d]);
+          Store(cache.v, cache.fp32, ValueIndex(cache, block, position, d), v[d]);
         }
       }
     }
