@@ -57,7 +57,10 @@ std::vector<std::string> NamedFilesOf(pid_t pid) {
   std::vector<std::string> found;
   const std::string root = "/proc/" + std::to_string(pid);
   const auto check = [&](const std::string& path) {
-    const bool named = path.find("/tmp/") == 0 || path.find("/dev/shm/") == 0;
+    const std::string deleted = " (deleted)";  // how the kernel shows a file without a name
+    const bool named = (path.find("/tmp/") == 0 || path.find("/dev/shm/") == 0) &&
+                       (path.size() < deleted.size() ||
+                        path.compare(path.size() - deleted.size(), deleted.size(), deleted) != 0);
     if (named && path.find(ESSOR_BINARY_DIR) != 0) found.push_back(path);
   };
   DIR* directory = opendir((root + "/fd").c_str());
