@@ -12,6 +12,7 @@
 #include "common/float16.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/gguf_names.h"
+#include "model/checkpoint/mapped_file.h"
 #include "model/checkpoint/quantize.h"
 
 namespace essor::client {
@@ -53,6 +54,15 @@ absl::Status DecodeRows(const WeightPart& part, uint64_t first, uint64_t count,
         out.subspan(i * part.cols, part.cols)));
   }
   return absl::OkStatus();
+}
+
+// The bytes that hold the weight; whole blocks.
+std::span<const std::byte> StoredBytes(const WeightPart& part) {
+  const model::TensorView& tensor = part.source->tensor;
+  const DTypeInfo& info = InfoOf(tensor.dtype);
+  const uint64_t first = FirstElement(part) / info.block_elements;
+  const uint64_t last = (FirstElement(part) + part.rows * part.cols - 1) / info.block_elements;
+  return tensor.data.subspan(first * info.block_bytes, (last - first + 1) * info.block_bytes);
 }
 
 // Copies stored bytes; for equal types, with rows of whole blocks.
@@ -163,7 +173,15 @@ absl::Status WeightStream::WritePart(const WeightPart& part,
 absl::Status WeightStream::Write(const OutputTensor& tensor) {
   if (!tensor.values.empty()) return writer_->Append(std::as_bytes(std::span(tensor.values)));
   for (const WeightPart& part : tensor.parts) {
+    if (part.source == nullptr) {
+      ESSOR_RETURN_IF_ERROR(WritePart(part, tensor.declaration));
+      continue;
+    }
+    // Read ahead, and give the pages back afterwards: the process stays small, and the page cache
+    // keeps them for the other experts made of the same bytes.
+    model::Advise(StoredBytes(part), model::MemoryAdvice::kWillNeed);
     ESSOR_RETURN_IF_ERROR(WritePart(part, tensor.declaration));
+    model::Advise(StoredBytes(part), model::MemoryAdvice::kDontNeed);
   }
   return absl::OkStatus();
 }
