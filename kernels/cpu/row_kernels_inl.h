@@ -185,9 +185,11 @@ ESSOR_INLINE void ChooseExperts(const float* logits, const RouterParams& params,
   for (uint32_t e = top_k; e < params.num_experts; e += kLanes) {
     const uint32_t n = params.num_experts - e < kLanes ? params.num_experts - e : kLanes;
     const F32 v = LoadLogits(logits + e, n);
-    if (!Any(v > Set1(scores[top_k - 1]))) continue;
-    for (uint32_t i = 0; i < n; ++i) {
-      if (v[i] > scores[top_k - 1]) InsertExpert(v[i], e + i, top_k, scores, ids);
+    // Candidates by the worst score kept now; it can only rise meanwhile.
+    for (uint32_t bits = MaskBits(v > Set1(scores[top_k - 1])); bits != 0; bits &= bits - 1) {
+      const uint32_t lane = static_cast<uint32_t>(__builtin_ctz(bits));
+      const float score = logits[e + lane];
+      if (score > scores[top_k - 1]) InsertExpert(score, e + lane, top_k, scores, ids);
     }
   }
 }

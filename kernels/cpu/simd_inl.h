@@ -117,13 +117,14 @@ ESSOR_INLINE F32 Max(F32 a, F32 b) {
 #endif
 }
 
-ESSOR_INLINE bool Any(I32 mask) {
+// Bit i is lane i of the mask.
+ESSOR_INLINE uint32_t MaskBits(I32 mask) {
 #if defined(__AVX512F__)
-  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask)) != 0;
+  return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
 #elif defined(__AVX2__)
-  return _mm256_movemask_ps(reinterpret_cast<__m256>(mask)) != 0;
+  return static_cast<uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
 #else
-  return (mask[0] | mask[1] | mask[2] | mask[3]) != 0;
+  return (mask[0] & 1u) | (mask[1] & 2u) | (mask[2] & 4u) | (mask[3] & 8u);
 #endif
 }
 
