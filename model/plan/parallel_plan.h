@@ -86,6 +86,7 @@ struct RankLayout {
     Range ffn;         // columns of a dense FFN's intermediate, empty for an MoE layer
     Range experts;     // whole experts this rank takes part in, empty for a dense layer
     Range expert_ffn;  // its columns of each such expert's intermediate
+    bool operator==(const Layer&) const = default;
   };
   std::vector<Layer> per_layer;
 };

@@ -122,9 +122,28 @@ absl::Status OpenGguf(const std::string& path, ModelSource& source) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<DType> TypeNamed(const ConfigView& config) {
+  const std::string key = config.Has("dtype") ? "dtype" : "torch_dtype";
+  ESSOR_ASSIGN_OR_RETURN(const std::string name, config.StringOr(key, "bfloat16"));
+  if (name == "bfloat16") return DType::kBF16;
+  if (name == "float16") return DType::kF16;
+  if (name == "float32") return DType::kF32;
+  return config.Error(key, absl::StrCat("\"", name, "\" is not one of bfloat16, float16, float32"));
+}
+
 absl::StatusOr<std::string> ConfigTextOfGguf(const std::string& path) {
   ESSOR_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
   return GgufConfigToHf(*file);
+}
+
+// config.json of a directory, a JSON file, or what a GGUF file says instead.
+absl::StatusOr<ConfigView> OpenConfig(const std::string& path) {
+  ESSOR_ASSIGN_OR_RETURN(const PathKind kind, KindOf(path));
+  const std::string file = kind == PathKind::kDirectory ? path + "/config.json" : path;
+  ESSOR_ASSIGN_OR_RETURN(const std::string text, kind == PathKind::kGguf
+                                                     ? ConfigTextOfGguf(path)
+                                                     : ReadTextFile(file, kMaxConfigBytes));
+  return ConfigView::Parse(text, file);
 }
 
 }  // namespace
@@ -162,13 +181,17 @@ absl::StatusOr<TextFiles> OpenTextFiles(const std::string& path) {
 }
 
 absl::StatusOr<ModelSpec> OpenSpec(const std::string& path) {
-  ESSOR_ASSIGN_OR_RETURN(const PathKind kind, KindOf(path));
-  const std::string file = kind == PathKind::kDirectory ? path + "/config.json" : path;
-  ESSOR_ASSIGN_OR_RETURN(const std::string text, kind == PathKind::kGguf
-                                                     ? ConfigTextOfGguf(path)
-                                                     : ReadTextFile(file, kMaxConfigBytes));
-  ESSOR_ASSIGN_OR_RETURN(const ConfigView config, ConfigView::Parse(text, file));
+  ESSOR_ASSIGN_OR_RETURN(const ConfigView config, OpenConfig(path));
   return SpecFromConfig(config);
+}
+
+absl::StatusOr<DType> OpenStoredType(const std::string& path) {
+  ESSOR_ASSIGN_OR_RETURN(const ConfigView config, OpenConfig(path));
+  if (!path.ends_with(".gguf")) return TypeNamed(config);
+  ESSOR_ASSIGN_OR_RETURN(const ModelSpec spec, SpecFromConfig(config));
+  ESSOR_ASSIGN_OR_RETURN(const auto file, GgufFile::Open(path));
+  ESSOR_ASSIGN_OR_RETURN(const auto bindings, BindGguf(spec, *file));
+  return PredominantType(bindings);
 }
 
 }  // namespace essor::model

@@ -1,0 +1,164 @@
+#include "client/plan/plan_command.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace essor::client {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+std::string ConfigPath(const std::string& name) {
+  return std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + name;
+}
+
+PlanCommand EightDevices(const std::string& model) {
+  return {.model = ConfigPath("configs/" + model), .nodes = 1, .devices = 8};
+}
+
+TEST(PlanCommandTest, PublishedShapesFitEightDevices) {
+  for (const char* model : {"qwen3-235b-a22b", "mixtral-8x22b"}) {
+    const auto text = RenderPlan(EightDevices(model));
+    ASSERT_TRUE(text.ok()) << text.status();
+    EXPECT_THAT(*text, HasSubstr("cluster   1 node x 8 devices of 80.0 GB\n"));
+    EXPECT_THAT(*text, HasSubstr("(8 ranks)"));
+    EXPECT_THAT(*text, HasSubstr("is predicted to be fastest of the"));
+    EXPECT_THAT(*text, HasSubstr("batch 16, context 4096: "));
+    EXPECT_THAT(*text, HasSubstr("batch 1, context 4096: "));
+  }
+}
+
+TEST(PlanCommandTest, TextSaysWhatTheModelIs) {
+  const auto text = RenderPlan(EightDevices("qwen3-235b-a22b"));
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_THAT(*text, HasSubstr("(qwen3_moe): 235.1 B parameters, 21.6 B of them per token, 94 "
+                               "layers, weights in bf16\n"));
+}
+
+TEST(PlanCommandTest, JsonAddsUp) {
+  PlanCommand command = EightDevices("mixtral-8x22b");
+  command.plan = "tp=4,ep=8";
+  command.json = true;
+  const auto text = RenderPlan(command);
+  ASSERT_TRUE(text.ok()) << text.status();
+  const auto json = nlohmann::json::parse(*text);
+  EXPECT_EQ(json["plan"], "pp=1,dp=1,tp=4,ep=8");
+  EXPECT_EQ(json["factors"]["ep"], 8);
+  EXPECT_EQ(json["reason"], "as asked for; it uses 8 of 8 devices and fits");
+  EXPECT_EQ(json["model"]["family"], "mixtral");
+  EXPECT_EQ(json["cluster"]["device_memory_bytes"], 80'000'000'000u);
+  ASSERT_EQ(json["ranks"].size(), 8u);
+  uint64_t next_expert = 0;
+  for (const auto& rank : json["ranks"]) {
+    ASSERT_EQ(rank["shares"].size(), 1u);
+    EXPECT_EQ(rank["shares"][0]["experts"][0], next_expert);
+    next_expert = rank["shares"][0]["experts"][1];
+    EXPECT_EQ(rank["total_bytes"].get<uint64_t>(), rank["weight_bytes"].get<uint64_t>() +
+                                                       rank["kv_bytes"].get<uint64_t>() +
+                                                       rank["activation_bytes"].get<uint64_t>() +
+                                                       rank["exchange_bytes"].get<uint64_t>());
+    EXPECT_EQ(rank["total_bytes"].get<uint64_t>() + rank["free_bytes"].get<uint64_t>(),
+              80'000'000'000u);
+  }
+  EXPECT_EQ(next_expert, 8u);
+  EXPECT_EQ(json["decode"][0]["batch"], 16);
+  EXPECT_EQ(json["decode"][1]["batch"], 1);
+  EXPECT_GT(json["traffic_bytes_per_token"]["total"], 0);
+}
+
+TEST(PlanCommandTest, SaysWhyItDoesNotFit) {
+  PlanCommand command = EightDevices("qwen3-235b-a22b");
+  command.devices = 4;
+  auto text = RenderPlan(command);
+  EXPECT_EQ(text.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(text.status().message()),
+              StartsWith("no plan over 4 ranks of 80.0 GB holds this model; the leanest, "));
+  // In 4 bits it does.
+  command.weights = "q4_1";
+  EXPECT_TRUE(RenderPlan(command).ok());
+
+  command = EightDevices("qwen3-235b-a22b");
+  command.plan = "tp=2";
+  text = RenderPlan(command);
+  EXPECT_EQ(text.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(text.status().message()),
+              StartsWith("pp=1,dp=1,tp=2,ep=1 does not fit: rank 0 needs "));
+}
+
+TEST(PlanCommandTest, RefusesImpossiblePlans) {
+  PlanCommand command = EightDevices("mixtral-8x22b");
+  const struct {
+    const char* plan;
+    const char* message;
+  } kCases[] = {
+      {"tp=16", "plan pp=1,dp=1,tp=16,ep=1 needs 16 devices, and there are 8"},
+      {"dp=2", "dp=2: data-parallel attention is not available yet"},
+      {"tp=3,ep=2",
+       "plan \"tp=3,ep=2\": of dp x tp = 3 and ep=2 the larger must be a multiple of "
+       "the smaller"},
+      {"xp=1",
+       "plan \"xp=1\": \"xp=1\" is not one of pp=N, dp=N, tp=N, ep=N (separated by commas)"},
+  };
+  for (const auto& test : kCases) {
+    command.plan = test.plan;
+    const auto text = RenderPlan(command);
+    EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument) << test.plan;
+    EXPECT_EQ(std::string(text.status().message()), test.message);
+  }
+}
+
+TEST(PlanCommandTest, RefusesBadFlags) {
+  const PlanCommand good = EightDevices("mixtral-8x22b");
+  const auto message = [](PlanCommand command) {
+    const auto text = RenderPlan(command);
+    EXPECT_EQ(text.status().code(), absl::StatusCode::kInvalidArgument);
+    return std::string(text.status().message());
+  };
+  PlanCommand bad = good;
+  bad.device_memory = "80 apples";
+  EXPECT_EQ(message(bad),
+            "--device-memory: \"80 apples\" is not a size such as 80GB, 80GiB or 512MB");
+  bad = good;
+  bad.nodes = 0;
+  EXPECT_EQ(message(bad), "--nodes: 0 is outside 1 to 4096");
+  bad = good;
+  bad.devices = 100000;
+  EXPECT_EQ(message(bad), "--devices: 100000 is outside 1 to 4096");
+  bad = good;
+  bad.nodes = 1000;
+  EXPECT_EQ(message(bad), "--nodes: 1000 x 8 devices are more than 4096");
+  bad = good;
+  bad.weights = "int3";
+  EXPECT_EQ(message(bad), "--weights: \"int3\" is not one of auto, f32, bf16, q8_0, q4_1");
+  bad = good;
+  bad.max_context_tokens = 70000;
+  EXPECT_EQ(message(bad), "--max-context: 70000 is outside 1 to 65536");
+  bad = good;
+  bad.batch = 0;
+  EXPECT_EQ(message(bad), "--batch: 0 is outside 1 to 1048576");
+  bad = good;
+  bad.model = "";
+  EXPECT_EQ(message(bad), "--model: missing");
+}
+
+TEST(PlanCommandTest, MissingModel) {
+  const auto text = RenderPlan({.model = "/nonexistent/model"});
+  EXPECT_EQ(text.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(std::string(text.status().message()), "/nonexistent/model: no such file or directory");
+}
+
+// A bare config.json is enough, whatever it is called; dtype in its newer spelling.
+TEST(PlanCommandTest, TakesTheConfigItself) {
+  const auto report = MakePlanReport(
+      {.model = ConfigPath("nano/llama_tied/config.json"), .devices = 1, .device_memory = "1GiB"});
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->weights, DType::kF32);
+  EXPECT_EQ(report->device_memory_bytes, uint64_t{1} << 30);
+}
+
+}  // namespace
+}  // namespace essor::client
