@@ -47,7 +47,9 @@ class SoloMember : public GroupMember {
 }  // namespace
 
 GroupMember::GroupMember(GroupPlace place)
-    : place_(std::move(place)), deadline_(absl::ToUnixNanos(place_.deadline)) {}
+    : place_(std::move(place)),
+      deadline_(absl::ToUnixNanos(place_.deadline)),
+      spin_governor_(place_.spin) {}
 
 void GroupMember::SetDeadline(absl::Time deadline) { deadline_ = absl::ToUnixNanos(deadline); }
 

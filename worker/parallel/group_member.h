@@ -23,7 +23,7 @@ struct GroupPlace {
   std::vector<uint32_t> ranks;  // global rank of each member
   uint32_t index = 0;           // this member
   uint64_t max_payload_bytes = 0;
-  SteadyNanos spin = 0;                     // before a wait sleeps
+  SteadyNanos spin = 0;                     // the longest before a wait sleeps
   absl::Time deadline;                      // until SetDeadline is called
   std::shared_ptr<const EpochFence> fence;  // shared with the data plane, which may go first
 };
@@ -76,6 +76,7 @@ class GroupMember : public Communicator {
   // DeadlineExceeded or Unavailable (abort) when waiting for `member` must end now.
   absl::Status CheckWait(SteadyNanos now, uint32_t member) const;
   SteadyNanos deadline() const { return deadline_; }
+  SpinGovernor& spin_governor() { return spin_governor_; }
 
  private:
   template <typename Exchange>
@@ -87,6 +88,7 @@ class GroupMember : public Communicator {
 
   const GroupPlace place_;
   SteadyNanos deadline_;
+  SpinGovernor spin_governor_;
   const char* operation_ = "";  // the call under way, for messages
   absl::Status ended_;          // the first error
 };

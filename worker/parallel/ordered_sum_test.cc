@@ -7,7 +7,6 @@
 
 #include "gtest/gtest.h"
 #include "worker/parallel/group_member.h"
-#include "worker/parallel/waiting.h"
 
 namespace essor::worker {
 namespace {
@@ -54,17 +53,6 @@ TEST(RangeOfTest, RangesCoverEverythingOnce) {
       EXPECT_EQ(next, total);
     }
   }
-}
-
-TEST(SpinBudgetTest, RanksThatShareCoresHardlySpin) {
-  const CoreShare own{
-      .ranks_on_host = 2, .cores_of_host = 2, .ranks_in_process = 1, .cores_of_process = 1};
-  CoreShare crowded_host = own;
-  crowded_host.ranks_on_host = 3;
-  CoreShare crowded_process = own;
-  crowded_process.ranks_in_process = 2;
-  EXPECT_GT(SpinBudget(own), 10 * SpinBudget(crowded_host));
-  EXPECT_EQ(SpinBudget(crowded_host), SpinBudget(crowded_process));
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ namespace {
 // does.
 constexpr uint32_t kRingPieceBytes = 64 << 10;
 // Turns of a spin between two looks at the clock.
-constexpr int kTurnsPerLook = 16;
+constexpr int kPausesPerLook = 16;
 
 // a - b of numbers modulo 2^32 that are close to each other.
 int32_t Ahead(uint32_t a, uint32_t b) { return static_cast<int32_t>(a - b); }
@@ -138,14 +138,19 @@ absl::Status ShmMember::AwaitAll(uint32_t number, Operation operation, uint64_t 
 absl::StatusOr<uint32_t> ShmMember::AwaitChange(const std::atomic<uint32_t>& word, uint32_t value,
                                                 uint32_t member) {
   const SteadyNanos start = SteadyNow();
-  for (SteadyNanos now = start; now - start < place().spin; now = SteadyNow()) {
+  const SteadyNanos spin = spin_governor().NextSpin();
+  for (SteadyNanos now = start; now - start < spin; now = SteadyNow()) {
     ESSOR_RETURN_IF_ERROR(CheckWait(now, member));
-    for (int i = 0; i < kTurnsPerLook; ++i) {
+    for (int i = 0; i < kPausesPerLook; ++i) {
       const uint32_t current = word.load(std::memory_order_acquire);
-      if (current != value) return current;
-      SpinTurn(now - start);
+      if (current != value) {
+        spin_governor().Report(/*arrived=*/true);
+        return current;
+      }
+      SpinPause();
     }
   }
+  spin_governor().Report(/*arrived=*/false);
   own_->sleeping_on().store(member + 1, std::memory_order_seq_cst);
   absl::StatusOr<uint32_t> result = SleepUntilChange(word, value, member);
   own_->sleeping_on().store(0, std::memory_order_relaxed);

@@ -134,19 +134,32 @@ void StreamMember::StageIn(uint32_t member, Operation operation, WritableBytes p
 }
 
 absl::Status StreamMember::Exchange() {
-  SteadyNanos idle_since = 0;
+  SteadyNanos idle_since = 0;  // 0: something moved in the last turn
+  SteadyNanos spin = 0;
+  bool slept = false;
   for (;;) {
     ESSOR_ASSIGN_OR_RETURN(const bool moved, Progress());
+    if (moved && idle_since != 0) {
+      if (!slept) spin_governor().Report(/*arrived=*/true);
+      idle_since = 0;
+    }
     const uint32_t waited_for = FirstUnfinished();
     if (waited_for == size()) return absl::OkStatus();
+    if (moved) continue;
     const SteadyNanos now = SteadyNow();
-    if (moved || idle_since == 0) idle_since = now;
     ESSOR_RETURN_IF_ERROR(CheckWait(now, waited_for));
-    if (now - idle_since < place().spin) {
-      SpinTurn(now - idle_since);
-    } else {
-      Sleep();
+    if (idle_since == 0) {
+      idle_since = now;
+      spin = spin_governor().NextSpin();
+      slept = false;
     }
+    if (now - idle_since < spin) {
+      SpinPause();
+      continue;
+    }
+    if (!slept) spin_governor().Report(/*arrived=*/false);
+    slept = true;
+    Sleep();
   }
 }
 

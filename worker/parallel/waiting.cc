@@ -1,21 +1,21 @@
 #include "worker/parallel/waiting.h"
 
 #include <linux/futex.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <climits>
 
 namespace essor::worker {
 namespace {
 
-constexpr SteadyNanos kSpinOwnCore = 100'000;
+constexpr SteadyNanos kSpinOwnCore = 200'000;
 constexpr SteadyNanos kSpinSharedCore = 2'000;
-// A yield costs half a microsecond where nobody else wants the core.
-constexpr SteadyNanos kYieldAfter = 10'000;
+constexpr SteadyNanos kSpinInVain = 4'000;
+constexpr uint32_t kWaitsPerProbe = 64;
 
 }  // namespace
 
@@ -24,22 +24,23 @@ SteadyNanos SteadyNow() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(since_start).count();
 }
 
-void SpinTurn(SteadyNanos waited) {
-  if (waited >= kYieldAfter) {
-    (void)sched_yield();
-    return;
-  }
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 SteadyNanos SpinBudget(const CoreShare& share) {
   const bool own_core = share.ranks_on_host <= share.cores_of_host &&
                         share.ranks_in_process <= share.cores_of_process;
   return own_core ? kSpinOwnCore : kSpinSharedCore;
+}
+
+SteadyNanos SpinGovernor::NextSpin() {
+  probing_ = ++waits_ % kWaitsPerProbe == 0;
+  return probing_ ? longest_ : current_;
+}
+
+void SpinGovernor::Report(bool arrived) {
+  if (!arrived) {
+    current_ = std::min(longest_, std::max(current_ / 2, kSpinInVain));
+  } else {
+    current_ = probing_ ? longest_ : std::min(longest_, current_ * 2);
+  }
 }
 
 void FutexWait(const std::atomic<uint32_t>& word, uint32_t value, SteadyNanos timeout) {

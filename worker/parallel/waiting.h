@@ -16,9 +16,14 @@ inline constexpr SteadyNanos kMillisecond = 1'000'000;
 // Longest sleep without looking around: bounds how long an abort or a death goes unnoticed.
 inline constexpr SteadyNanos kSliceMax = 10 * kMillisecond;
 
-// One turn of a spin loop that has gone on for `waited`: tells the core, and after the first few
-// microseconds lets other threads run, because the peer may be queued behind this one.
-void SpinTurn(SteadyNanos waited);
+// Tells the core that this is a spin loop.
+inline void SpinPause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 struct CoreShare {
   uint32_t ranks_on_host = 1;
@@ -27,10 +32,31 @@ struct CoreShare {
   uint32_t cores_of_process = 1;  // what the process may run on, before its threads are pinned
 };
 
-// How long to spin: as long as a rank may be late by an ordinary imbalance when every rank has a
-// core of its own; almost not at all when ranks share cores, where spinning keeps the peer from
+// The longest spin: as long as a rank may be late by an ordinary imbalance when every rank has a
+// core of its own; almost nothing when ranks share cores, where spinning keeps the peer from
 // running.
 SteadyNanos SpinBudget(const CoreShare& share);
+
+// Decides how long each wait of one thread spins before it sleeps. Cores may be shared in ways that
+// SpinBudget() cannot see (other programs, quotas), and then a spin only burns the time in which
+// the peer could run. So the spin shrinks while spinning is in vain and grows while it is not; now
+// and then a wait spins for the longest time, because a thread that sleeps never learns that
+// spinning would do again.
+//
+//   const SteadyNanos spin = governor.NextSpin();   // spin at most that long
+//   governor.Report(arrived);                       // whether that was enough
+class SpinGovernor {
+ public:
+  explicit SpinGovernor(SteadyNanos longest) : longest_(longest), current_(longest) {}
+  SteadyNanos NextSpin();
+  void Report(bool arrived);
+
+ private:
+  const SteadyNanos longest_;
+  SteadyNanos current_;  // 0 < current_ <= longest_, unless longest_ is 0
+  uint32_t waits_ = 0;
+  bool probing_ = false;
+};
 
 // Sleeps until `word` is no longer `value`, somebody calls FutexWake on it, or `timeout` is over;
 // may also return early. The word may lie in memory that is shared with other processes and
