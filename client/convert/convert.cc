@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -141,12 +142,31 @@ struct Conversion {
   std::vector<model::TensorDeclaration> declarations;
 };
 
+// What a GGUF source says about itself, such as its licence, where the new header says nothing.
+model::GgufMetadataList OtherGeneralKeys(const SourceModel& source,
+                                         const model::GgufMetadataList& header) {
+  model::GgufMetadataList list;
+  if (source.gguf == nullptr) return list;
+  for (const auto& [key, value] : source.gguf->metadata()) {
+    const bool known = std::any_of(header.begin(), header.end(),
+                                   [&](const auto& entry) { return entry.first == key; });
+    if (key.starts_with("general.") && key != "general.alignment" && !known) {
+      list.emplace_back(key, value);
+    }
+  }
+  std::sort(list.begin(), list.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  return list;
+}
+
 absl::Status WriteGguf(const ConvertOptions& options, const Conversion& conversion,
                        Progress& progress) {
   ESSOR_ASSIGN_OR_RETURN(model::GgufMetadataList metadata,
                          GgufHeader(conversion.spec, ModelName(conversion.source), options.to));
   ESSOR_ASSIGN_OR_RETURN(model::GgufMetadataList tokenizer, TokenizerMetadata(conversion.source));
   if (tokenizer.empty()) progress.Say("the source has no tokenizer, so the output has none");
+  model::GgufMetadataList general = OtherGeneralKeys(conversion.source, metadata);
+  std::move(general.begin(), general.end(), std::back_inserter(metadata));
   std::move(tokenizer.begin(), tokenizer.end(), std::back_inserter(metadata));
   ESSOR_ASSIGN_OR_RETURN(
       const std::unique_ptr<model::CheckpointWriter> writer,

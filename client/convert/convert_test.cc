@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/gguf_names.h"
 #include "model/checkpoint/scratch_directory.h"
@@ -178,6 +179,33 @@ TEST(ConvertTest, Q8KeepsValuesWithinHalfAStep) {
       ASSERT_NEAR(actual[i], expected[i], largest * (0.5 / 127 + 0x1p-11)) << i;
     }
   }
+}
+
+// Equal types are copied, so quantising again changes nothing, rotary rows included.
+TEST(ConvertTest, RepackingGgufKeepsBlocksAndWhatTheFileSaysOfItself) {
+  const ScratchDirectory scratch;
+  ASSERT_TRUE(Convert(Nano("llama"), scratch / "a.gguf", ConvertType::kQ8_0).ok());
+  ASSERT_TRUE(Convert(scratch / "a.gguf", scratch / "b.gguf", ConvertType::kQ8_0).ok());
+  EXPECT_TRUE(ReadFile(scratch / "b.gguf") == ReadFile(scratch / "a.gguf"));
+
+  model::GgufMetadataList metadata;
+  const auto source = model::GgufFile::Open(scratch / "a.gguf").value();
+  for (const auto& entry : source->metadata()) metadata.push_back(entry);
+  metadata.emplace_back("general.license", std::string("apache-2.0"));
+  std::vector<model::TensorDeclaration> tensors;
+  for (const std::string& name : source->TensorNames()) {
+    const model::TensorView view = source->Find(name).value();
+    tensors.push_back({.name = name, .dtype = view.dtype, .shape = view.shape});
+  }
+  const auto writer = model::CreateGgufWriter(scratch / "c.gguf", metadata, tensors).value();
+  for (const auto& tensor : tensors) {
+    ASSERT_TRUE(writer->Append(source->Find(tensor.name).value().data).ok());
+  }
+  ASSERT_TRUE(writer->Finish().ok());
+  ASSERT_TRUE(Convert(scratch / "c.gguf", scratch / "d.gguf", ConvertType::kQ8_0).ok());
+  const auto licensed = model::GgufFile::Open(scratch / "d.gguf").value();
+  EXPECT_EQ(licensed->metadata().at("general.license"),
+            model::GgufValue(std::string("apache-2.0")));
 }
 
 class UpcycleTest : public ::testing::Test {

@@ -265,10 +265,13 @@ absl::Status WriteTextFiles(const SourceModel& source, const std::string& direct
 }
 
 absl::StatusOr<GgufMetadataList> TokenizerMetadata(const SourceModel& source) {
-  if (source.gguf == nullptr) return FromDirectory(source);
   GgufMetadataList list;
-  for (const auto& [key, value] : source.gguf->metadata()) {
-    if (key.starts_with("tokenizer.")) list.emplace_back(key, value);
+  if (source.gguf == nullptr) {
+    ESSOR_ASSIGN_OR_RETURN(list, FromDirectory(source));
+  } else {
+    for (const auto& [key, value] : source.gguf->metadata()) {
+      if (key.starts_with("tokenizer.")) list.emplace_back(key, value);
+    }
   }
   std::sort(list.begin(), list.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });

@@ -16,7 +16,7 @@ namespace essor::client {
 // cannot be expressed.
 absl::Status WriteTextFiles(const SourceModel& source, const std::string& directory);
 
-// The tokenizer as GGUF metadata, in a fixed order: copied, or made from the source directory's
+// The tokenizer as GGUF metadata, sorted by key: copied, or made from the source directory's
 // files. Empty for a source without a tokenizer.
 absl::StatusOr<model::GgufMetadataList> TokenizerMetadata(const SourceModel& source);
 
