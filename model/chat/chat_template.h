@@ -1,8 +1,13 @@
 // Chat templates: the Jinja subset that Hugging Face models use, rendered as transformers renders
 // it (trim_blocks and lstrip_blocks on, loop controls, `generation` tag, tojson without HTML
 // escaping).
+//
+// Differences from Jinja, none of which a published template was seen to need: generators are
+// evaluated at once and can be walked twice; integers beyond 64 bits print but do not calculate; no
+// *args and **kwargs in calls; no block, extends, include, import, do, autoescape and trans tags.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -13,18 +18,27 @@
 
 namespace essor::model {
 
+// Limits. Rendering also has a budget of evaluated nodes and of text handled, which grows with the
+// input (chat_template.cc).
+inline constexpr size_t kTemplateBytesMax = size_t{1} << 20;
+inline constexpr size_t kRenderedBytesMax = size_t{64} << 20;
+// Nested expressions, blocks and macro calls; some 100 recursive macro calls.
+inline constexpr int kRenderDepthMax = 1000;
+
 struct ChatInput {
   std::string messages_json;  // array of objects with at least "role"
   std::string tools_json;     // array, or empty for none
   bool add_generation_prompt = true;
-  std::string kwargs_json;             // object of further variables, or empty
+  // Object of further variables, or empty. It may replace add_generation_prompt and the tokens, not
+  // messages and tools.
+  std::string kwargs_json;
   absl::Time now = absl::UnixEpoch();  // what strftime_now() sees, in UTC
 };
 
 // A parsed template. Immutable; thread-safe.
 class ChatTemplate {
  public:
-  // The special tokens a template may name.
+  // The special tokens a template may name. An empty one is not defined in the template.
   struct Tokens {
     std::string bos_token;
     std::string eos_token;
@@ -38,14 +52,18 @@ class ChatTemplate {
   virtual ~ChatTemplate() = default;
 
   // InvalidArgument: malformed JSON input, raise_exception() of the template (its message is the
-  // status message), a type error, or a limit passed (steps, recursion depth, output bytes).
+  // status message), a type error, or a limit passed (steps, recursion depth, output bytes); the
+  // latter two as "template line N: ...".
   virtual absl::StatusOr<std::string> Render(const ChatInput& input) const = 0;
 };
 
 // Special-token text inside user messages must stay text although the rendered prompt is encoded
-// with parse_special. GuardSpecialTokens() breaks every occurrence of one of `special_texts` inside
-// the string values of a JSON document with the noncharacter U+FDD0 (RemoveGuards in the encoder
-// drops it again, see EncodeRenderedPrompt in model/chat/prompt_encoding.h).
+// with parse_special. GuardSpecialTokens() puts a guard (the noncharacter U+FDD0, see
+// model/tokenizer/guards.h) before every occurrence of one of `special_texts` inside the strings of
+// a JSON document, and before the beginning of one at a string's end or the rest of one at its
+// start, which could become a token together with the template's text. Encoding with
+// EncodeOptions::guarded drops the guards again. A U+FDD0 or U+FDD1 of the user's own is escaped
+// and comes back unchanged. Malformed JSON comes back as it is.
 std::string GuardSpecialTokens(std::string_view json,
                                const std::vector<std::string>& special_texts);
 

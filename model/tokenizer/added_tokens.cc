@@ -54,6 +54,11 @@ size_t SkipSpacesForwards(std::string_view text, size_t position) {
   return position;
 }
 
+bool IsGuarded(std::span<const uint32_t> guards, size_t begin, size_t end) {
+  const auto guard = std::lower_bound(guards.begin(), guards.end(), begin);
+  return guard != guards.end() && *guard < end;
+}
+
 }  // namespace
 
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
@@ -99,6 +104,7 @@ int32_t AddedTokenMatcher::Longest(std::string_view text, size_t position) const
 }
 
 void AddedTokenMatcher::Split(std::string_view text, bool parse_special,
+                              std::span<const uint32_t> guards,
                               std::vector<Segment>* segments) const {
   const auto piece = [](size_t begin, size_t end) {
     return Piece{static_cast<uint32_t>(begin), static_cast<uint32_t>(end)};
@@ -119,7 +125,7 @@ void AddedTokenMatcher::Split(std::string_view text, bool parse_special,
     size_t begin = position;
     size_t end = position + token.content.size();
     position = end;
-    if (token.special && !parse_special) continue;
+    if (token.special && (!parse_special || IsGuarded(guards, begin, end))) continue;
     if (token.single_word && (WordCharacterBefore(text, begin) || WordCharacterAt(text, end))) {
       continue;
     }

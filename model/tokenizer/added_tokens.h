@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,9 +28,11 @@ class AddedTokenMatcher {
   // `tokens` with empty content are never found.
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
-  // Appends the segments of `text`, in order. With parse_special false, a special token found is
-  // left as text, including what a shorter token would have matched inside it.
-  void Split(std::string_view text, bool parse_special, std::vector<Segment>* segments) const;
+  // Appends the segments of `text`, in order. With parse_special false, or with one of `guards`
+  // (ascending offsets) from its first byte to before its end, a special token found is left as
+  // text, including what a shorter token would have matched inside it.
+  void Split(std::string_view text, bool parse_special, std::span<const uint32_t> guards,
+             std::vector<Segment>* segments) const;
 
  private:
   struct Node {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
 #include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/guards.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "model/tokenizer/utf8.h"
 
@@ -135,27 +136,44 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(std::string_view text,
   ids.reserve(text.size() / 4 + prefix_.size() + suffix_.size() + 1);
   if (options.add_special) ids.insert(ids.end(), prefix_.begin(), prefix_.end());
   std::unique_ptr<Scratch> scratch = TakeScratch();
-  const absl::Status status = EncodeSegments(text, options, scratch.get(), &ids);
+  Unguarded unguarded;
+  if (options.guarded) {
+    unguarded = RemoveGuards(text);
+    text = unguarded.text;
+  }
+  const absl::Status status =
+      EncodeSegments(text, options.parse_special, unguarded.guards, scratch.get(), &ids);
   ReturnScratch(std::move(scratch));
   ESSOR_RETURN_IF_ERROR(status);
   if (options.add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
   return ids;
 }
 
-absl::Status BpeTokenizer::EncodeSegments(std::string_view text, const EncodeOptions& options,
-                                          Scratch* scratch, std::vector<TokenId>* ids) const {
+absl::Status BpeTokenizer::EncodeSegments(std::string_view text, bool parse_special,
+                                          std::span<const uint32_t> guards, Scratch* scratch,
+                                          std::vector<TokenId>* ids) const {
   scratch->raw_segments.clear();
-  raw_matcher_->Split(text, options.parse_special, &scratch->raw_segments);
+  raw_matcher_->Split(text, parse_special, guards, &scratch->raw_segments);
+  std::vector<uint32_t> segment_guards;
   for (const AddedTokenMatcher::Segment& segment : scratch->raw_segments) {
     if (segment.token != AddedTokenMatcher::kText) {
       ids->push_back(segment.token);
       continue;
     }
-    ESSOR_ASSIGN_OR_RETURN(
-        const std::string_view normalized,
-        normalizer_->Apply(segment.piece.In(text), kTextBytesMax, &scratch->normalized));
+    segment_guards.clear();
+    for (auto guard = std::lower_bound(guards.begin(), guards.end(), segment.piece.begin);
+         guard != guards.end() && *guard < segment.piece.end; ++guard) {
+      segment_guards.push_back(*guard - segment.piece.begin);
+    }
+    const std::string_view raw = segment.piece.In(text);
+    ESSOR_ASSIGN_OR_RETURN(const std::string_view normalized,
+                           normalizer_->Apply(raw, kTextBytesMax, &scratch->normalized));
+    // Where normalisation has moved the text, the places of guards are lost: then no special token
+    // is recognised in it. Only special tokens of the normalised text (rare) could be missed.
+    const bool moved = normalized.data() != raw.data() && !segment_guards.empty();
     scratch->normalized_segments.clear();
-    normalized_matcher_->Split(normalized, options.parse_special, &scratch->normalized_segments);
+    normalized_matcher_->Split(normalized, parse_special && !moved, segment_guards,
+                               &scratch->normalized_segments);
     for (const AddedTokenMatcher::Segment& part : scratch->normalized_segments) {
       if (part.token != AddedTokenMatcher::kText) {
         ids->push_back(part.token);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,7 +58,9 @@ class BpeTokenizer final : public Tokenizer {
   absl::Status BuildMatchers(const std::vector<AddedToken>& tokens);
   void SetToken(TokenId id, std::string_view bytes, bool special);
 
-  absl::Status EncodeSegments(std::string_view text, const EncodeOptions& options, Scratch* scratch,
+  // `guards`: see AddedTokenMatcher.
+  absl::Status EncodeSegments(std::string_view text, bool parse_special,
+                              std::span<const uint32_t> guards, Scratch* scratch,
                               std::vector<TokenId>* ids) const;
   absl::Status EncodeText(std::string_view text, Scratch* scratch, std::vector<TokenId>* ids) const;
   std::unique_ptr<Scratch> TakeScratch() const;

@@ -20,6 +20,9 @@ struct EncodeOptions {
   // Recognise special tokens written out in the text. False for text that comes from a user: there
   // "<|im_end|>" is eight characters of text. Added tokens that are not special always match.
   bool parse_special = false;
+  // The text carries guards (model/tokenizer/guards.h): they are dropped, and no special token is
+  // recognised where one of them stands.
+  bool guarded = false;
 };
 
 // Immutable after construction; thread-safe. Ids equal those of the Hugging Face `tokenizers`
