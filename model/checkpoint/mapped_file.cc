@@ -59,9 +59,7 @@ void Advise(std::span<const std::byte> bytes, MemoryAdvice advice) {
   } else {
     begin = begin / page * page;
   }
-  const int flag = advice == MemoryAdvice::kSequential ? MADV_SEQUENTIAL
-                   : advice == MemoryAdvice::kWillNeed ? MADV_WILLNEED
-                                                       : MADV_DONTNEED;
+  const int flag = advice == MemoryAdvice::kWillNeed ? MADV_WILLNEED : MADV_DONTNEED;
   // A refused hint changes speed only.
   (void)madvise(reinterpret_cast<void*>(begin), end - begin, flag);
 }

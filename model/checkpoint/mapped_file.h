@@ -34,9 +34,8 @@ class MappedFile {
 
 // How a range of mapped bytes will be used; only a hint to the kernel.
 enum class MemoryAdvice {
-  kSequential,  // once, in order: read far ahead
-  kWillNeed,    // soon: begin reading now
-  kDontNeed,    // not again soon: pages may be dropped (the file keeps the data)
+  kWillNeed,  // soon: begin reading now
+  kDontNeed,  // not again soon: pages may be dropped (the file keeps the data)
 };
 
 // `bytes` must lie inside a MappedFile; kDontNeed leaves partly covered pages alone.
