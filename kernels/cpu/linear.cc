@@ -107,8 +107,12 @@ void RunUnit(const LinearOutput& output, const Activations& x, const LinearKerne
     const auto multiply = kernels.MultiplyOf(output.weight.format, rows.count);
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
       const std::byte* weights = TileOf(output.weight, tile);
-      multiply(weights, data, x.k, products,
-               PrefetchOf(weights + unit_bytes, tile_bytes, panel, x.split.num_panels()));
+      multiply(
+          {.tile = weights,
+           .panel = data,
+           .k = x.k,
+           .out = products,
+           .prefetch = PrefetchOf(weights + unit_bytes, tile_bytes, panel, x.split.num_panels())});
       StoreTile(output, tile, rows, products);
     }
   }

@@ -1,7 +1,9 @@
 // Compiled with AVX-512 F, BW, VL, DQ, BF16 and VNNI; called only where the processor has them.
 #include <immintrin.h>
 
-#include "kernels/cpu/linear_micro_kernels.h"
+#include <cstring>
+
+#include "kernels/cpu/linear_kernels_inl.h"
 
 namespace essor::kernels {
 namespace {

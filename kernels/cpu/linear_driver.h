@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/linear_kernels.h"
+#include "kernels/cpu/pack_layout.h"
 #include "kernels/cpu/parallel.h"
 
 namespace essor::kernels {
@@ -92,9 +93,17 @@ inline uint32_t TilesPerUnit(uint32_t num_tiles, size_t tile_bytes, uint32_t num
 // prefetching does better alone.
 inline Prefetch PrefetchOf(const std::byte* next, size_t tile_bytes, uint32_t panel,
                            uint32_t num_panels) {
-  if (num_panels == 1) return {next, 0};
+  // A tile that fills the cache would only push itself out.
+  constexpr size_t kMaxBytes = 512 * 1024;
+  if (num_panels == 1 || tile_bytes > kMaxBytes) return {next, 0};
   // Rounded up: a few bytes are asked for twice rather than not at all.
   return {next + panel * (tile_bytes / num_panels), (128 + num_panels - 1) / num_panels};
+}
+
+// Columns of a tile, a multiple of 32, that take a quarter of a small L2.
+inline uint32_t ChunkColumns(WeightFormat format) {
+  constexpr size_t kChunkBytes = 256 * 1024;
+  return static_cast<uint32_t>(kChunkBytes / TileBytes(format, kQuantBlock)) * kQuantBlock;
 }
 
 inline size_t AlignUp(size_t bytes) { return (bytes + 63) / 64 * 64; }

@@ -60,11 +60,21 @@ struct Prefetch {
   uint32_t step;  // at most 128; 0 = nothing
 };
 
+// out[r * 32 + i] = sum over k columns of panel row r times tile row i. Each sum is taken in one
+// fixed order, the same for every number of rows; with `resume` it goes on from what `out` holds,
+// so that the columns may come in several calls, each but the last of a multiple of 32, without
+// changing a bit.
+struct TileProduct {
+  const std::byte* tile;   // at its first column to multiply
+  const std::byte* panel;  // likewise
+  uint32_t k;
+  bool resume = false;
+  float* out;
+  Prefetch prefetch;
+};
+
 struct LinearKernels {
-  // out[r * 32 + i] = sum over the k columns of panel row r times tile row i. Each sum is taken in
-  // one fixed order, the same for every number of rows.
-  using Multiply = void (*)(const std::byte* tile, const std::byte* panel, uint32_t k, float* out,
-                            Prefetch prefetch);
+  using Multiply = void (*)(const TileProduct& product);
   // Rows of x, each k long, to a panel.
   using PackPanel = void (*)(const float* const* rows, uint32_t num_rows, uint32_t k,
                              std::byte* panel);

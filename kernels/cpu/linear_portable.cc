@@ -2,9 +2,10 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "common/float16.h"
-#include "kernels/cpu/linear_micro_kernels.h"
+#include "kernels/cpu/linear_kernels_inl.h"
 
 namespace essor::kernels {
 namespace {

@@ -220,10 +220,17 @@ class FfnRun {
       for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
         const std::byte* gate_tile = TileOf(weights.gate, tile);
         const std::byte* up_tile = TileOf(weights.up, tile);
-        multiply(gate_tile, x, shape_.hidden, gate,
-                 PrefetchOf(gate_tile + ahead, tile_bytes, i - expert.first_panel, num_panels));
-        multiply(up_tile, x, shape_.hidden, up,
-                 PrefetchOf(up_tile + ahead, tile_bytes, i - expert.first_panel, num_panels));
+        const uint32_t at = i - expert.first_panel;
+        multiply({.tile = gate_tile,
+                  .panel = x,
+                  .k = shape_.hidden,
+                  .out = gate,
+                  .prefetch = PrefetchOf(gate_tile + ahead, tile_bytes, at, num_panels)});
+        multiply({.tile = up_tile,
+                  .panel = x,
+                  .k = shape_.hidden,
+                  .out = up,
+                  .prefetch = PrefetchOf(up_tile + ahead, tile_bytes, at, num_panels)});
         pack_gated(gate, up, panel.num_rows, tile * kTileRows, HiddenPanel(panel));
       }
     }
@@ -240,22 +247,38 @@ class FfnRun {
     ParallelUnits(pool_, NumTiles(n), [&](uint32_t thread, uint32_t tile) {
       float* products = space_.products + thread * rows * kTileRows;
       for (uint32_t a = 0; a < num_active_; ++a) {
-        const ActiveExpert& expert = space_.active[a];
-        const std::byte* weights = DownTile(a, tile);
         // After the last expert comes the first one's next tile.
         const std::byte* next =
             a + 1 < num_active_ ? DownTile(a + 1, tile) : DownTile(0, tile) + tile_bytes;
-        for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
-          const FfnPanel& panel = space_.panels[i];
-          kernels_.MultiplyOf(shape_.down_format, panel.num_rows)(
-              weights, HiddenPanel(panel), shape_.intermediate,
-              products + size_t{panel.first_slot} * kTileRows,
-              PrefetchOf(next, tile_bytes, i - expert.first_panel,
-                         expert.end_panel - expert.first_panel));
-        }
+        DownProducts(space_.active[a], DownTile(a, tile), next, products);
       }
       Combine(products, tile, n);
     });
+  }
+
+  // One tile times all rows of an expert. Columns go by in chunks that stay in the cache while the
+  // panels pass.
+  void DownProducts(const ActiveExpert& expert, const std::byte* tile, const std::byte* next_tile,
+                    float* products) {
+    const uint32_t k = shape_.intermediate;
+    const uint32_t num_panels = expert.end_panel - expert.first_panel;
+    const uint32_t chunk = num_panels == 1 ? k : ChunkColumns(shape_.down_format);
+    for (uint32_t column = 0; column < k; column += chunk) {
+      const uint32_t columns = std::min(chunk, k - column);
+      const size_t bytes = TileBytes(shape_.down_format, columns);
+      const std::byte* weights = tile + TileBytes(shape_.down_format, column);
+      const std::byte* next = column + columns < k ? weights + bytes : next_tile;
+      for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
+        const FfnPanel& panel = space_.panels[i];
+        kernels_.MultiplyOf(shape_.down_format, panel.num_rows)(
+            {.tile = weights,
+             .panel = HiddenPanel(panel) + panel.num_rows * PanelRowBytes(down_kind_, column),
+             .k = columns,
+             .resume = column != 0,
+             .out = products + size_t{panel.first_slot} * kTileRows,
+             .prefetch = PrefetchOf(next, bytes, i - expert.first_panel, num_panels)});
+      }
+    }
   }
 
   // y of one tile's columns, in the router's order.

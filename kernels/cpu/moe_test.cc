@@ -173,6 +173,20 @@ TEST_P(MoeTest, OddIntermediateSizes) {
   EXPECT_EQ(Gated(x, kRows, ffn.view()), Linear(hidden, kRows, ffn.down.view()));
 }
 
+// Many rows take the long down product in chunks of columns, one row does not: the same bits.
+TEST_P(MoeTest, LongRowsDependOnlyOnThemselves) {
+  constexpr uint32_t kRows = 15;
+  constexpr uint32_t kK = 32;
+  constexpr uint32_t kI = 13'440;  // beyond a chunk of every format
+  const Ffn ffn = RandomFfn(format(), kK, kI, 20);
+  const std::vector<float> x = RandomFloats(kRows * kK, 21);
+  const std::vector<float> y = Gated(x, kRows, ffn.view(), 2);
+  for (uint32_t t = 0; t < kRows; ++t) {
+    const std::vector<float> alone = Gated(std::span(x).subspan(t * kK, kK), 1, ffn.view());
+    ASSERT_EQ(std::memcmp(&y[t * kK], alone.data(), kK * sizeof(float)), 0) << t;
+  }
+}
+
 class ExpertsTest : public MoeTest {
  protected:
   static constexpr uint32_t kExperts = 6;
