@@ -5,6 +5,7 @@
 // Dims: T query rows, Hq query heads, Hkv KV heads (Hq a multiple of Hkv), D head dim.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -56,5 +57,16 @@ struct AttentionParams {
   float* y;  // [T, Hq * D]
 };
 void Attention(const AttentionParams& params, Stream& stream);
+
+// Workspace that Attention asks for, at most, on a CPU rank of `num_threads` threads.
+struct AttentionLimits {
+  uint32_t num_heads;
+  uint32_t num_kv_heads;
+  uint32_t head_dim;
+  uint32_t max_rows;       // of a step
+  uint32_t max_sequences;  // of a step
+  uint32_t max_positions;  // of a sequence
+};
+size_t AttentionWorkspaceBytes(const AttentionLimits& limits, uint32_t num_threads);
 
 }  // namespace essor::kernels

@@ -40,7 +40,6 @@ struct SplitTask {
 // What one call of Attention does, and in which memory.
 struct AttentionJob {
   const AttentionParams& params;
-  const AttentionKernels& kernels;
   uint32_t group;  // heads per KV head
   uint32_t rows_per_task;
   uint32_t queries_per_task;
@@ -88,15 +87,17 @@ void ForEachChunk(const AttentionJob& job, const Body& body) {
   }
 }
 
-AttentionJob CountTasks(const AttentionParams& params, const CpuStream& stream,
-                        uint32_t num_threads) {
-  AttentionJob job{.params = params,
-                   .kernels = AttentionKernelsFor(stream.isa()),
-                   .group = params.num_heads / params.cache.num_kv_heads,
-                   .rows_per_task = 1,
-                   .queries_per_task = 0};
-  job.rows_per_task = std::max(1u, kQueriesPerTask / job.group);
-  job.queries_per_task = job.rows_per_task * job.group;
+AttentionJob MakeJob(const AttentionParams& params) {
+  const uint32_t group = params.num_heads / params.cache.num_kv_heads;
+  const uint32_t rows_per_task = std::max(1u, kQueriesPerTask / group);
+  return {.params = params,
+          .group = group,
+          .rows_per_task = rows_per_task,
+          .queries_per_task = rows_per_task * group};
+}
+
+void CountTasks(AttentionJob& job, uint32_t num_threads) {
+  const AttentionParams& params = job.params;
   const uint64_t num_kv_heads = params.cache.num_kv_heads;
   uint64_t whole_tasks = 0;
   for (const SequenceRows& sequence : params.sequences) {
@@ -117,7 +118,6 @@ AttentionJob CountTasks(const AttentionParams& params, const CpuStream& stream,
       job.num_tasks += num_kv_heads;
     }
   });
-  return job;
 }
 
 // Hands out arrays one behind the other; without memory it only counts their bytes.
@@ -180,7 +180,8 @@ void FillTasks(AttentionJob& job) {
   ESSOR_CHECK(num_tasks == job.num_tasks && num_splits == job.num_splits);
 }
 
-void RunTask(const AttentionJob& job, uint64_t index, float* scratch) {
+void RunTask(const AttentionJob& job, const AttentionKernels& kernels, uint64_t index,
+             float* scratch) {
   const AttentionTask& task = job.tasks[index];
   const uint32_t dim = job.params.cache.head_dim;
   const uint32_t queries = (task.row_end - task.row_begin) * job.group;
@@ -189,32 +190,33 @@ void RunTask(const AttentionJob& job, uint64_t index, float* scratch) {
       part_states != nullptr ? part_states
                              : scratch + AttentionScratchFloats(job.queries_per_task, dim),
       queries);
-  job.kernels.clear(states, queries, dim);
-  job.kernels.attend(job.params, task, scratch, states);
-  if (part_states == nullptr) job.kernels.finish(job.params, task, states);
+  kernels.clear(states, queries, dim);
+  kernels.attend(job.params, task, scratch, states);
+  if (part_states == nullptr) kernels.finish(job.params, task, states);
 }
 
 // Merges in the same order, with the same operations, as a whole task does.
-void MergeSplit(const AttentionJob& job, const SplitTask& split, float* scratch) {
+void MergeSplit(const AttentionJob& job, const AttentionKernels& kernels, const SplitTask& split,
+                float* scratch) {
   const uint32_t dim = job.params.cache.head_dim;
   const SoftmaxStates total = SoftmaxStatesAt(scratch, job.group);
-  job.kernels.clear(total, job.group, dim);
+  kernels.clear(total, job.group, dim);
   float* states = split.states;
   for (uint32_t p = split.task.partition_begin; p < split.task.partition_end; ++p) {
-    job.kernels.merge(total, SoftmaxStatesAt(states, job.group), job.group, dim);
+    kernels.merge(total, SoftmaxStatesAt(states, job.group), job.group, dim);
     states += SoftmaxStateFloats(job.group, dim);
   }
-  job.kernels.finish(job.params, split.task, total);
+  kernels.finish(job.params, split.task, total);
 }
 
-void RunJob(const AttentionJob& job, ThreadPool& pool, bool fork) {
+void RunJob(const AttentionJob& job, const AttentionKernels& kernels, ThreadPool& pool, bool fork) {
   std::atomic<uint64_t> next{0};
   const auto work = [&](uint32_t thread) {
     float* scratch = job.scratch + thread * job.scratch_floats;
     // The last first: later chunks of a prompt see more keys, and the longest are best begun first.
     for (uint64_t i = next.fetch_add(1, std::memory_order_relaxed); i < job.num_tasks;
          i = next.fetch_add(1, std::memory_order_relaxed)) {
-      RunTask(job, job.num_tasks - 1 - i, scratch);
+      RunTask(job, kernels, job.num_tasks - 1 - i, scratch);
     }
   };
   if (fork) {
@@ -222,7 +224,8 @@ void RunJob(const AttentionJob& job, ThreadPool& pool, bool fork) {
   } else {
     work(0);
   }
-  for (uint64_t i = 0; i < job.num_splits; ++i) MergeSplit(job, job.splits[i], job.scratch);
+  for (uint64_t i = 0; i < job.num_splits; ++i)
+    MergeSplit(job, kernels, job.splits[i], job.scratch);
 }
 
 // The key and the value of one row and head into slot `slot` of their block. `bf16` is scratch of
@@ -289,13 +292,32 @@ void Attention(const AttentionParams& params, Stream& stream) {
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::Attention(params);
   const uint32_t num_threads = cpu.pool().num_threads();
-  AttentionJob job = CountTasks(params, cpu, num_threads);
+  AttentionJob job = MakeJob(params);
+  CountTasks(job, num_threads);
   if (job.num_tasks == 0) return;
   LayOut(job, num_threads, cpu.Workspace(LayOut(job, num_threads, nullptr)));
   FillTasks(job);
   // From some 3 us of work on, against 1 us for a fork and a join.
   constexpr uint64_t kCostForFork = 8;
-  RunJob(job, cpu.pool(), num_threads > 1 && job.cost >= kCostForFork);
+  RunJob(job, AttentionKernelsFor(cpu.isa()), cpu.pool(),
+         num_threads > 1 && job.cost >= kCostForFork);
+}
+
+size_t AttentionWorkspaceBytes(const AttentionLimits& limits, uint32_t num_threads) {
+  AttentionParams params{};
+  params.num_heads = limits.num_heads;
+  params.cache.num_kv_heads = limits.num_kv_heads;
+  params.cache.head_dim = limits.head_dim;
+  AttentionJob job = MakeJob(params);
+  // Each sequence has at most one task that is not full, for each KV head.
+  job.num_tasks =
+      (uint64_t{limits.max_rows} / job.rows_per_task + limits.max_sequences) * limits.num_kv_heads;
+  if (num_threads > 1) {
+    job.num_splits = std::min<uint64_t>(job.num_tasks, uint64_t{kTasksPerThread} * num_threads);
+    job.num_state_sets = job.num_splits * (uint64_t{limits.max_positions} / kKvPartition + 1);
+    job.num_tasks += job.num_state_sets;
+  }
+  return LayOut(job, num_threads, nullptr);
 }
 
 }  // namespace essor::kernels

@@ -1,0 +1,159 @@
+// Tiles of keys and values, as the loops of attention_inl.h read them: from the cache directly or
+// from a buffer of floats. For the ISA this is compiled for; see simd_inl.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/simd_inl.h"
+
+namespace essor::kernels {
+namespace {  // NOLINT(google-build-namespaces): see simd_inl.h
+
+ESSOR_INLINE uint32_t Min(uint32_t a, uint32_t b) { return a < b ? a : b; }
+ESSOR_INLINE uint32_t Max(uint32_t a, uint32_t b) { return a > b ? a : b; }
+ESSOR_INLINE PositionRange Intersect(PositionRange a, PositionRange b) {
+  return {Max(a.begin, b.begin), Min(a.end, b.end)};
+}
+
+ESSOR_INLINE F32 LoadElements(const float* p) { return Load(p); }
+ESSOR_INLINE F32 LoadElements(const uint16_t* p) { return LoadBf16(p); }
+ESSOR_INLINE F32 LoadElementsPartial(const float* p, uint32_t n) { return LoadPartial(p, n); }
+ESSOR_INLINE F32 LoadElementsPartial(const uint16_t* p, uint32_t n) {
+  if (n >= kLanes) return LoadBf16(p);
+  uint16_t padded[kLanes] = {};
+  for (uint32_t i = 0; i < n; ++i) padded[i] = p[i];
+  return LoadBf16(padded);
+}
+
+// Where a tile lies in the cache.
+template <typename T>
+struct CachedTile {
+  uint32_t begin;          // its first position
+  PositionRange loaded;    // positions to be seen, counted from `begin`; only of those what follows
+  const T* keys[kKvTile];  // d = 0; the next d is block_tokens further
+  const T* values[kKvTile];  // d = 0, dims side by side
+};
+
+template <typename T>
+ESSOR_INLINE void LocateTile(const PagedKv& cache, const AttentionTask& task, uint32_t begin,
+                             PositionRange loaded, CachedTile<T>& tile) {
+  tile.begin = begin;
+  tile.loaded = loaded;
+  uint32_t block_index = (begin + loaded.begin) / cache.block_tokens;
+  uint32_t slot = (begin + loaded.begin) % cache.block_tokens;
+  for (uint32_t i = loaded.begin; i < loaded.end; ++block_index, slot = 0) {
+    const size_t head =
+        size_t{task.sequence->block_table[block_index]} * cache.num_kv_heads + task.kv_head;
+    const size_t offset = head * cache.block_tokens * cache.head_dim;
+    const T* keys = static_cast<const T*>(cache.k) + offset;
+    const T* values = static_cast<const T*>(cache.v) + offset;
+    const uint32_t run_end = Min(loaded.end, i + (cache.block_tokens - slot));
+    for (; i < run_end; ++i, ++slot) {
+      tile.keys[i] = keys + slot;
+      tile.values[i] = values + size_t{slot} * cache.head_dim;
+    }
+  }
+}
+
+// Asks for the cache lines of a tile; the next tile's while this one is computed. Of the keys those
+// of a block's first slot: where blocks are of 16 or 32 tokens each line holds several d.
+template <typename T>
+ESSOR_INLINE void PrefetchTile(const CachedTile<T>& tile, const PagedKv& cache) {
+  constexpr uint32_t kLineElements = 64 / sizeof(T);
+  for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+    for (uint32_t d = 0; d < cache.head_dim; d += kLineElements) {
+      __builtin_prefetch(tile.values[i] + d);
+    }
+  }
+  const uint32_t block_elements = cache.head_dim * cache.block_tokens;
+  for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+    const uint32_t slot = (tile.begin + i) % cache.block_tokens;
+    if (slot != 0 && i != tile.loaded.begin) continue;
+    const T* block = tile.keys[i] - slot;
+    for (uint32_t e = 0; e < block_elements; e += kLineElements) __builtin_prefetch(block + e);
+  }
+}
+
+// Keys and values as the loops below read them: kLanes positions from p (a multiple of kLanes) for
+// one d, and kLanes dims of one position.
+struct BufferedTile {
+  const float* keys;    // [D, kKvTile]
+  const float* values;  // [kKvTile, padded]
+  uint32_t padded;
+
+  ESSOR_INLINE F32 Keys(uint32_t p, uint32_t d) const {
+    return Load(keys + size_t{d} * kKvTile + p);
+  }
+  ESSOR_INLINE F32 Values(uint32_t p, uint32_t d) const {
+    return Load(values + size_t{p} * padded + d);
+  }
+};
+
+// Only where block_tokens is a multiple of kLanes, so that no column spans two blocks, and D of
+// kMaxLanes.
+template <typename T>
+struct DirectTile {
+  const T* keys[kKvTile / kLanes];
+  const T* const* values;
+  uint32_t key_stride;
+
+  ESSOR_INLINE F32 Keys(uint32_t p, uint32_t d) const {
+    return LoadElements(keys[p / kLanes] + size_t{d} * key_stride);
+  }
+  ESSOR_INLINE F32 Values(uint32_t p, uint32_t d) const { return LoadElements(values[p] + d); }
+};
+
+// A column that holds no position to be seen is another one's: its scores are never looked at.
+// Within a column slots not yet written are read as well, with the same excuse.
+template <typename T>
+ESSOR_INLINE DirectTile<T> DirectlyFrom(const CachedTile<T>& tile, uint32_t key_stride) {
+  DirectTile<T> direct;
+  direct.values = tile.values;
+  direct.key_stride = key_stride;
+  for (uint32_t g = 0; g < kKvTile / kLanes; ++g) {
+    // A position of the column that is loaded, or the first that is.
+    uint32_t at = Max(g * kLanes, tile.loaded.begin);
+    uint32_t column = at / kLanes * kLanes;
+    if (column != g * kLanes || at >= tile.loaded.end) {
+      at = tile.loaded.begin;
+      column = at / kLanes * kLanes;
+    }
+    direct.keys[g] = tile.keys[at] - (at - column);
+  }
+  return direct;
+}
+
+template <typename T>
+ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const PagedKv& cache, float* keys,
+                           float* values) {
+  const uint32_t dim = cache.head_dim;
+  const size_t padded = PaddedDim(dim);
+  if (cache.block_tokens % kLanes == 0) {
+    const DirectTile<T> columns = DirectlyFrom(tile, cache.block_tokens);
+    for (uint32_t d = 0; d < dim; ++d) {
+#pragma GCC unroll 16
+      for (uint32_t p = 0; p < kKvTile; p += kLanes) {
+        Store(keys + size_t{d} * kKvTile + p, columns.Keys(p, d));
+      }
+    }
+  } else {
+    for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+      for (uint32_t d = 0; d < dim; ++d) {
+        keys[size_t{d} * kKvTile + i] =
+            LoadElementsPartial(tile.keys[i] + size_t{d} * cache.block_tokens, 1)[0];
+      }
+    }
+  }
+  for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
+    const T* from = tile.values[i];
+    float* to = values + i * padded;
+    uint32_t d = 0;
+    for (; d + kLanes <= dim; d += kLanes) Store(to + d, LoadElements(from + d));
+    if (d < dim) Store(to + d, LoadElementsPartial(from + d, dim - d));
+  }
+}
+
+}  // namespace
+}  // namespace essor::kernels
