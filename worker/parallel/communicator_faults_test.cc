@@ -214,6 +214,12 @@ TEST_P(FaultsTest, StrangersAtTheDoorDisturbNobody) {
   wrong = {.epoch = 1, .group_key = 5, .target_key = 99};
   strangers.push_back(
       Stranger(endpoint, std::string(reinterpret_cast<const char*>(&wrong), sizeof(wrong))));
+  if (!endpoint.shm_name.empty()) {
+    auto stream = DialAbstract(endpoint.shm_name);
+    ASSERT_TRUE(stream.ok()) << stream.status();
+    ASSERT_TRUE(SendMessage(stream->get(), std::as_bytes(std::span(&wrong, 1)), 0).ok());
+    strangers.push_back(*std::move(stream));
+  }
   // More silent ones than are let in at a time: they are put out after a while.
   for (int i = 0; i < 150; ++i) strangers.push_back(Stranger(endpoint, ""));
   auto groups = Connect(1);

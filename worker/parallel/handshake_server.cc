@@ -155,7 +155,7 @@ void ThreadedHandshakeServer::Accept(const UniqueFd& listener, bool is_abstract)
       spdlog::warn("data plane dropped a connection: the peer runs under another user id");
       continue;
     }
-    if (!is_abstract) SetNoDelay(stream.get());
+    if (!is_abstract) TuneTcp(stream.get());
     Pending& pending = pending_.emplace_back();
     pending.stream = std::move(stream);
     pending.give_up = SteadyNow() + kHelloTimeout;

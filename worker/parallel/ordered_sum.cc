@@ -16,8 +16,14 @@ void SumInOrder(std::span<const float* const> sources, size_t count, float* out)
   alignas(64) float sum[kBlockFloats];
   for (size_t begin = 0; begin < count; begin += kBlockFloats) {
     const size_t block = std::min(kBlockFloats, count - begin);
-    std::memcpy(sum, sources[0] + begin, block * sizeof(float));
-    for (size_t source = 1; source < sources.size(); ++source) {
+    const float* const first = sources[0] + begin;
+    if (sources.size() == 1) {
+      std::memcpy(sum, first, block * sizeof(float));
+    } else {
+      const float* const second = sources[1] + begin;
+      for (size_t i = 0; i < block; ++i) sum[i] = first[i] + second[i];
+    }
+    for (size_t source = 2; source < sources.size(); ++source) {
       const float* const added = sources[source] + begin;
       for (size_t i = 0; i < block; ++i) sum[i] += added[i];
     }

@@ -96,6 +96,10 @@ void PeerLink::Greet(SteadyNanos now) {
   if (const int error = ConnectError(stream_.get()); error != 0) {
     return Retry(now, absl::StrCat("cannot reach it: ", std::strerror(error)));
   }
+  // The name may be somebody else's by now.
+  if (options_.route != Route::kTcp && !PeerIsSameUser(stream_.get())) {
+    return Retry(now, "it runs under another user id");
+  }
   const Hello hello = OwnHello(EndpointKey(options_.peer));
   const int segment = options_.route == Route::kMemory ? options_.own_segment_fd : -1;
   const absl::Status sent =

@@ -157,7 +157,7 @@ absl::StatusOr<Listener> ListenAbstract() {
 absl::StatusOr<UniqueFd> DialTcp(const std::string& address) {
   ESSOR_ASSIGN_OR_RETURN(const SocketAddress parsed, ParseAddress(address));
   ESSOR_ASSIGN_OR_RETURN(UniqueFd fd, Dial(parsed, address));
-  SetNoDelay(fd.get());
+  TuneTcp(fd.get());
   return fd;
 }
 
@@ -173,10 +173,17 @@ int ConnectError(int fd) {
   return error;
 }
 
-void SetNoDelay(int fd) {
-  const int on = 1;
+void TuneTcp(int fd) {
+  constexpr int kOn = 1;
+  constexpr int kIdleSeconds = 4;
+  constexpr int kIntervalSeconds = 2;
+  constexpr int kProbes = 3;
   // Failure costs latency only.
-  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &kOn, sizeof(kOn));
+  (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &kOn, sizeof(kOn));
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &kIdleSeconds, sizeof(kIdleSeconds));
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &kIntervalSeconds, sizeof(kIntervalSeconds));
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &kProbes, sizeof(kProbes));
 }
 
 bool PeerIsSameUser(int fd) {

@@ -49,8 +49,9 @@ absl::StatusOr<UniqueFd> DialTcp(const std::string& address);
 absl::StatusOr<UniqueFd> DialAbstract(const std::string& name);
 // errno of a connection under way; 0 = up.
 int ConnectError(int fd);
-// TCP only: small messages leave at once.
-void SetNoDelay(int fd);
+// For a TCP connection: small messages leave at once, and a peer whose host vanished without a word
+// is noticed within about ten seconds even where no deadline is set.
+void TuneTcp(int fd);
 
 // Whether the process at the other end of a Unix socket runs under our user id.
 bool PeerIsSameUser(int fd);
