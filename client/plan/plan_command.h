@@ -11,11 +11,11 @@ namespace essor::client {
 
 // The flags, as given.
 struct PlanCommand {
-  std::string model;  // Hugging Face directory, config.json, or .gguf
+  std::string model = {};  // Hugging Face directory, config.json, or .gguf
   uint32_t nodes = 1;
   uint32_t devices = 1;                // per node
   std::string device_memory = "80GB";  // see ParseByteSize
-  std::string plan;                    // plan grammar; empty: chosen
+  std::string plan = {};               // plan grammar; empty: chosen
   std::string weights = "auto";        // auto, f32, bf16, q8_0, q4_1: how matrices are stored
   uint32_t max_context_tokens = 0;     // 0: the model's
   uint32_t max_sequences = 64;

@@ -1,0 +1,435 @@
+#include "model/source/model_source.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/checkpoint/checkpoint_writer.h"
+#include "model/checkpoint/gguf_names.h"
+#include "model/checkpoint/scratch_directory.h"
+#include "nlohmann/json.hpp"
+
+namespace essor::model {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+std::string NanoPath(const std::string& name) {
+  return absl::StrCat(ESSOR_SOURCE_DIR, "/tests/data/nano/", name);
+}
+
+// A copy of a nano model that may be changed.
+class ModelCopy {
+ public:
+  explicit ModelCopy(const std::string& name) {
+    std::filesystem::copy(NanoPath(name), directory_.path());
+  }
+
+  nlohmann::json Read(const std::string& file) const {
+    return nlohmann::json::parse(ReadFile(directory_ / file));
+  }
+  void Write(const std::string& file, const nlohmann::json& json) const {
+    directory_.Write(file, json.dump());
+  }
+  void WriteText(const std::string& file, const std::string& text) const {
+    directory_.Write(file, text);
+  }
+  void SetConfig(const std::string& key, const nlohmann::json& value) const {
+    nlohmann::json config = Read("config.json");
+    config[key] = value;
+    Write("config.json", config);
+  }
+  void Remove(const std::string& file) const { std::filesystem::remove(directory_ / file); }
+  std::string path() const { return directory_.path(); }
+
+ private:
+  ScratchDirectory directory_;
+};
+
+std::string ErrorOf(const std::string& path,
+                    absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+  const auto source = ModelSource::Open(path);
+  EXPECT_EQ(source.status().code(), code) << source.status();
+  return std::string(source.status().message());
+}
+
+std::string Render(const ChatTemplate& chat_template) {
+  const auto text = chat_template.Render({.messages_json = R"([{"role": "user", "content": "x"}])",
+                                          .tools_json = {},
+                                          .add_generation_prompt = false,
+                                          .kwargs_json = {}});
+  EXPECT_TRUE(text.ok()) << text.status();
+  return text.value_or("");
+}
+
+TEST(ModelSourceTest, OpensEveryFamily) {
+  for (const char* name :
+       {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {
+    SCOPED_TRACE(name);
+    const auto opened = ModelSource::Open(NanoPath(name) + "/");
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    const ModelSource& source = **opened;
+    EXPECT_EQ(source.name, name);
+    EXPECT_EQ(source.stored, DType::kF32);
+    EXPECT_THAT(source.spec.eos_tokens, ElementsAre(286));
+    EXPECT_EQ(source.fingerprint.size(), 16u);
+    ASSERT_NE(source.tokenizer, nullptr);
+    EXPECT_LE(source.tokenizer->vocab_size(), source.spec.vocab_size);
+    ASSERT_NE(source.chat_template, nullptr);
+    uint64_t elements = 0;
+    for (const WeightBinding& binding : source.bindings) {
+      elements += binding.rows * binding.cols;
+      EXPECT_EQ(binding.stored, DType::kF32);
+      EXPECT_TRUE(source.checkpoint->Contains(binding.tensor)) << binding.tensor;
+    }
+    EXPECT_EQ(elements, source.spec.NumParameters());
+  }
+}
+
+TEST(ModelSourceTest, FingerprintTellsModelsApart) {
+  const ModelCopy copy("qwen3");
+  const std::string original = (*ModelSource::Open(NanoPath("qwen3")))->fingerprint;
+  EXPECT_EQ((*ModelSource::Open(NanoPath("qwen3")))->fingerprint, original);
+  EXPECT_NE((*ModelSource::Open(NanoPath("llama")))->fingerprint, original);
+  copy.SetConfig("rms_norm_eps", 0.02);
+  EXPECT_NE((*ModelSource::Open(copy.path()))->fingerprint, original);
+}
+
+TEST(ModelSourceTest, GenerationConfigOverridesEndTokens) {
+  const ModelCopy copy("llama");
+  copy.Write("generation_config.json",
+             {{"eos_token_id", {7, 286}}, {"temperature", 0.6}, {"top_p", 0.9}, {"top_k", 20}});
+  auto source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_THAT((*source)->spec.eos_tokens, ElementsAre(7, 286));
+  EXPECT_EQ((*source)->generation.temperature, 0.6);
+  EXPECT_EQ((*source)->generation.top_p, 0.9);
+  EXPECT_EQ((*source)->generation.top_k, 20);
+
+  copy.Write("generation_config.json", {{"eos_token_id", 9}});
+  source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_THAT((*source)->spec.eos_tokens, ElementsAre(9));
+  EXPECT_FALSE((*source)->generation.top_k.has_value());
+
+  // Without an end token of its own the config's stay.
+  copy.Write("generation_config.json", {{"temperature", 1}});
+  EXPECT_THAT((*ModelSource::Open(copy.path()))->spec.eos_tokens, ElementsAre(286));
+
+  copy.Write("generation_config.json", {{"eos_token_id", 288}});
+  EXPECT_THAT(ErrorOf(copy.path()),
+              HasSubstr("generation_config.json: eos_token_id: 288 is outside the vocabulary"));
+  copy.Write("generation_config.json", {{"top_k", -1}});
+  EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("generation_config.json: top_k: out of range"));
+}
+
+TEST(ModelSourceTest, ChatTemplateFileWinsOverTheConfig) {
+  const ModelCopy copy("llama");
+  copy.WriteText("chat_template.jinja", "from the file");
+  EXPECT_THAT(Render(*(*ModelSource::Open(copy.path()))->chat_template),
+              HasSubstr("from the file"));
+}
+
+TEST(ModelSourceTest, NamedTemplates) {
+  const ModelCopy copy("llama");
+  nlohmann::json config = copy.Read("tokenizer_config.json");
+  config["chat_template"] = {{{"name", "tool_use"}, {"template", "tools"}},
+                             {{"name", "default"}, {"template", "plain"}}};
+  copy.Write("tokenizer_config.json", config);
+  EXPECT_THAT(Render(*(*ModelSource::Open(copy.path()))->chat_template), HasSubstr("plain"));
+  config["chat_template"] = {{{"name", "tool_use"}, {"template", "tools"}}};
+  copy.Write("tokenizer_config.json", config);
+  EXPECT_EQ((*ModelSource::Open(copy.path()))->chat_template, nullptr);
+  config["chat_template"] = 5;
+  copy.Write("tokenizer_config.json", config);
+  EXPECT_THAT(ErrorOf(copy.path()),
+              HasSubstr("tokenizer_config.json: chat_template: expected a string"));
+}
+
+// Special tokens as objects, and from the older file of their own.
+TEST(ModelSourceTest, TemplatesSeeSpecialTokens) {
+  const ModelCopy copy("llama");
+  nlohmann::json config = copy.Read("tokenizer_config.json");
+  config["chat_template"] = "{{ eos_token }}";
+  config["eos_token"] = {{"content", "<|end|>"}, {"special", true}};
+  copy.Write("tokenizer_config.json", config);
+  EXPECT_THAT(Render(*(*ModelSource::Open(copy.path()))->chat_template), EndsWith("<|end|>"));
+  config.erase("eos_token");
+  copy.Write("tokenizer_config.json", config);
+  copy.Write("special_tokens_map.json", {{"eos_token", "</s>"}});
+  EXPECT_THAT(Render(*(*ModelSource::Open(copy.path()))->chat_template), EndsWith("</s>"));
+}
+
+TEST(ModelSourceTest, ModelsWithoutTextFilesStillOpen) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer.json");
+  copy.Remove("tokenizer_config.json");
+  const auto source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->tokenizer, nullptr);
+  EXPECT_EQ((*source)->chat_template, nullptr);
+  const auto files = OpenTextFiles(copy.path());
+  EXPECT_EQ(files.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(std::string(files.status().message()), copy.path() + ": no tokenizer.json");
+}
+
+TEST(ModelSourceTest, TextFilesNeedNoModel) {
+  const ModelCopy copy("llama");
+  copy.Remove("config.json");
+  copy.Remove("model.safetensors");
+  const auto files = OpenTextFiles(copy.path());
+  ASSERT_TRUE(files.ok()) << files.status();
+  EXPECT_NE(files->tokenizer, nullptr);
+  EXPECT_NE(files->chat_template, nullptr);
+}
+
+TEST(ModelSourceTest, SpecNeedsNoWeights) {
+  const ModelCopy copy("mixtral");
+  for (const auto& entry : std::filesystem::directory_iterator(copy.path())) {
+    if (entry.path().filename() != "config.json") std::filesystem::remove(entry.path());
+  }
+  for (const std::string& path : {copy.path(), copy.path() + "/config.json"}) {
+    const auto spec = OpenSpec(path);
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->family, "mixtral");
+    EXPECT_EQ(OpenStoredType(path).value(), DType::kF32);
+  }
+  copy.SetConfig("torch_dtype", "int4");
+  EXPECT_THAT(std::string(OpenStoredType(copy.path()).status().message()),
+              HasSubstr("torch_dtype: \"int4\" is not one of bfloat16, float16, float32"));
+}
+
+TEST(ModelSourceTest, MissingPathsAndFiles) {
+  EXPECT_EQ(ErrorOf("/nonexistent/model", absl::StatusCode::kNotFound),
+            "/nonexistent/model: no such file or directory");
+  EXPECT_THAT(ErrorOf(NanoPath("llama/config.json")),
+              EndsWith("config.json: a model is a Hugging Face directory or a .gguf file"));
+  const ModelCopy copy("llama");
+  copy.Remove("model.safetensors");
+  EXPECT_THAT(ErrorOf(copy.path(), absl::StatusCode::kNotFound), HasSubstr(copy.path()));
+  copy.Remove("config.json");
+  EXPECT_THAT(ErrorOf(copy.path(), absl::StatusCode::kNotFound), HasSubstr("config.json"));
+}
+
+TEST(ModelSourceTest, UnknownFamily) {
+  const ModelCopy copy("llama");
+  copy.SetConfig("model_type", "mamba");
+  EXPECT_THAT(ErrorOf(copy.path()),
+              EndsWith("config.json: model_type: unknown family \"mamba\"; known: llama, mixtral, "
+                       "qwen2, qwen3, qwen3_moe"));
+}
+
+// A config that contradicts its tensors: both are named.
+TEST(ModelSourceTest, ContradictionsNameBothSides) {
+  {
+    const ModelCopy copy("llama");
+    copy.SetConfig("intermediate_size", 96);
+    const std::string message = ErrorOf(copy.path());
+    EXPECT_THAT(message, HasSubstr("model.safetensors: tensor model.layers.0.mlp.down_proj.weight: "
+                                   "its shape is [64, 64], but "));
+    EXPECT_THAT(message, EndsWith("config.json asks for [64, 96]"));
+  }
+  {
+    const ModelCopy copy("llama");
+    copy.SetConfig("num_hidden_layers", 3);
+    const std::string message = ErrorOf(copy.path());
+    EXPECT_THAT(message, HasSubstr("config.json asks for a tensor that is missing: "));
+    EXPECT_THAT(message, HasSubstr("model.layers.2.input_layernorm.weight"));
+  }
+  {
+    const ModelCopy copy("llama");
+    copy.SetConfig("num_hidden_layers", 1);
+    EXPECT_THAT(ErrorOf(copy.path()),
+                HasSubstr("tensor model.layers.1.input_layernorm.weight: the model that "));
+  }
+  {
+    const ModelCopy copy("llama_tied");
+    copy.SetConfig("tie_word_embeddings", false);
+    EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("lm_head.weight"));
+  }
+  {
+    // Biases that the config does not mention would be left out silently.
+    const ModelCopy copy("qwen2");
+    copy.SetConfig("model_type", "llama");
+    EXPECT_THAT(ErrorOf(copy.path()),
+                HasSubstr("tensor model.layers.0.self_attn.k_proj.bias: the model that "));
+  }
+}
+
+// One tensor of a checkpoint to be written.
+struct Written {
+  TensorDeclaration declaration;
+  std::vector<std::byte> data;
+};
+
+void WriteSafetensors(const std::string& directory, const std::vector<Written>& tensors) {
+  std::vector<TensorDeclaration> declarations;
+  for (const Written& tensor : tensors) declarations.push_back(tensor.declaration);
+  auto writer = CreateSafetensorsWriter(directory, declarations, uint64_t{1} << 40);
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  for (const Written& tensor : tensors) ASSERT_TRUE((*writer)->Append(tensor.data).ok());
+  ASSERT_TRUE((*writer)->Finish().ok());
+}
+
+std::vector<float> ValuesOf(const ModelSource& source, WeightRole role, int32_t layer,
+                            int32_t expert) {
+  for (const WeightBinding& binding : source.bindings) {
+    if (binding.role != role || binding.layer != layer || binding.expert != expert) continue;
+    std::vector<float> values(binding.rows * binding.cols);
+    const auto tensor = source.checkpoint->Find(binding.tensor);
+    EXPECT_TRUE(tensor.ok());
+    EXPECT_TRUE(DecodeToFloat(*tensor, binding.first_row * binding.cols, std::span(values)).ok());
+    return values;
+  }
+  ADD_FAILURE() << "no such weight";
+  return {};
+}
+
+// The same model with its experts stacked as transformers 5 keeps them reads the same weights.
+TEST(ModelSourceTest, StackedExpertsReadTheSameWeights) {
+  const ModelCopy copy("qwen3_moe");
+  const auto separate = ModelSource::Open(NanoPath("qwen3_moe"));
+  ASSERT_TRUE(separate.ok()) << separate.status();
+  const Checkpoint& checkpoint = *(*separate)->checkpoint;
+  std::vector<Written> tensors;
+  for (const std::string& name : checkpoint.TensorNames()) {
+    if (name.find(".experts.") != std::string::npos) continue;
+    const auto view = checkpoint.Find(name);
+    ASSERT_TRUE(view.ok());
+    tensors.push_back({{.name = name, .dtype = view->dtype, .shape = view->shape},
+                       {view->data.begin(), view->data.end()}});
+  }
+  constexpr uint64_t kExperts = 8;
+  constexpr uint64_t kHidden = 32;
+  constexpr uint64_t kWidth = 16;
+  for (const int layer : {0, 1}) {
+    const std::string prefix = absl::StrCat("model.layers.", layer, ".mlp.experts.");
+    Written gate_up{{.name = prefix + "gate_up_proj", .shape = {kExperts, 2 * kWidth, kHidden}},
+                    {}};
+    Written down{{.name = prefix + "down_proj", .shape = {kExperts, kHidden, kWidth}}, {}};
+    for (uint64_t expert = 0; expert < kExperts; ++expert) {
+      for (const auto& [part, target] :
+           {std::pair{"gate_proj", &gate_up}, {"up_proj", &gate_up}, {"down_proj", &down}}) {
+        const auto view = checkpoint.Find(absl::StrCat(prefix, expert, ".", part, ".weight"));
+        ASSERT_TRUE(view.ok()) << view.status();
+        target->data.insert(target->data.end(), view->data.begin(), view->data.end());
+      }
+    }
+    tensors.push_back(std::move(gate_up));
+    tensors.push_back(std::move(down));
+  }
+  copy.Remove("model.safetensors");
+  WriteSafetensors(copy.path(), tensors);
+  const auto stacked = ModelSource::Open(copy.path());
+  ASSERT_TRUE(stacked.ok()) << stacked.status();
+  for (const WeightRole role : {WeightRole::kGate, WeightRole::kUp, WeightRole::kDown}) {
+    for (const int32_t expert : {0, 3, 7}) {
+      EXPECT_EQ(ValuesOf(**stacked, role, 1, expert), ValuesOf(**separate, role, 1, expert));
+    }
+  }
+  // Seven experts of eight are a contradiction.
+  copy.SetConfig("num_experts", 7);
+  EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("its shape is "));
+}
+
+// nano/mixtral as a GGUF file: other names, rows of queries and keys in rotary pairs, experts
+// stacked.
+std::string WriteMixtralGguf(const ScratchDirectory& directory, const ModelSource& source) {
+  std::vector<TensorDeclaration> declarations;
+  std::vector<std::vector<std::byte>> data;
+  for (const WeightBinding& binding : source.bindings) {
+    const GgufTensor tensor = GgufTensorName("mixtral", binding.tensor).value();
+    const TensorView view = source.checkpoint->Find(binding.tensor).value();
+    std::vector<std::byte> bytes(view.data.begin(), view.data.end());
+    if (tensor.rope_permuted) {
+      const size_t row_bytes = binding.cols * sizeof(float);
+      for (uint64_t row = 0; row < binding.rows; ++row) {
+        std::copy_n(view.data.begin() + static_cast<ptrdiff_t>(row * row_bytes), row_bytes,
+                    bytes.begin() + static_cast<ptrdiff_t>(GgufRopeRow(row, 8) * row_bytes));
+      }
+    }
+    if (!tensor.expert.has_value()) {
+      declarations.push_back({.name = tensor.name, .dtype = view.dtype, .shape = view.shape});
+      data.push_back(std::move(bytes));
+      continue;
+    }
+    const auto same = std::find_if(declarations.begin(), declarations.end(),
+                                   [&](const auto& other) { return other.name == tensor.name; });
+    if (same == declarations.end()) {
+      declarations.push_back(
+          {.name = tensor.name, .dtype = view.dtype, .shape = {8, view.shape[0], view.shape[1]}});
+      data.push_back(std::move(bytes));
+    } else {
+      auto& stacked = data[static_cast<size_t>(same - declarations.begin())];
+      stacked.insert(stacked.end(), bytes.begin(), bytes.end());
+    }
+  }
+  const GgufMetadataList metadata = {{"general.architecture", std::string("llama")},
+                                     {"llama.block_count", uint64_t{2}},
+                                     {"llama.embedding_length", uint64_t{32}},
+                                     {"llama.context_length", uint64_t{128}},
+                                     {"llama.attention.head_count", uint64_t{4}},
+                                     {"llama.attention.head_count_kv", uint64_t{2}},
+                                     {"llama.feed_forward_length", uint64_t{24}},
+                                     {"llama.expert_count", uint64_t{8}},
+                                     {"llama.expert_used_count", uint64_t{2}},
+                                     {"llama.rope.freq_base", 10000.0},
+                                     {"llama.attention.layer_norm_rms_epsilon", 0.01},
+                                     {"tokenizer.ggml.eos_token_id", uint64_t{286}}};
+  const std::string path = directory / "nano.gguf";
+  auto writer = CreateGgufWriter(path, metadata, declarations);
+  EXPECT_TRUE(writer.ok()) << writer.status();
+  for (const auto& bytes : data) EXPECT_TRUE((*writer)->Append(bytes).ok());
+  EXPECT_TRUE((*writer)->Finish().ok());
+  return path;
+}
+
+TEST(ModelSourceTest, GgufReadsTheSameModel) {
+  const auto original = ModelSource::Open(NanoPath("mixtral"));
+  ASSERT_TRUE(original.ok()) << original.status();
+  const ScratchDirectory directory;
+  const std::string path = WriteMixtralGguf(directory, **original);
+  const auto opened = ModelSource::Open(path);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const ModelSource& source = **opened;
+  EXPECT_EQ(source.name, "nano");
+  EXPECT_EQ(source.tokenizer, nullptr);
+  EXPECT_EQ(source.stored, DType::kF32);
+  EXPECT_EQ(source.spec.layers, (*original)->spec.layers);
+  EXPECT_EQ(source.spec.eos_tokens, (*original)->spec.eos_tokens);
+  EXPECT_EQ(OpenSpec(path)->layers, source.spec.layers);
+  EXPECT_EQ(OpenStoredType(path).value(), DType::kF32);
+  for (const int32_t expert : {0, 5}) {
+    EXPECT_EQ(ValuesOf(source, WeightRole::kUp, 1, expert),
+              ValuesOf(**original, WeightRole::kUp, 1, expert));
+  }
+  for (const WeightRole role : {WeightRole::kQuery, WeightRole::kKey}) {
+    const std::vector<float> file = ValuesOf(source, role, 1, -1);
+    const std::vector<float> expected = ValuesOf(**original, role, 1, -1);
+    // By the rule that WeightBinding::interleaved_head_dim states.
+    for (size_t row = 0; row < expected.size() / 32; ++row) {
+      const size_t in_head = row % 8;
+      const size_t stored = row - in_head + (in_head < 4 ? 2 * in_head : 2 * (in_head - 4) + 1);
+      ASSERT_TRUE(std::equal(expected.begin() + static_cast<ptrdiff_t>(row * 32),
+                             expected.begin() + static_cast<ptrdiff_t>((row + 1) * 32),
+                             file.begin() + static_cast<ptrdiff_t>(stored * 32)));
+    }
+  }
+  for (const WeightBinding& binding : source.bindings) {
+    const bool permuted = binding.role == WeightRole::kQuery || binding.role == WeightRole::kKey;
+    EXPECT_EQ(binding.interleaved_head_dim, permuted ? 8u : 0u);
+  }
+  EXPECT_EQ(OpenTextFiles(path).status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace essor::model
