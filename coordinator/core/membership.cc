@@ -114,8 +114,9 @@ absl::Status Membership::CheckDescription(const WorkerDescription& description,
                     absl::StrCat("the plan gives each worker ", end - first,
                                  " ranks and this one can hold ", description.num_devices));
   }
+  const uint64_t memory = description.memory_bytes / (end - first);
   for (uint32_t rank = first; rank < end; ++rank) {
-    const absl::Status fits = options_.capacity(rank, description.memory_bytes).status();
+    const absl::Status fits = options_.capacity(rank, memory).status();
     if (fits.ok()) continue;
     return Mismatch("memory_bytes",
                     absl::StrCat("rank ", rank, " does not fit: ", std::string(fits.message())));
@@ -135,7 +136,7 @@ void Membership::Lost(WorkerId worker, const std::string& reason, absl::Time now
   // A spare takes the place over at once.
   places_[*place] = std::nullopt;
   for (auto& [id, member] : members_) {
-    if (member.place.has_value()) continue;
+    if (member.place.has_value() || member.leaving) continue;
     const auto [first, end] = RanksOf(*place);
     member.place = place;
     member.load_fraction.assign(end - first, 0.0);
@@ -260,6 +261,26 @@ absl::Status Membership::RankFailed(WorkerId worker, Epoch epoch, uint32_t rank,
   return absl::OkStatus();
 }
 
+void Membership::Leaving(WorkerId worker, std::vector<MembershipAction>* actions) {
+  const auto found = members_.find(worker);
+  if (found == members_.end() || found->second.leaving) return;
+  found->second.leaving = true;
+  const bool serves = state_ == State::kReady && found->second.place.has_value();
+  if (!serves) actions->push_back(SendShutdown{worker});
+}
+
+bool Membership::leaving() const {
+  return std::any_of(members_.begin(), members_.end(), [](const auto& entry) {
+    return entry.second.leaving && entry.second.place.has_value();
+  });
+}
+
+void Membership::Drained(std::vector<MembershipAction>* actions) {
+  for (const auto& [id, member] : members_) {
+    if (member.leaving && member.place.has_value()) actions->push_back(SendShutdown{id});
+  }
+}
+
 void Membership::AbandonEpoch(const std::string& reason, absl::Time now,
                               std::vector<MembershipAction>* actions) {
   if (state_ == State::kWaiting || state_ == State::kReleasing) return;
@@ -271,8 +292,9 @@ void Membership::MaybeForm(absl::Time now, std::vector<MembershipAction>* action
   uint32_t num_blocks = UINT32_MAX;
   for (uint32_t place = 0; place < places_.size(); ++place) {
     if (!places_[place].has_value()) return;
-    const uint64_t memory = members_.at(*places_[place]).description.memory_bytes;
     const auto [first, end] = RanksOf(place);
+    if (members_.at(*places_[place]).leaving) return;  // its stream ends soon
+    const uint64_t memory = members_.at(*places_[place]).description.memory_bytes / (end - first);
     for (uint32_t rank = first; rank < end; ++rank) {
       const absl::StatusOr<uint32_t> blocks = options_.capacity(rank, memory);
       if (!blocks.ok()) {  // a spare that fitted another place

@@ -30,7 +30,7 @@ struct WorkerDescription {
   std::string host;
   int64_t pid = 0;
   uint32_t num_devices = 0;   // ranks it can hold
-  uint64_t memory_bytes = 0;  // per device
+  uint64_t memory_bytes = 0;  // shared evenly by its ranks
   DataEndpoint data;
   std::string held_weights;  // weights_key of the slices it still holds, or empty
 };
@@ -66,6 +66,9 @@ struct SendRelease {
   Epoch epoch;
   std::string reason;
 };
+struct SendShutdown {  // the worker wanted to leave and nothing needs it any more
+  WorkerId worker;
+};
 struct CloseWorker {  // end the stream with this status; the worker is forgotten already
   WorkerId worker;
   absl::Status status;
@@ -81,8 +84,8 @@ struct EpochLost {  // steps of this epoch, which was ready, can no longer be se
 struct InstanceFailed {  // trying again would fail again
   absl::Status reason;
 };
-using MembershipAction = std::variant<SendAssign, SendConnect, SendRelease, CloseWorker, EpochReady,
-                                      EpochLost, InstanceFailed>;
+using MembershipAction = std::variant<SendAssign, SendConnect, SendRelease, SendShutdown,
+                                      CloseWorker, EpochReady, EpochLost, InstanceFailed>;
 
 // A pure state machine: no clock, thread or socket. Thread-compatible.
 //
@@ -101,7 +104,7 @@ using MembershipAction = std::variant<SendAssign, SendConnect, SendRelease, Clos
 // this worker broke the protocol: the caller closes its stream with it and calls Lost().
 class Membership {
  public:
-  // KV blocks that fit a rank given its device's memory; an error names what is missing.
+  // KV blocks that fit a rank given the memory it may use; an error names what is missing.
   using CapacityOf = std::function<absl::StatusOr<uint32_t>(uint32_t rank, uint64_t memory_bytes)>;
 
   struct Options {
@@ -126,6 +129,7 @@ class Membership {
     absl::Time phase_since{};  // last step forward in the current phase
     // With the current phase: loaded, ready or released. True for who has no part in it.
     bool done = true;
+    bool leaving = false;
     Epoch assigned{};                     // the last epoch it was given ranks in
     std::vector<double> load_fraction{};  // per rank of its place
     uint64_t weight_bytes = 0;
@@ -158,6 +162,14 @@ class Membership {
   // costs the worker its stream; another fatal failure ends the instance.
   absl::Status RankFailed(WorkerId worker, Epoch epoch, uint32_t rank, const absl::Status& failure,
                           bool fatal, absl::Time now, std::vector<MembershipAction>* actions);
+  // The worker was asked to stop. It is told to shut down at once unless it serves; then `Drained`
+  // lets it go. A worker that leaves is given no further part.
+  void Leaving(WorkerId worker, std::vector<MembershipAction>* actions);
+  // Whether a member of the ready epoch wants to leave: running requests may finish, new ones must
+  // wait for the next epoch.
+  bool leaving() const;
+  // No request is alive: members that want to leave may go.
+  void Drained(std::vector<MembershipAction>* actions);
   // Gives the epoch up although nobody reported a failure, for example after a step's deadline.
   void AbandonEpoch(const std::string& reason, absl::Time now,
                     std::vector<MembershipAction>* actions);

@@ -26,6 +26,9 @@ struct Shower {
   std::string operator()(const SendRelease& a) const {
     return absl::StrCat("release ", a.worker.value(), " epoch ", a.epoch.value());
   }
+  std::string operator()(const SendShutdown& a) const {
+    return absl::StrCat("shutdown ", a.worker.value());
+  }
   std::string operator()(const CloseWorker& a) const {
     return absl::StrCat("close ", a.worker.value(), " ", absl::StatusCodeToString(a.status.code()));
   }
@@ -110,7 +113,7 @@ TEST_F(MembershipTest, FormsWhenAllWorkersAreThere) {
   EXPECT_EQ(Trace(), "");
   Join("b");
   EXPECT_EQ(Trace(),
-            "assign 1 epoch 1 w/ranks=0-0 blocks 98; assign 2 epoch 1 w/ranks=1-2 blocks 98");
+            "assign 1 epoch 1 w/ranks=0-0 blocks 48; assign 2 epoch 1 w/ranks=1-2 blocks 48");
   ASSERT_TRUE(membership_.LoadProgress(WorkerId(2), Epoch(1), {1, 2}, {0.5, 1.0}, now_).ok());
   EXPECT_EQ(membership_.Detail(), "loading weights: 50 %");
   ASSERT_TRUE(membership_.Loaded(WorkerId(2), Epoch(1), 5, 6, now_, &actions_).ok());
@@ -177,7 +180,7 @@ TEST_F(MembershipTest, LostWorkerEndsTheEpochAndItsReplacementFormsTheNext) {
   ASSERT_TRUE(membership_.Released(WorkerId(2), Epoch(1), now_, &actions_).ok());
   // The survivor keeps its place, and with it its weights.
   EXPECT_EQ(Trace(),
-            "assign 3 epoch 2 w/ranks=0-0 blocks 98; assign 2 epoch 2 w/ranks=1-2 blocks 98");
+            "assign 3 epoch 2 w/ranks=0-0 blocks 48; assign 2 epoch 2 w/ranks=1-2 blocks 48");
 }
 
 TEST_F(MembershipTest, SpareTakesOverAtOnce) {
@@ -193,7 +196,7 @@ TEST_F(MembershipTest, SpareTakesOverAtOnce) {
   now_ += absl::Seconds(1);
   ASSERT_TRUE(membership_.Released(WorkerId(1), Epoch(1), now_, &actions_).ok());
   EXPECT_EQ(Trace(),
-            "assign 1 epoch 2 w/ranks=0-0 blocks 98; assign 3 epoch 2 w/ranks=1-2 blocks 98");
+            "assign 1 epoch 2 w/ranks=0-0 blocks 48; assign 3 epoch 2 w/ranks=1-2 blocks 48");
 }
 
 TEST_F(MembershipTest, WorkerThatHoldsWeightsGetsTheirPlace) {
@@ -202,7 +205,7 @@ TEST_F(MembershipTest, WorkerThatHoldsWeightsGetsTheirPlace) {
   JoinAs(keeper);
   Join("b");
   EXPECT_EQ(Trace(),
-            "assign 2 epoch 1 w/ranks=0-0 blocks 98; assign 1 epoch 1 w/ranks=1-2 blocks 98");
+            "assign 2 epoch 1 w/ranks=0-0 blocks 48; assign 1 epoch 1 w/ranks=1-2 blocks 48");
 }
 
 TEST_F(MembershipTest, SameProcessJoiningAgainReplacesItsOldStream) {
@@ -294,6 +297,23 @@ TEST_F(MembershipTest, FormationsThatFailAreRetriedWithGrowingPauses) {
     membership_.Tick(now_, &actions_);
     EXPECT_EQ(membership_.state(), Membership::State::kLoading);
   }
+}
+
+// A worker that serves leaves only when nothing runs any more; a spare leaves at once.
+TEST_F(MembershipTest, LeavingWorkerIsLetGoWhenDrained) {
+  FormReady();
+  const WorkerId spare = Join("spare");
+  membership_.Leaving(spare, &actions_);
+  EXPECT_EQ(Trace(), "shutdown 3");
+  EXPECT_FALSE(membership_.leaving());
+  membership_.Leaving(WorkerId(2), &actions_);
+  EXPECT_EQ(Trace(), "");
+  EXPECT_TRUE(membership_.leaving());
+  membership_.Drained(&actions_);
+  EXPECT_EQ(Trace(), "shutdown 2");
+  membership_.Lost(WorkerId(2), "left", now_, &actions_);
+  EXPECT_THAT(Trace(), HasSubstr("release 1 epoch 1"));
+  EXPECT_FALSE(membership_.leaving());
 }
 
 TEST_F(MembershipTest, MessagesOfOldEpochsAreDropped) {

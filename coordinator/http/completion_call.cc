@@ -1,0 +1,116 @@
+#include "coordinator/http/completion_call.h"
+
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "common/error_details.h"
+
+namespace essor::coordinator {
+
+class CompletionCall::Sink final : public RequestSink {
+ public:
+  Sink(std::shared_ptr<CompletionCall> call, uint32_t prompt)
+      : call_(std::move(call)), prompt_(prompt) {}
+  void OnTokens(TokenOutput output) override {
+    call_->Push({.prompt = prompt_, .tokens = std::move(output)});
+  }
+  void OnDone(absl::Status status) override {
+    call_->Push({.prompt = prompt_, .done = std::move(status)});
+  }
+
+ private:
+  const std::shared_ptr<CompletionCall> call_;
+  const uint32_t prompt_;
+};
+
+CompletionCall::CompletionCall(std::shared_ptr<net::io_context> context,
+                               net::any_io_executor executor, size_t max_unread_bytes)
+    : context_(std::move(context)),
+      executor_(executor),
+      wake_(executor),
+      max_unread_bytes_(max_unread_bytes) {}
+
+void CompletionCall::Start(RequestService* service, std::vector<GenerateParams> prompts) {
+  for (uint32_t i = 0; i < prompts.size(); ++i) {
+    auto sink = std::make_shared<Sink>(shared_from_this(), i);
+    std::shared_ptr<RequestHandle> handle =
+        service->Generate(std::move(prompts[i]), std::move(sink));
+    std::optional<absl::Status> cancelled;
+    {
+      absl::MutexLock lock(&mutex_);
+      handles_.push_back(handle);
+      cancelled = cancelled_;
+    }
+    if (cancelled.has_value()) handle->Cancel(*cancelled);
+  }
+}
+
+void CompletionCall::Push(Item item) {
+  bool overflow = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (item.tokens.has_value()) {
+      unread_bytes_ += item.tokens->text.size() + item.tokens->token_ids.size() * sizeof(TokenId);
+      overflow = unread_bytes_ > max_unread_bytes_;
+    }
+    // Tokens that wait anyway travel in one event.
+    Item* const last = items_.empty() ? nullptr : &items_.back();
+    const bool merges = last != nullptr && item.tokens.has_value() && last->tokens.has_value() &&
+                        last->prompt == item.prompt && last->tokens->index == item.tokens->index;
+    if (merges) {
+      TokenOutput& next = *item.tokens;
+      next.text.insert(0, last->tokens->text);
+      next.token_ids.insert(next.token_ids.begin(), last->tokens->token_ids.begin(),
+                            last->tokens->token_ids.end());
+      *last = std::move(item);
+    } else {
+      items_.push_back(std::move(item));
+    }
+  }
+  Wake();
+  if (!overflow) return;
+  Cancel(WithReason(
+      absl::ResourceExhaustedError(absl::StrCat("the caller does not read its stream: more than ",
+                                                max_unread_bytes_, " bytes wait")),
+      "SLOW_READER"));
+}
+
+void CompletionCall::Wake() {
+  // A coroutine that is not waiting looks at the items before it waits, on the same executor, so
+  // a wake-up cannot be lost.
+  net::post(executor_, [self = shared_from_this()] { self->wake_.cancel(); });
+}
+
+net::awaitable<std::vector<CompletionCall::Item>> CompletionCall::Pop() {
+  while (true) {
+    std::vector<Item> items;
+    {
+      absl::MutexLock lock(&mutex_);
+      items.swap(items_);
+      unread_bytes_ = 0;
+    }
+    if (!items.empty()) co_return items;
+    boost::system::error_code error;
+    wake_.expires_after(std::chrono::hours(1));
+    co_await wake_.async_wait(net::redirect_error(net::use_awaitable, error));
+  }
+}
+
+void CompletionCall::Cancel(const absl::Status& reason) {
+  std::vector<std::shared_ptr<RequestHandle>> handles;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (cancelled_.has_value()) return;
+    cancelled_ = reason;
+    handles = handles_;
+  }
+  for (const auto& handle : handles) handle->Cancel(reason);
+}
+
+void CompletionCall::Disconnect() {
+  const absl::Status reason = absl::CancelledError("the client hung up");
+  Cancel(reason);
+  Push({.prompt = 0, .done = reason});
+}
+
+}  // namespace essor::coordinator

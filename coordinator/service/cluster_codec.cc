@@ -1,0 +1,128 @@
+#include "coordinator/service/cluster_codec.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace essor::coordinator {
+namespace {
+
+void ToProto(const SamplingSettings& sampling, v1::SequenceSampling* proto) {
+  proto->set_temperature(sampling.temperature);
+  proto->set_top_p(sampling.top_p);
+  proto->set_top_k(sampling.top_k);
+  proto->set_min_p(sampling.min_p);
+  proto->set_seed(sampling.seed);
+}
+
+void ToProto(const SequenceStep& entry, v1::SequenceStep* proto) {
+  proto->set_slot(entry.slot);
+  proto->mutable_token_ids()->Add(entry.tokens.begin(), entry.tokens.end());
+  for (const BlockId block : entry.new_blocks) proto->add_new_blocks(block.value());
+  proto->set_hold(entry.hold);
+  proto->set_score(entry.score);
+  proto->mutable_score_targets()->Add(entry.score_targets.begin(), entry.score_targets.end());
+  proto->set_return_logits(entry.return_logits);
+}
+
+}  // namespace
+
+WorkerDescription FromProto(const v1::Hello& hello) {
+  WorkerDescription description;
+  description.build = hello.build();
+  description.incarnation = hello.incarnation();
+  description.host = hello.host();
+  description.pid = hello.pid();
+  description.num_devices = hello.num_devices();
+  description.memory_bytes = hello.memory_bytes();
+  description.data = {.host_key = hello.data().host_key(),
+                      .shm_name = hello.data().shm_name(),
+                      .tcp_address = hello.data().tcp_address()};
+  description.held_weights = hello.held_weights();
+  return description;
+}
+
+v1::CoordinatorMessage ToProto(const SendAssign& action, const AssignmentConstants& constants) {
+  v1::CoordinatorMessage message;
+  v1::Assign* const assign = message.mutable_assign();
+  assign->set_epoch(action.epoch.value());
+  assign->set_model_path(constants.model_path);
+  assign->set_model_fingerprint(constants.model_fingerprint);
+  assign->set_plan(constants.plan);
+  for (const RankPlacement& placement : action.assignment.ranks) {
+    v1::RankPlacement* const proto = assign->add_ranks();
+    proto->set_rank(placement.rank);
+    proto->set_worker_id(placement.worker.value());
+    proto->set_device(placement.device);
+  }
+  assign->set_block_tokens(constants.block_tokens);
+  assign->set_num_blocks(action.assignment.num_blocks);
+  assign->set_max_step_tokens(constants.max_step_tokens);
+  assign->set_max_sequences(constants.max_sequences);
+  assign->set_weights_key(action.assignment.weights_key);
+  assign->set_local_index(action.assignment.local_index);
+  assign->set_local_count(action.assignment.local_count);
+  assign->set_dtype(constants.dtype);
+  assign->set_max_context_tokens(constants.max_context_tokens);
+  assign->set_fp32_kv(constants.fp32_kv);
+  return message;
+}
+
+v1::CoordinatorMessage ToProto(const SendConnect& action, absl::Duration timeout) {
+  v1::CoordinatorMessage message;
+  v1::Connect* const connect = message.mutable_connect();
+  connect->set_epoch(action.epoch.value());
+  connect->set_timeout_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(timeout)));
+  for (const auto& [worker, endpoint] : action.members) {
+    v1::Connect::Member* const member = connect->add_members();
+    member->set_worker_id(worker.value());
+    member->mutable_data()->set_host_key(endpoint.host_key);
+    member->mutable_data()->set_shm_name(endpoint.shm_name);
+    member->mutable_data()->set_tcp_address(endpoint.tcp_address);
+  }
+  return message;
+}
+
+v1::CoordinatorMessage ToProto(const SendRelease& action) {
+  v1::CoordinatorMessage message;
+  message.mutable_release()->set_epoch(action.epoch.value());
+  message.mutable_release()->set_reason(action.reason);
+  return message;
+}
+
+v1::CoordinatorMessage ToProto(const Step& step, Epoch epoch, absl::Duration timeout) {
+  v1::CoordinatorMessage message;
+  v1::Step* const proto = message.mutable_step();
+  proto->set_epoch(epoch.value());
+  proto->set_step_id(step.step_id.value());
+  proto->set_timeout_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(timeout)));
+  proto->mutable_release_slots()->Add(step.release_slots.begin(), step.release_slots.end());
+  for (const SlotStart& start : step.starts) {
+    v1::SequenceStart* const proto_start = proto->add_starts();
+    proto_start->set_slot(start.slot);
+    ToProto(start.sampling, proto_start->mutable_sampling());
+  }
+  for (const SequenceStep& entry : step.sequences) ToProto(entry, proto->add_sequences());
+  return message;
+}
+
+absl::StatusOr<StepOutcome> FromProto(v1::StepResult* result) {
+  if (result->slot_size() != result->token_id_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("StepResult has ", result->slot_size(),
+                                                   " slots and ", result->token_id_size(),
+                                                   " token ids"));
+  }
+  StepOutcome outcome;
+  outcome.sampled.reserve(static_cast<size_t>(result->slot_size()));
+  for (int i = 0; i < result->slot_size(); ++i) {
+    outcome.sampled.push_back({.slot = result->slot(i), .token = result->token_id(i)});
+  }
+  for (v1::ScoreRows& rows : *result->mutable_scores()) {
+    outcome.scores.push_back({.slot = rows.slot(),
+                              .logprobs = {rows.logprobs().begin(), rows.logprobs().end()},
+                              .logits = std::move(*rows.mutable_logits())});
+  }
+  return outcome;
+}
+
+}  // namespace essor::coordinator
