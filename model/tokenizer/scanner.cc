@@ -48,6 +48,14 @@ class View {
   View(std::string_view text, uint8_t stop)
       : data_(text.data()), size_(text.size()), stop_(stop), table_(UnicodeClasses::Get().data()) {}
 
+  // The same text, which also ends at every character without `mask`.
+  View Only(uint8_t mask) const {
+    View result = *this;
+    result.stop_ = 0;
+    result.only_ = mask;
+    return result;
+  }
+
   size_t size() const { return size_; }
   char byte(size_t position) const { return data_[position]; }
 
@@ -61,7 +69,7 @@ class View {
   }
   Character At(size_t position) const {
     const Character c = AtAny(position);
-    return c.Has(stop_) ? Character{} : c;
+    return c.Has(stop_) || (c.bits & only_) != only_ ? Character{} : c;
   }
   size_t SkipWhile(size_t position, uint8_t mask) const {
     for (Character c = At(position); c.Has(mask); c = At(position)) position += c.size;
@@ -75,7 +83,7 @@ class View {
     return position;
   }
   size_t SkipNewlines(size_t position) const {
-    while (position < size_ && (data_[position] == '\n' || data_[position] == '\r')) ++position;
+    while (At(position).IsNewline()) ++position;
     return position;
   }
   // At most `count` characters of class `mask`, whatever `stop` says.
@@ -91,6 +99,7 @@ class View {
   const char* data_;
   size_t size_;
   uint8_t stop_;
+  uint8_t only_ = 0;
   const uint8_t* table_;
 };
 
@@ -222,14 +231,16 @@ struct DeepSeekV3 {
   static size_t Next(const View& view, size_t position) {
     const Character any = view.AtAny(position);
     if (any.Has(kNumber)) return view.SkipAtMost(position, kNumber, 3);
-    if (any.Has(kCjkOrKana)) {
-      while (view.AtAny(position).Has(kCjkOrKana)) position += view.AtAny(position).size;
-      return position;
-    }
+    // The third pattern also cuts the second one's pieces: at the middle dot, for example.
+    return any.Has(kCjkOrKana) ? NextMatch(view.Only(kCjkOrKana), position)
+                               : NextMatch(view, position);
+  }
+
+  static size_t NextMatch(const View& view, size_t position) {
     // What no alternative matches (control and format characters) is one piece up to the next
     // match.
     size_t unmatched = position;
-    for (Character c = any; !c.IsEnd(); c = view.At(unmatched)) {
+    for (Character c = view.At(unmatched); !c.IsEnd(); c = view.At(unmatched)) {
       const size_t end = Match(view, unmatched, c);
       if (end != unmatched) return unmatched == position ? end : unmatched;
       unmatched += c.size;
