@@ -86,8 +86,7 @@ Widths WidthsOf(const ModelSpec& spec, const RankLayout& layout) {
 // Rows of logits that the head computes at once (worker/engine/output_head.h).
 constexpr uint64_t kHeadRows = 64;
 constexpr uint64_t kGatheredRows = 8;
-// Kernels keep a tile of 32 partial sums per thread and row; more threads than this per rank would
-// need a larger figure here.
+// Threads of a rank that workspaces are planned for; more would need a larger figure here.
 constexpr uint64_t kKernelThreads = 64;
 constexpr uint64_t kTileRows = 32;
 // Alignment of some dozens of arrays, index lists per token.
@@ -108,6 +107,41 @@ uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
 
 uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
   return limits.max_context_tokens == 0 ? spec.max_context_tokens : limits.max_context_tokens;
+}
+
+// Inputs and intermediates of an FFN for each chosen expert, in the widest type, and a tile of
+// partial sums per thread.
+uint64_t FfnWorkspace(const Widths& widths, uint64_t hidden, const ServingLimits& limits) {
+  return limits.max_step_tokens * widths.top_k *
+         (hidden + widths.ffn + kKernelThreads * kTileRows) * kFloatBytes;
+}
+
+// Attention cuts long contexts into partitions of 256 positions when there are fewer tasks than
+// threads, and keeps a softmax state for each (kernels/cpu/attention.cc).
+uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
+                            const ServingLimits& limits) {
+  constexpr uint64_t kSplits = 4 * kKernelThreads;
+  constexpr uint64_t kPartition = 256;
+  constexpr uint64_t kKeysOfTile = 64;
+  constexpr uint64_t kQueriesOfTask = 96;
+  constexpr uint64_t kTaskBytes = 64;
+  const uint64_t state_sets = kSplits * (ContextTokens(spec, limits) / kPartition + 1);
+  uint64_t most = 0;
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const RankLayout::Layer& layer = layout.per_layer[i];
+    const auto& attention =
+        std::get<GroupedQueryAttention>(spec.layers[layout.layers.begin + i].attention);
+    const uint64_t group = layer.heads.size() / layer.kv_heads.size();
+    const uint64_t state = RoundUp(attention.head_dim, 16) + 18;  // with maximum, sum, lane sums
+    const uint64_t tasks =
+        (limits.max_step_tokens + limits.max_sequences) * layer.kv_heads.size() + state_sets;
+    const uint64_t queries = std::max(kQueriesOfTask, group);
+    const uint64_t scratch = 2 * state * kKeysOfTile + 3 * queries * state;
+    most =
+        std::max(most, (tasks + kSplits) * kTaskBytes +
+                           (state_sets * group * state + kKernelThreads * scratch) * kFloatBytes);
+  }
+  return most;
 }
 
 uint64_t ExchangeBytesOfGroup(uint64_t members, uint64_t payload) {
@@ -205,14 +239,15 @@ uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool f
 uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits) {
   const Widths widths = WidthsOf(spec, layout);
-  const uint64_t hidden = spec.hidden_size;
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
-  // router; inputs, intermediates and partial sums of the FFN for each chosen expert.
-  const uint64_t per_token = 3 * hidden + 2 * widths.query + 2 * widths.key + widths.experts +
-                             2 * widths.top_k +
-                             widths.top_k * (hidden + widths.ffn + kKernelThreads * kTileRows);
+  // router.
+  const uint64_t per_token =
+      3 * spec.hidden_size + 2 * widths.query + 2 * widths.key + widths.experts + 2 * widths.top_k;
   const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
-  return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes +
+  // One call at a time has the kernels' workspace.
+  const uint64_t kernels = std::max(FfnWorkspace(widths, spec.hidden_size, limits),
+                                    AttentionWorkspace(layout, spec, limits));
+  return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
          HeadBytes(spec, layout) + kSmallPieces;
 }
 

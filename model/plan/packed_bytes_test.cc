@@ -2,6 +2,7 @@
 // which may, compares the two.
 #include <gtest/gtest.h>
 
+#include "kernels/attention.h"
 #include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
 #include "model/plan/memory_plan.h"
@@ -40,28 +41,69 @@ TEST(PackedBytesAgreementTest, MatricesTakeWhatTheKernelsPack) {
             kernels::PackedMatrixBytes(WeightFormat::kBF16, 40, 33));
 }
 
-// The plan's bound for the FFN's workspace holds for every format.
-TEST(PackedBytesAgreementTest, WorkspacesStayBelowThePlan) {
+ModelSpec SpecOf(const GroupedQueryAttention& attention, const MoeFfn& ffn, uint32_t context) {
   ModelSpec spec{
-      .family = "mixtral", .hidden_size = 576, .vocab_size = 49152, .max_context_tokens = 2048};
+      .family = "mixtral", .hidden_size = 576, .vocab_size = 49152, .max_context_tokens = context};
+  spec.layers.assign(2, {.attention = attention, .ffn = ffn});
+  return spec;
+}
+
+// What the engine itself takes per step: residual, norm, sub-layer output, query, attention, key,
+// value, router.
+uint64_t EngineBytes(const GroupedQueryAttention& attention, const MoeFfn& ffn,
+                     const ServingLimits& limits) {
+  return uint64_t{limits.max_step_tokens} * 4 *
+         (3 * 576 + 2 * attention.head_dim * (attention.num_heads + attention.num_kv_heads) +
+          ffn.num_experts + 2 * ffn.top_k);
+}
+
+// The plan's bounds for the kernels' workspaces hold for every format, and with as many threads as
+// it plans for.
+TEST(PackedBytesAgreementTest, FfnWorkspaceStaysBelowThePlan) {
   const GroupedQueryAttention attention{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64};
-  spec.layers.assign(2, {.attention = attention,
-                         .ffn = MoeFfn{.num_experts = 8, .top_k = 2, .intermediate_size = 1536}});
+  const MoeFfn ffn{.num_experts = 8, .top_k = 2, .intermediate_size = 1536};
+  const ModelSpec spec = SpecOf(attention, ffn, 2048);
   const RankLayout layout = LayoutOf({}, spec, 0, 1);
   const ServingLimits limits;
-  // What the engine itself takes per token of a step: residual, norm, sub-layer output, query,
-  // attention, key, value, router.
-  const uint64_t engine =
-      uint64_t{limits.max_step_tokens} * 4 * (3 * 576 + 2 * 576 + 2 * 192 + 8 + 2 * 2);
   for (const Format& format : kFormats) {
-    const uint64_t ffn = kernels::FfnWorkspaceBytes({.gate_up_format = format.format,
-                                                     .down_format = format.format,
-                                                     .hidden = 576,
-                                                     .intermediate = 1536,
-                                                     .num_experts = 8,
-                                                     .top_k = 2},
-                                                    limits.max_step_tokens, 64);
-    EXPECT_LE(engine + ffn, ActivationBytes(layout, spec, limits));
+    const uint64_t workspace = kernels::FfnWorkspaceBytes({.gate_up_format = format.format,
+                                                           .down_format = format.format,
+                                                           .hidden = 576,
+                                                           .intermediate = 1536,
+                                                           .num_experts = 8,
+                                                           .top_k = 2},
+                                                          limits.max_step_tokens, 64);
+    EXPECT_LE(EngineBytes(attention, ffn, limits) + workspace,
+              ActivationBytes(layout, spec, limits));
+  }
+}
+
+TEST(PackedBytesAgreementTest, AttentionWorkspaceStaysBelowThePlan) {
+  const MoeFfn ffn{.num_experts = 2, .top_k = 1, .intermediate_size = 32};
+  for (const auto& attention :
+       {GroupedQueryAttention{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64},
+        GroupedQueryAttention{.num_heads = 64, .num_kv_heads = 4, .head_dim = 128},
+        GroupedQueryAttention{.num_heads = 128, .num_kv_heads = 1, .head_dim = 40}}) {
+    for (const uint32_t context : {256u, 8192u, 131072u}) {
+      for (const ServingLimits& limits :
+           {ServingLimits{}, ServingLimits{.max_step_tokens = 4, .max_sequences = 2}}) {
+        const ModelSpec spec = SpecOf(attention, ffn, context);
+        const RankLayout layout = LayoutOf({}, spec, 0, 1);
+        for (const uint32_t threads : {1u, 2u, 64u}) {
+          const uint64_t workspace =
+              kernels::AttentionWorkspaceBytes({.num_heads = attention.num_heads,
+                                                .num_kv_heads = attention.num_kv_heads,
+                                                .head_dim = attention.head_dim,
+                                                .max_rows = limits.max_step_tokens,
+                                                .max_sequences = limits.max_sequences,
+                                                .max_positions = context},
+                                               threads);
+          EXPECT_LE(EngineBytes(attention, ffn, limits) + workspace,
+                    ActivationBytes(layout, spec, limits))
+              << attention.num_heads << " heads, context " << context << ", threads " << threads;
+        }
+      }
+    }
   }
 }
 
