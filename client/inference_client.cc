@@ -55,7 +55,12 @@ class StreamSet {
     }
     queue_.Shutdown();
     std::vector<absl::Status> statuses;
-    for (const auto& stream : streams_) statuses.push_back(FromGrpcStatus(stream->status));
+    for (const auto& stream : streams_) {
+      const absl::Status status = FromGrpcStatus(stream->status);
+      statuses.push_back(stopped && absl::IsCancelled(status)
+                             ? absl::CancelledError("stopped by the caller")
+                             : status);
+    }
     return statuses;
   }
 

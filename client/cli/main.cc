@@ -31,6 +31,7 @@ constexpr Entry kCommands[] = {
     {"tokenize", "Texts (JSON on stdin) to token ids (JSON on stdout)", MakeTokenizeCommand},
     {"detokenize", "Token ids (JSON on stdin) to texts (JSON on stdout)", MakeDetokenizeCommand},
     {"render", "Chats (JSON on stdin) to prompts (JSON on stdout)", MakeRenderCommand},
+    {"plan", "Which rank holds what, and how much memory that takes", MakePlanCommand},
     {"status", "What a running cluster does", MakeStatusCommand},
     {"convert", "Repack, quantise or upcycle a model", MakeConvertCommand},
 };
