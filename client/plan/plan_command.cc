@@ -20,27 +20,23 @@ absl::Status CheckCount(const char* flag, uint64_t value, uint64_t most) {
   return BadFlag(flag, absl::StrCat(value, " is outside 1 to ", most));
 }
 
+// The types --weights may name besides "auto".
+constexpr DType kNamedWeights[] = {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1};
+
 absl::StatusOr<DType> WeightsOf(const PlanCommand& command) {
-  if (command.weights == "auto") return model::OpenStoredType(command.model);
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1}) {
+  for (const DType dtype : kNamedWeights) {
     if (command.weights == InfoOf(dtype).name) return dtype;
   }
-  return BadFlag("--weights", absl::StrCat("\"", command.weights,
-                                           "\" is not one of auto, f32, bf16, q8_0, q4_1"));
+  return model::OpenStoredType(command.model);
 }
 
-absl::Status CheckFlags(const PlanCommand& command) {
-  if (command.model.empty()) return BadFlag("--model", "missing");
-  ESSOR_RETURN_IF_ERROR(CheckCount("--nodes", command.nodes, model::kMaxRanks));
-  ESSOR_RETURN_IF_ERROR(CheckCount("--devices", command.devices, model::kMaxRanks));
-  if (uint64_t{command.nodes} * command.devices > model::kMaxRanks) {
-    return BadFlag("--nodes", absl::StrCat(command.nodes, " x ", command.devices,
-                                           " devices are more than ", model::kMaxRanks));
+absl::Status CheckWeights(const std::string& weights) {
+  if (weights == "auto") return absl::OkStatus();
+  for (const DType dtype : kNamedWeights) {
+    if (weights == InfoOf(dtype).name) return absl::OkStatus();
   }
-  ESSOR_RETURN_IF_ERROR(CheckCount("--max-sequences", command.max_sequences, 1u << 20));
-  ESSOR_RETURN_IF_ERROR(CheckCount("--max-step-tokens", command.max_step_tokens, 1u << 20));
-  ESSOR_RETURN_IF_ERROR(CheckCount("--batch", command.batch, 1u << 20));
-  return CheckCount("--context", command.context_tokens, 1u << 30);
+  return BadFlag("--weights",
+                 absl::StrCat("\"", weights, "\" is not one of auto, f32, bf16, q8_0, q4_1"));
 }
 
 absl::StatusOr<uint32_t> ContextOf(const PlanCommand& command, const model::ModelSpec& spec) {
@@ -66,19 +62,39 @@ absl::StatusOr<model::PlanChoice> Evaluate(const std::string& text,
   return choice;
 }
 
+absl::StatusOr<uint64_t> DeviceMemoryOf(const PlanCommand& command) {
+  const auto memory = model::ParseByteSize(command.device_memory);
+  if (memory.ok()) return memory;
+  return BadFlag("--device-memory", std::string(memory.status().message()));
+}
+
 }  // namespace
 
+absl::Status CheckPlanCommand(const PlanCommand& command) {
+  if (command.model.empty()) return BadFlag("--model", "missing");
+  ESSOR_RETURN_IF_ERROR(CheckCount("--nodes", command.nodes, model::kMaxRanks));
+  ESSOR_RETURN_IF_ERROR(CheckCount("--devices", command.devices, model::kMaxRanks));
+  if (uint64_t{command.nodes} * command.devices > model::kMaxRanks) {
+    return BadFlag("--nodes", absl::StrCat(command.nodes, " x ", command.devices,
+                                           " devices are more than ", model::kMaxRanks));
+  }
+  ESSOR_RETURN_IF_ERROR(CheckCount("--max-running-requests", command.max_sequences, 1u << 20));
+  ESSOR_RETURN_IF_ERROR(CheckCount("--max-step-tokens", command.max_step_tokens, 1u << 20));
+  ESSOR_RETURN_IF_ERROR(CheckCount("--batch", command.batch, 1u << 20));
+  ESSOR_RETURN_IF_ERROR(CheckCount("--context", command.context_tokens, 1u << 30));
+  ESSOR_RETURN_IF_ERROR(CheckWeights(command.weights));
+  ESSOR_RETURN_IF_ERROR(DeviceMemoryOf(command).status());
+  return command.plan.empty() ? absl::OkStatus()
+                              : model::ParallelPlan::Parse(command.plan).status();
+}
+
 absl::StatusOr<PlanReport> MakePlanReport(const PlanCommand& command) {
-  ESSOR_RETURN_IF_ERROR(CheckFlags(command));
+  ESSOR_RETURN_IF_ERROR(CheckPlanCommand(command));
   PlanReport report;
   report.model = command.model;
   report.nodes = command.nodes;
   report.devices_per_node = command.devices;
-  const auto memory = model::ParseByteSize(command.device_memory);
-  if (!memory.ok()) {
-    return BadFlag("--device-memory", std::string(memory.status().message()));
-  }
-  report.device_memory_bytes = *memory;
+  ESSOR_ASSIGN_OR_RETURN(report.device_memory_bytes, DeviceMemoryOf(command));
   ESSOR_ASSIGN_OR_RETURN(report.spec, model::OpenSpec(command.model));
   ESSOR_ASSIGN_OR_RETURN(report.weights, WeightsOf(command));
   ESSOR_ASSIGN_OR_RETURN(const uint32_t context, ContextOf(command, report.spec));

@@ -25,6 +25,10 @@ struct PlanCommand {
   bool json = false;
 };
 
+// What is wrong with the flags by themselves (bad usage): InvalidArgument naming the flag, for the
+// plan its grammar. Nothing is read.
+absl::Status CheckPlanCommand(const PlanCommand& command);
+
 // The text for stdout. InvalidArgument naming the flag for a bad value, and with one sentence for
 // an impossible plan; errors of OpenSpec; ResourceExhausted with one sentence and the missing bytes
 // when the model does not fit.

@@ -145,6 +145,14 @@ TEST(PlanCommandTest, RefusesBadFlags) {
   EXPECT_EQ(message(bad), "--model: missing");
 }
 
+// Usage is checked without reading the model.
+TEST(PlanCommandTest, FlagsAreCheckedOnTheirOwn) {
+  PlanCommand command{.model = "/nonexistent/model"};
+  EXPECT_EQ(CheckPlanCommand(command), absl::OkStatus());
+  command.plan = "tp=0";
+  EXPECT_EQ(CheckPlanCommand(command).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(PlanCommandTest, MissingModel) {
   const auto text = RenderPlan({.model = "/nonexistent/model"});
   EXPECT_EQ(text.status().code(), absl::StatusCode::kNotFound);

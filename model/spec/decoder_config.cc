@@ -119,6 +119,16 @@ absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config) {
   return ffn;
 }
 
+absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers) {
+  const std::string key = config.Has("num_experts") ? "num_experts" : "num_local_experts";
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t num_experts, config.Size(key, kMaxExperts));
+  if (uint64_t{num_experts} * num_layers > kMaxExpertsOfModel) {
+    return config.Error(key, absl::StrCat(num_experts, " in each of ", num_layers,
+                                          " layers are more than ", kMaxExpertsOfModel));
+  }
+  return num_experts;
+}
+
 absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts) {
   ESSOR_ASSIGN_OR_RETURN(const uint32_t top_k, config.Size("num_experts_per_tok", kMaxExperts));
   if (top_k > num_experts) {

@@ -31,7 +31,8 @@ struct Decoder {
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxWidth = 1u << 20;  // hidden, intermediate, heads * head_dim
 inline constexpr uint32_t kMaxHeads = 4096;
-inline constexpr uint32_t kMaxExperts = 4096;
+inline constexpr uint32_t kMaxExperts = 4096;             // of one layer
+inline constexpr uint32_t kMaxExpertsOfModel = 1u << 18;  // over all layers
 inline constexpr uint32_t kMaxVocabulary = 1u << 24;
 inline constexpr uint32_t kMaxPositions = 1u << 30;
 
@@ -41,6 +42,9 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
 
 // `intermediate_size`, of a dense FFN.
 absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config);
+
+// `num_experts` or `num_local_experts` (transformers 5 writes the latter for both families).
+absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers);
 
 // `num_experts_per_tok` of `num_experts`.
 absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts);

@@ -252,6 +252,20 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   }
 }
 
+// A lying config must not make us list millions of experts.
+TEST(FamiliesTest, RefusesMoreExpertsThanAnyModelHas) {
+  for (const char* path : {"nano/qwen3_moe", "nano/mixtral"}) {
+    nlohmann::json config = ReadJson(std::string(path) + "/config.json");
+    config["num_hidden_layers"] = 1000;
+    config.erase("num_local_experts");
+    config["num_experts"] = 4000;
+    const auto spec = SpecOf(config);
+    EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(std::string(spec.status().message()),
+              "config.json: num_experts: 4000 in each of 1000 layers are more than 262144");
+  }
+}
+
 const WeightBinding& Find(const std::vector<WeightBinding>& bindings, WeightRole role,
                           int32_t layer = -1, int32_t expert = -1) {
   for (const WeightBinding& binding : bindings) {

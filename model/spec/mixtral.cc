@@ -17,8 +17,7 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
                            config.Size("sliding_window", kMaxPositions));
   }
   MoeFfn ffn;
-  const std::string key = config.Has("num_experts") ? "num_experts" : "num_local_experts";
-  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, config.Size(key, kMaxExperts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, decoder.num_layers));
   ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
   ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("intermediate_size", kMaxWidth));
   ffn.router.renormalise = true;

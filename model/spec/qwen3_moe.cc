@@ -1,7 +1,6 @@
 // Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder: Qwen3 attention; layers are MoE except those that
 // mlp_only_layers names and those that decoder_sparse_step skips.
 #include <algorithm>
-#include <string>
 
 #include "common/status_macros.h"
 #include "model/spec/decoder_bindings.h"
@@ -11,11 +10,9 @@
 namespace essor::model {
 namespace {
 
-absl::StatusOr<MoeFfn> ReadMoe(const ConfigView& config) {
+absl::StatusOr<MoeFfn> ReadMoe(const ConfigView& config, uint32_t num_layers) {
   MoeFfn ffn;
-  // The class reads num_experts and writes num_local_experts since transformers 5.
-  const std::string key = config.Has("num_experts") ? "num_experts" : "num_local_experts";
-  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, config.Size(key, kMaxExperts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers));
   ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
   ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
   ESSOR_ASSIGN_OR_RETURN(ffn.router.renormalise, config.BoolOr("norm_topk_prob", false));
@@ -36,7 +33,7 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
     ESSOR_ASSIGN_OR_RETURN(decoder.attention.sliding_window,
                            config.SizeOr("sliding_window", kMaxPositions, 4096));
   }
-  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadMoe(config));
+  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadMoe(config, decoder.num_layers));
   ESSOR_ASSIGN_OR_RETURN(const auto dense_layers, config.Integers("mlp_only_layers"));
   ESSOR_ASSIGN_OR_RETURN(const uint32_t sparse_step,
                          config.SizeOr("decoder_sparse_step", kMaxLayers, 1));
