@@ -26,12 +26,12 @@ inline constexpr size_t kRenderedBytesMax = size_t{64} << 20;
 inline constexpr int kRenderDepthMax = 1000;
 
 struct ChatInput {
-  std::string messages_json;  // array of objects with at least "role"
-  std::string tools_json;     // array, or empty for none
+  std::string messages_json = {};  // array of objects with at least "role"
+  std::string tools_json = {};     // array, or empty for none
   bool add_generation_prompt = true;
   // Object of further variables, or empty. It may replace add_generation_prompt and the tokens, not
   // messages and tools.
-  std::string kwargs_json;
+  std::string kwargs_json = {};
   absl::Time now = absl::UnixEpoch();  // what strftime_now() sees, in UTC
 };
 
@@ -40,10 +40,10 @@ class ChatTemplate {
  public:
   // The special tokens a template may name. An empty one is not defined in the template.
   struct Tokens {
-    std::string bos_token;
-    std::string eos_token;
-    std::string pad_token;
-    std::string unk_token;
+    std::string bos_token = {};
+    std::string eos_token = {};
+    std::string pad_token = {};
+    std::string unk_token = {};
   };
 
   // InvalidArgument with line number for a syntax error or a construct outside the subset.
