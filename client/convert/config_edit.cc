@@ -33,9 +33,8 @@ std::string Text(const rapidjson::Document& document) {
 
 // Replaces the value, in place where the key exists.
 void Set(rapidjson::Document& document, const char* key, rapidjson::Value value) {
-  const auto member = document.FindMember(key);
-  if (member != document.MemberEnd()) {
-    member->value = value;
+  if (document.HasMember(key)) {
+    document[key] = value;
     return;
   }
   auto& allocator = document.GetAllocator();
@@ -47,9 +46,9 @@ rapidjson::Value StringValue(rapidjson::Document& document, const char* text) {
 }
 
 std::string StringOf(const rapidjson::Document& document, const char* key) {
-  const auto member = document.FindMember(key);
-  if (member == document.MemberEnd() || !member->value.IsString()) return "";
-  return std::string(member->value.GetString(), member->value.GetStringLength());
+  if (!document.HasMember(key) || !document[key].IsString()) return "";
+  const rapidjson::Value& value = document[key];
+  return std::string(value.GetString(), value.GetStringLength());
 }
 
 void SetFamily(rapidjson::Document& document, const char* model_type, const char* class_name) {

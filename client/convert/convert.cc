@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -147,12 +148,10 @@ model::GgufMetadataList OtherGeneralKeys(const SourceModel& source,
                                          const model::GgufMetadataList& header) {
   model::GgufMetadataList list;
   if (source.gguf == nullptr) return list;
+  absl::flat_hash_set<std::string> known = {"general.alignment"};
+  for (const auto& entry : header) known.insert(entry.first);
   for (const auto& [key, value] : source.gguf->metadata()) {
-    const bool known = std::any_of(header.begin(), header.end(),
-                                   [&](const auto& entry) { return entry.first == key; });
-    if (key.starts_with("general.") && key != "general.alignment" && !known) {
-      list.emplace_back(key, value);
-    }
+    if (key.starts_with("general.") && !known.contains(key)) list.emplace_back(key, value);
   }
   std::sort(list.begin(), list.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
