@@ -44,7 +44,8 @@ absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
   const model::ModelSpec& spec = source.spec;
   InstancePlan instance;
   instance.limits = options.limits;
-  instance.limits.fp32_kv = options.dtype == "float32";
+  instance.limits.fp32_kv =
+      options.dtype == "float32" || (options.dtype == "auto" && source.stored == DType::kF32);
   uint32_t& context = instance.limits.max_context_tokens;
   if (context > spec.max_context_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -20,9 +20,6 @@
 namespace essor::worker {
 namespace {
 
-// Intermediates of block-quantised weights are cut at block borders.
-uint32_t QuantBlockOf(DType stored) { return InfoOf(stored).block_elements > 1 ? 32 : 1; }
-
 struct HeldWeights {
   std::string key;
   std::unique_ptr<model::ModelSource> source;
@@ -109,7 +106,8 @@ absl::Status LocalRanksOnCpu::LoadAll(const Progress& progress) {
         "model_fingerprint: %s at %s here, %s at the coordinator; the model files differ",
         held_.source->fingerprint, assignment_.model_path, assignment_.model_fingerprint));
   }
-  ESSOR_RETURN_IF_ERROR(model::ValidatePlan(assignment_.plan, held_.source->spec));
+  ESSOR_RETURN_IF_ERROR(model::ValidatePlan(assignment_.plan, held_.source->spec,
+                                            model::QuantBlockOf(held_.source->stored)));
   for (const uint32_t rank : assignment_.local_ranks) {
     ESSOR_RETURN_IF_ERROR(LoadRank(rank, progress));
   }
@@ -126,7 +124,7 @@ absl::Status LocalRanksOnCpu::LoadRank(uint32_t rank, const Progress& progress) 
         absl::StrFormat("rank %d is not one of the plan's %d", rank, assignment_.plan.NumRanks()));
   }
   model::RankLayout layout =
-      model::LayoutOf(assignment_.plan, source.spec, rank, QuantBlockOf(source.stored));
+      model::LayoutOf(assignment_.plan, source.spec, rank, model::QuantBlockOf(source.stored));
   const std::vector<model::WeightSlice> slices =
       model::SlicesOf(layout, source.spec, source.bindings);
   uint32_t num_threads = 0;
@@ -168,7 +166,8 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalRanksOnCpu::MakeEngine(const EpochM
   std::vector<model::Range> vocab_slices;
   for (const uint32_t member : layout.stage_ranks) {
     vocab_slices.push_back(
-        model::LayoutOf(assignment_.plan, spec, member, QuantBlockOf(held_.source->stored)).vocab);
+        model::LayoutOf(assignment_.plan, spec, member, model::QuantBlockOf(held_.source->stored))
+            .vocab);
   }
   ESSOR_ASSIGN_OR_RETURN(
       auto communicators,
