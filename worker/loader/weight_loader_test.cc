@@ -1,0 +1,193 @@
+#include "worker/loader/weight_loader.h"
+
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/float16.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace essor::worker {
+namespace {
+
+using model::WeightRole;
+using ::testing::HasSubstr;
+
+// Tensors in memory; value of element i of a tensor is base + i.
+class FakeCheckpoint : public model::Checkpoint {
+ public:
+  void Add(const std::string& name, std::vector<uint64_t> shape, float base, DType dtype) {
+    uint64_t count = 1;
+    for (const uint64_t dim : shape) count *= dim;
+    std::vector<std::byte>& bytes = bytes_[name];
+    bytes.resize(StorageBytes(dtype, count));
+    for (uint64_t i = 0; i < count; ++i) {
+      const float value = base + static_cast<float>(i);
+      if (dtype == DType::kF32) std::memcpy(bytes.data() + 4 * i, &value, 4);
+      const uint16_t half = ToBFloat16(value).bits;
+      if (dtype == DType::kBF16) std::memcpy(bytes.data() + 2 * i, &half, 2);
+    }
+    views_[name] = {
+        .name = name, .file = "fake", .dtype = dtype, .shape = std::move(shape), .data = bytes};
+  }
+  absl::StatusOr<model::TensorView> Find(const std::string& name) const override {
+    const auto found = views_.find(name);
+    if (found == views_.end()) return absl::NotFoundError("no tensor " + name);
+    return found->second;
+  }
+  bool Contains(const std::string& name) const override { return views_.contains(name); }
+  std::vector<std::string> TensorNames() const override { return {}; }
+  std::string Fingerprint() const override { return ""; }
+
+ private:
+  std::map<std::string, std::vector<std::byte>> bytes_;
+  std::map<std::string, model::TensorView> views_;
+};
+
+model::WeightSlice Slice(WeightRole role, const std::string& tensor, model::Range rows,
+                         model::Range cols, uint64_t whole_cols) {
+  return {
+      .binding = {.role = role, .layer = 0, .rows = rows.end, .cols = whole_cols, .tensor = tensor},
+      .rows = rows,
+      .cols = cols};
+}
+
+model::RankLayout OneLayer(model::Range experts) {
+  model::RankLayout layout;
+  layout.layers = {0, 1};
+  layout.last_stage = true;
+  layout.per_layer.resize(1);
+  layout.per_layer[0].experts = experts;
+  return layout;
+}
+
+std::vector<float> Row(const kernels::PackedMatrix& matrix, uint32_t row) {
+  std::vector<float> out(matrix.k);
+  kernels::UnpackRow(matrix, row, out);
+  return out;
+}
+
+TEST(WeightLoaderTest, LoadsOnlyTheSlice) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("o", {4, 6}, 0, DType::kF32);
+  checkpoint.Add("norm", {1, 6}, 100, DType::kBF16);
+  const auto layout = OneLayer({});
+  const std::vector<model::WeightSlice> slices = {
+      Slice(WeightRole::kOutput, "o", {1, 3}, {2, 5}, 6),
+      Slice(WeightRole::kAttentionNorm, "norm", {0, 1}, {0, 6}, 6)};
+  const auto weights = LoadRankWeights(
+      {.checkpoint = &checkpoint, .layout = &layout, .slices = &slices, .num_threads = 2});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const LayerWeights& layer = (*weights)->layers[0];
+  ASSERT_EQ(layer.output.n, 2u);
+  EXPECT_EQ(Row(layer.output, 0), (std::vector<float>{8, 9, 10}));
+  EXPECT_EQ(Row(layer.output, 1), (std::vector<float>{14, 15, 16}));
+  EXPECT_EQ(layer.attention_norm[5], 105.0f);
+}
+
+// Stored rows 0..3 of a head of 4 are canonical rows 0, 2, 1, 3.
+TEST(WeightLoaderTest, UndoesTheInterleavingOfHeads) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("q", {8, 1}, 0, DType::kF32);
+  auto slice = Slice(WeightRole::kQuery, "q", {4, 8}, {0, 1}, 1);
+  slice.binding.interleaved_head_dim = 4;
+  const std::vector<model::WeightSlice> slices = {slice};
+  const auto layout = OneLayer({});
+  const auto weights =
+      LoadRankWeights({.checkpoint = &checkpoint, .layout = &layout, .slices = &slices});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const kernels::PackedMatrix& query = (*weights)->layers[0].query;
+  EXPECT_EQ(Row(query, 0)[0], 4);
+  EXPECT_EQ(Row(query, 1)[0], 6);
+  EXPECT_EQ(Row(query, 2)[0], 5);
+  EXPECT_EQ(Row(query, 3)[0], 7);
+}
+
+TEST(WeightLoaderTest, FindsExpertsInsideAStackedTensor) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("experts", {3, 2, 2}, 0, DType::kBF16);
+  std::vector<model::WeightSlice> slices;
+  for (int32_t expert = 1; expert < 3; ++expert) {
+    auto slice = Slice(WeightRole::kUp, "experts", {0, 2}, {0, 2}, 2);
+    slice.binding.expert = expert;
+    slice.binding.first_row = static_cast<uint64_t>(2 * expert);
+    slices.push_back(slice);
+  }
+  const auto layout = OneLayer({1, 3});
+  const auto weights =
+      LoadRankWeights({.checkpoint = &checkpoint, .layout = &layout, .slices = &slices});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const auto& experts = (*weights)->layers[0].experts;
+  ASSERT_EQ(experts.size(), 2u);
+  EXPECT_EQ(Row(experts[0].up, 1), (std::vector<float>{6, 7}));
+  EXPECT_EQ(Row(experts[1].up, 0), (std::vector<float>{8, 9}));
+  EXPECT_EQ(experts[0].up.format, kernels::WeightFormat::kBF16);
+}
+
+TEST(WeightLoaderTest, RoutersStayInFloat32) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("router", {2, 2}, 0, DType::kBF16);
+  const std::vector<model::WeightSlice> slices = {
+      Slice(WeightRole::kRouter, "router", {0, 2}, {0, 2}, 2)};
+  const auto layout = OneLayer({0, 2});
+  const auto weights =
+      LoadRankWeights({.checkpoint = &checkpoint, .layout = &layout, .slices = &slices});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ((*weights)->layers[0].router.format, kernels::WeightFormat::kF32);
+}
+
+TEST(WeightLoaderTest, ReportsProgressUpToTheTotal) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("q", {300, 64}, 0, DType::kF32);
+  const std::vector<model::WeightSlice> slices = {
+      Slice(WeightRole::kQuery, "q", {0, 300}, {0, 64}, 64)};
+  const auto layout = OneLayer({});
+  std::atomic<uint64_t> last{0};
+  std::atomic<uint64_t> total{1};
+  const auto weights = LoadRankWeights({.checkpoint = &checkpoint,
+                                        .layout = &layout,
+                                        .slices = &slices,
+                                        .progress = [&](uint64_t done, uint64_t all) {
+                                          last = done;
+                                          total = all;
+                                        }});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ(last, total);
+}
+
+TEST(WeightLoaderTest, ErrorsNameTheTensorAndCancellingStops) {
+  FakeCheckpoint checkpoint;
+  const auto layout = OneLayer({});
+  std::vector<model::WeightSlice> slices = {Slice(WeightRole::kQuery, "gone", {0, 1}, {0, 1}, 1)};
+  const auto missing =
+      LoadRankWeights({.checkpoint = &checkpoint, .layout = &layout, .slices = &slices});
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.status().message()), HasSubstr("gone"));
+
+  checkpoint.Add("q", {1, 1}, 0, DType::kF32);
+  slices = {Slice(WeightRole::kQuery, "q", {0, 1}, {0, 1}, 1)};
+  const std::atomic<bool> cancelled{true};
+  const auto stopped = LoadRankWeights(
+      {.checkpoint = &checkpoint, .layout = &layout, .slices = &slices, .cancelled = &cancelled});
+  EXPECT_EQ(stopped.status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST(FormatForTest, MapsStoredTypesAndPrecision) {
+  using kernels::WeightFormat;
+  EXPECT_EQ(FormatFor(DType::kF32, Precision::kStored), WeightFormat::kF32);
+  EXPECT_EQ(FormatFor(DType::kF32, Precision::kBFloat16), WeightFormat::kBF16);
+  EXPECT_EQ(FormatFor(DType::kF16, Precision::kStored), WeightFormat::kBF16);
+  EXPECT_EQ(FormatFor(DType::kQ6_K, Precision::kStored), WeightFormat::kBF16);
+  EXPECT_EQ(FormatFor(DType::kQ8_0, Precision::kBFloat16), WeightFormat::kQ8);
+  EXPECT_EQ(FormatFor(DType::kQ4_1, Precision::kStored), WeightFormat::kQ4);
+  EXPECT_EQ(FormatFor(DType::kQ4_1, Precision::kFloat32), WeightFormat::kF32);
+  EXPECT_THAT(std::string(ParsePrecision("fp8").status().message()), HasSubstr("\"fp8\""));
+}
+
+}  // namespace
+}  // namespace essor::worker

@@ -1,0 +1,99 @@
+#include "worker/session/conversions.h"
+
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace essor::worker {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+v1::Assign TwoRanks() {
+  v1::Assign assign;
+  assign.set_epoch(4);
+  assign.set_plan("tp=2");
+  assign.set_dtype("auto");
+  for (uint32_t rank = 0; rank < 2; ++rank) {
+    v1::RankPlacement* placement = assign.add_ranks();
+    placement->set_rank(rank);
+    placement->set_worker_id(10 + rank);
+  }
+  return assign;
+}
+
+TEST(AssignTest, TakesTheRanksOfThisWorker) {
+  const auto assignment = FromProto(TwoRanks(), 11);
+  ASSERT_TRUE(assignment.ok()) << assignment.status();
+  EXPECT_EQ(assignment->epoch, 4u);
+  EXPECT_EQ(assignment->plan.tp, 2u);
+  EXPECT_THAT(assignment->local_ranks, ElementsAre(1));
+}
+
+TEST(AssignTest, NamesWhatIsWrong) {
+  EXPECT_THAT(std::string(FromProto(TwoRanks(), 12).status().message()),
+              HasSubstr("epoch 4 gives worker 12 none"));
+  v1::Assign plan = TwoRanks();
+  plan.set_plan("zp=2");
+  EXPECT_THAT(std::string(FromProto(plan, 11).status().message()), HasSubstr("zp"));
+  v1::Assign dtype = TwoRanks();
+  dtype.set_dtype("fp8");
+  EXPECT_THAT(std::string(FromProto(dtype, 11).status().message()), HasSubstr("fp8"));
+}
+
+TEST(ConnectTest, EveryRankNeedsAMember) {
+  v1::Connect connect;
+  connect.set_epoch(4);
+  v1::Connect::Member* member = connect.add_members();
+  member->set_worker_id(10);
+  member->mutable_data()->set_tcp_address("127.0.0.1:9");
+  EXPECT_THAT(std::string(MembersFromProto(TwoRanks(), connect).status().message()),
+              HasSubstr("rank 1 is on worker 11"));
+  connect.add_members()->set_worker_id(11);
+  const auto members = MembersFromProto(TwoRanks(), connect);
+  ASSERT_TRUE(members.ok()) << members.status();
+  EXPECT_EQ(members->ranks[0].endpoint.tcp_address, "127.0.0.1:9");
+}
+
+TEST(StepTest, SteadyDecodeIsASlotAlone) {
+  v1::Step step;
+  step.set_step_id(9);
+  step.set_timeout_ms(1500);
+  step.add_sequences()->set_slot(3);
+  const StepInput input = FromProto(step, absl::UnixEpoch());
+  EXPECT_EQ(input.deadline, absl::UnixEpoch() + absl::Milliseconds(1500));
+  ASSERT_EQ(input.sequences.size(), 1u);
+  EXPECT_EQ(input.sequences[0].slot, 3u);
+  EXPECT_THAT(input.sequences[0].tokens, IsEmpty());
+  EXPECT_TRUE(input.sequences[0].sample);
+  EXPECT_LE(step.sequences(0).ByteSizeLong(), 8u);
+}
+
+TEST(StepTest, ResultCarriesTokensScoresAndLogits) {
+  StepOutput output{.step_id = StepId(9),
+                    .sampled = {{.slot = 3, .token = 77}},
+                    .scored = {{.slot = 4, .logprobs = {-1.5f}, .logits = {1.0f, 2.0f}}},
+                    .compute_time = absl::Microseconds(12)};
+  v1::StepResult result;
+  ToProto(output, 4, &result);
+  EXPECT_EQ(result.epoch(), 4u);
+  EXPECT_EQ(result.compute_us(), 12u);
+  EXPECT_THAT(result.slot(), ElementsAre(3));
+  EXPECT_THAT(result.token_id(), ElementsAre(77));
+  EXPECT_EQ(result.scores(0).slot(), 4u);
+  EXPECT_EQ(result.scores(0).logits().size(), 8u);
+}
+
+TEST(IsFatalTest, WhatWouldFailAgainIsFatal) {
+  EXPECT_TRUE(IsFatal(absl::FailedPreconditionError("")));
+  EXPECT_TRUE(IsFatal(absl::InvalidArgumentError("")));
+  EXPECT_TRUE(IsFatal(absl::ResourceExhaustedError("")));
+  EXPECT_FALSE(IsFatal(absl::UnavailableError("")));
+  EXPECT_FALSE(IsFatal(absl::DeadlineExceededError("")));
+}
+
+}  // namespace
+}  // namespace essor::worker
