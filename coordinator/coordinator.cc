@@ -12,10 +12,16 @@ constexpr size_t kMaxQueuedTexts = 4096;
 // What calls get to end by themselves when the servers stop; requests have ended before.
 constexpr absl::Duration kShutdownGrace = absl::Milliseconds(500);
 
+// What the scheduler must know of the model comes from the one description of it.
+Driver::Options WithModel(Driver::Options options, const ServedModel& model) {
+  options.output_model = model.output_model();
+  return options;
+}
+
 }  // namespace
 
 Coordinator::Coordinator(const Options& options, const ServedModel* model)
-    : driver_(options.driver, &Clock::Steady(), &metrics_),
+    : driver_(WithModel(options.driver, *model), &Clock::Steady(), &metrics_),
       pool_(options.text_threads, kMaxQueuedTexts),
       requests_(model, &driver_, &pool_),
       inference_(&requests_),

@@ -54,7 +54,6 @@ class TestCluster {
                         .max_step_tokens = 64,
                         .block_tokens = 16,
                         .max_logits_rows = 8};
-    driver.output_model = {};
     driver.assignment = {.model_path = "/fake",
                          .model_fingerprint = "f",
                          .plan = "pp=1,dp=1,tp=1,ep=1",
@@ -75,7 +74,6 @@ class TestCluster {
     model_.limits = {.vocab_size = 257, .max_context_tokens = 512};
     model_.tokenizer = &tokenizer_;
     model_.chat_template = &chat_template_;
-    options.driver.output_model = model_.output_model();
     auto coordinator = Coordinator::Start(std::move(options), &model_);
     if (!coordinator.ok()) {
       start_error_ = coordinator.status();
