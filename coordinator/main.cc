@@ -49,8 +49,8 @@ void AddOptions(CLI::App* app, Flags* flags) {
   const auto add = [app](const char* name, auto& value, const char* help) {
     return app->add_option(name, value, help)->capture_default_str();
   };
-  add("--model", flags->model, "Model to serve: a Hugging Face directory or a .gguf file")
-      ->required();
+  add("--model", flags->model,
+      "Model to serve (required): a Hugging Face directory or a .gguf file");
   add("--served-model-name", flags->served_model_name,
       "Name that clients use (default: the directory's name)");
   add("--plan", flags->planning.plan, "Parallel plan, e.g. tp=2,ep=2 (default: chosen)");
@@ -89,6 +89,8 @@ int Fail(const absl::Status& status) {
 
 // What CLI11 cannot check by itself; sets what is derived.
 absl::Status CheckFlags(Flags* flags) {
+  // Not a required option of CLI11, which would not look into the config file for it.
+  if (flags->model.empty()) return absl::InvalidArgumentError("--model is required");
   if (!flags->planning.plan.empty()) {
     ESSOR_RETURN_IF_ERROR(model::ParallelPlan::Parse(flags->planning.plan).status());
   }

@@ -113,8 +113,6 @@ void Scheduler::FailAll(const absl::Status& reason, std::vector<RequestEvent>* e
   for (const auto& [id, request] : requests_) ids.push_back(id);
   std::sort(ids.begin(), ids.end());  // the same events for the same history
   for (const uint64_t id : ids) Cancel(RequestId(id), reason, events);
-  in_flight_.clear();
-  step_planned_ = false;
 }
 
 void Scheduler::EndRequest(Request* request, const absl::Status& status,

@@ -63,7 +63,7 @@ class Scheduler {
   void Cancel(RequestId id, const absl::Status& reason, std::vector<RequestEvent>* events);
   // Ends every request whose deadline has come with DeadlineExceeded.
   void ExpireDeadlines(absl::Time now, std::vector<RequestEvent>* events);
-  // Ends all requests, for example when the epoch is lost. The planned step is forgotten.
+  // Ends all requests, for example when the epoch is lost.
   void FailAll(const absl::Status& reason, std::vector<RequestEvent>* events);
 
   // The next step, or nullopt when there is nothing to compute.

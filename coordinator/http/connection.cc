@@ -145,8 +145,8 @@ net::awaitable<void> Connection::RefuseUnreadable(boost::system::error_code erro
   } else {
     co_return;  // the connection broke
   }
-  const bool written = co_await Write(std::move(reply));
-  if (written) co_await DiscardInput();
+  co_await Write(std::move(reply));
+  co_await DiscardInput();
 }
 
 net::awaitable<void> Connection::DiscardInput() {
@@ -173,14 +173,19 @@ net::awaitable<bool> Connection::Handle(const Request& request) {
     reply.headers.emplace_back("Allow", method);
     co_return co_await Write(std::move(reply));
   }
-  if (method == "GET") co_return co_await Write(Get(path));
+  if (method == "GET") {
+    HttpReply reply = Get(path);
+    co_return co_await Write(std::move(reply));
+  }
   const std::string encoding = ToString(request[http::field::content_encoding]);
   if (!encoding.empty() && !absl::EqualsIgnoreCase(encoding, "identity")) {
-    co_return co_await Write(ProtocolErrorReply(415, "compressed bodies are not accepted"));
+    HttpReply reply = ProtocolErrorReply(415, "compressed bodies are not accepted");
+    co_return co_await Write(std::move(reply));
   }
   const std::string type = ToString(request[http::field::content_type]);
   if (!type.empty() && !absl::StrContains(absl::AsciiStrToLower(type), "json")) {
-    co_return co_await Write(ProtocolErrorReply(400, "content-type must be application/json"));
+    HttpReply reply = ProtocolErrorReply(400, "content-type must be application/json");
+    co_return co_await Write(std::move(reply));
   }
   if (path == "/tokenize") co_return co_await HandleTokenize(request);
   if (path == "/detokenize") co_return co_await HandleDetokenize(request);
@@ -213,7 +218,10 @@ HttpReply Connection::Get(const std::string& path) const {
 
 net::awaitable<bool> Connection::HandleTokenize(const Request& request) {
   const absl::StatusOr<TokenizeBody> body = ParseTokenize(request.body());
-  if (!body.ok()) co_return co_await Write(ErrorReply(body.status()));
+  if (!body.ok()) {
+    HttpReply reply = ErrorReply(body.status());
+    co_return co_await Write(std::move(reply));
+  }
   // The result is put where the coroutine finds it after its wake-up.
   struct Result {
     explicit Result(const net::any_io_executor& executor) : wake(executor) {}
@@ -235,7 +243,10 @@ net::awaitable<bool> Connection::HandleTokenize(const Request& request) {
   while (!result->ids.has_value()) {
     co_await result->wake.async_wait(net::redirect_error(net::use_awaitable, ignored));
   }
-  if (!result->ids->ok()) co_return co_await Write(ErrorReply(result->ids->status()));
+  if (!result->ids->ok()) {
+    HttpReply reply = ErrorReply(result->ids->status());
+    co_return co_await Write(std::move(reply));
+  }
   HttpReply reply{
       .body = TokensBody(**result->ids, shared_->service->model().limits.max_context_tokens)};
   co_return co_await Write(std::move(reply));
@@ -243,7 +254,10 @@ net::awaitable<bool> Connection::HandleTokenize(const Request& request) {
 
 net::awaitable<bool> Connection::HandleDetokenize(const Request& request) {
   const absl::StatusOr<DetokenizeBody> body = ParseDetokenize(request.body());
-  if (!body.ok()) co_return co_await Write(ErrorReply(body.status()));
+  if (!body.ok()) {
+    HttpReply reply = ErrorReply(body.status());
+    co_return co_await Write(std::move(reply));
+  }
   struct Result {
     explicit Result(const net::any_io_executor& executor) : wake(executor) {}
     net::steady_timer wake;
@@ -264,7 +278,10 @@ net::awaitable<bool> Connection::HandleDetokenize(const Request& request) {
   while (!result->text.has_value()) {
     co_await result->wake.async_wait(net::redirect_error(net::use_awaitable, ignored));
   }
-  if (!result->text->ok()) co_return co_await Write(ErrorReply(result->text->status()));
+  if (!result->text->ok()) {
+    HttpReply reply = ErrorReply(result->text->status());
+    co_return co_await Write(std::move(reply));
+  }
   HttpReply reply{.body = PromptBody(**result->text)};
   co_return co_await Write(std::move(reply));
 }
@@ -272,7 +289,10 @@ net::awaitable<bool> Connection::HandleDetokenize(const Request& request) {
 net::awaitable<bool> Connection::HandleCompletion(const Request& request, bool chat) {
   absl::StatusOr<CompletionRequest> parsed =
       chat ? ParseChatCompletion(request.body()) : ParseCompletion(request.body());
-  if (!parsed.ok()) co_return co_await Write(ErrorReply(parsed.status()));
+  if (!parsed.ok()) {
+    HttpReply reply = ErrorReply(parsed.status());
+    co_return co_await Write(std::move(reply));
+  }
   const CallCount count(&shared_->num_calls);
   const ServedModel& model = shared_->service->model();
   const CompletionHead head{.chat = chat,
@@ -315,7 +335,10 @@ net::awaitable<bool> Connection::AnswerWhole(const CompletionRequest& parsed,
       if (item.done.has_value()) {
         ++num_done;
         if (absl::IsCancelled(*item.done)) co_return false;
-        if (!item.done->ok()) co_return co_await Write(ErrorReply(*item.done, parsed.names));
+        if (!item.done->ok()) {
+          HttpReply reply = ErrorReply(*item.done, parsed.names);
+          co_return co_await Write(std::move(reply));
+        }
         continue;
       }
       const TokenOutput& output = *item.tokens;
@@ -366,7 +389,8 @@ net::awaitable<bool> Connection::AnswerStreamed(const CompletionRequest& parsed,
     }
     if (absl::IsCancelled(failure)) co_return false;
     if (!failure.ok() && !header_written && data.empty()) {
-      co_return co_await Write(ErrorReply(failure, parsed.names));
+      HttpReply reply = ErrorReply(failure, parsed.names);
+      co_return co_await Write(std::move(reply));
     }
     // A stream that fails says so and never looks whole: no [DONE].
     if (!failure.ok()) data += ErrorEvent(ErrorBody(failure, parsed.names));
@@ -389,6 +413,8 @@ net::awaitable<bool> Connection::AnswerStreamed(const CompletionRequest& parsed,
   co_return co_await WriteStreamEnd();
 }
 
+// Callers name their reply before they wait: g++ 12 destroys temporaries of aggregate type in the
+// expression of a co_await twice.
 net::awaitable<bool> Connection::Write(HttpReply reply) {
   http::response<http::string_body> response;
   response.version(version_);

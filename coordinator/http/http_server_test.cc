@@ -140,7 +140,9 @@ TEST_F(HttpServerTest, StreamsEventsAndDone) {
     EXPECT_EQ(event["object"], "chat.completion.chunk");
     EXPECT_TRUE(event["usage"].is_null());
     const json& choice = event["choices"][0];
-    if (i == 0) EXPECT_EQ(choice["delta"]["role"], "assistant");
+    if (i == 0) {
+      EXPECT_EQ(choice["delta"]["role"], "assistant");
+    }
     if (choice["delta"].contains("content")) {
       text += choice["delta"]["content"].get<std::string>();
     }

@@ -168,12 +168,9 @@ void Driver::Drain() {
 }
 
 void Driver::AbortRequests(absl::Status status) {
-  Post(
-      [this, status = std::move(status)] {
-        scheduler_.FailAll(status, &events_);
-        step_.reset();
-      },
-      /*bounded=*/false);
+  // The step in flight goes on: its workers are not to blame and its answer is simply ignored.
+  Post([this, status = std::move(status)] { scheduler_.FailAll(status, &events_); },
+       /*bounded=*/false);
   WakeThread();
 }
 

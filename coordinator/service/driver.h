@@ -167,6 +167,7 @@ class Driver {
   uint64_t steps_completed_ = 0;
   uint64_t generated_tokens_ = 0;
   absl::Time last_step_ = absl::InfinitePast();
+  absl::Time last_tick_ = absl::InfinitePast();
   absl::Duration seconds_per_step_ = absl::ZeroDuration();   // of small steps, smoothed
   absl::Duration seconds_per_token_ = absl::ZeroDuration();  // of large steps, smoothed
 

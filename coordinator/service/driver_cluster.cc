@@ -12,6 +12,9 @@
 namespace essor::coordinator {
 namespace {
 
+// A tick this many times too late means that this process did not run.
+constexpr int kPausedTicks = 6;
+
 v1::InstanceState StateOf(Membership::State state, bool serving, bool draining) {
   if (draining) return v1::INSTANCE_STATE_DRAINING;
   switch (state) {
@@ -120,7 +123,10 @@ void Driver::LoseWorker(WorkerId worker, const std::string& reason) {
 
 void Driver::Tick() {
   const absl::Time now = clock_.Now();
-  membership_.Tick(now, &actions_);
+  // After a pause of this process itself (stopped, or starved of CPU) the workers' heartbeats are
+  // still unread: judge nobody by them yet.
+  const bool paused = now - std::exchange(last_tick_, now) > options_.tick * kPausedTicks;
+  if (!paused) membership_.Tick(now, &actions_);
   if (!step_.has_value() || now - step_->sent <= options_.step_timeout) return;
   const std::string silent = absl::StrJoin(
       step_->missing, ", ",

@@ -145,7 +145,8 @@ class Simulation {
   void On(const SendConnect& action) { Send(action.worker, 'c', action.epoch); }
   void On(const SendRelease& action) { Send(action.worker, 'r', action.epoch); }
   void On(const SendShutdown&) { ADD_FAILURE() << "nobody wanted to leave"; }
-  void On(const CloseWorker& action) { workers_.erase(action.worker.value()); }
+  // Nobody is silent or stuck here.
+  void On(const CloseWorker& action) { ADD_FAILURE() << action.status; }
   void On(const EpochReady& action) {
     EXPECT_FALSE(ready_);
     EXPECT_GT(action.epoch, ready_epoch_);
