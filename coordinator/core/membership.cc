@@ -139,6 +139,7 @@ void Membership::Lost(WorkerId worker, const std::string& reason, absl::Time now
     if (member.place.has_value() || member.leaving) continue;
     const auto [first, end] = RanksOf(*place);
     member.place = place;
+    member.done = true;  // no part in the epoch that is being released
     member.load_fraction.assign(end - first, 0.0);
     places_[*place] = id;
     break;

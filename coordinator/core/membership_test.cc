@@ -199,6 +199,19 @@ TEST_F(MembershipTest, SpareTakesOverAtOnce) {
             "assign 1 epoch 2 w/ranks=0-0 blocks 48; assign 3 epoch 2 w/ranks=1-2 blocks 48");
 }
 
+// A second loss while the epoch is being released: the spare has nothing to release and must not be
+// waited for.
+TEST_F(MembershipTest, SpareTakesOverDuringARelease) {
+  FormReady();
+  Join("spare");
+  membership_.AbandonEpoch("no", now_, &actions_);
+  membership_.Lost(WorkerId(2), "killed", now_, &actions_);
+  actions_.clear();
+  ASSERT_TRUE(membership_.Released(WorkerId(1), Epoch(1), now_, &actions_).ok());
+  EXPECT_EQ(Trace(),
+            "assign 1 epoch 2 w/ranks=0-0 blocks 48; assign 3 epoch 2 w/ranks=1-2 blocks 48");
+}
+
 TEST_F(MembershipTest, WorkerThatHoldsWeightsGetsTheirPlace) {
   WorkerDescription keeper = Worker("a");
   keeper.held_weights = "w/ranks=1-2";
