@@ -48,6 +48,8 @@ struct GetSlice {
 struct Arguments {
   std::vector<ExpressionPtr> positional;
   std::vector<std::pair<std::string, ExpressionPtr>> keyword;
+  ExpressionPtr positional_list;  // *list, behind the others; null: none
+  ExpressionPtr keyword_dict;     // **dict
 };
 struct Call {
   ExpressionPtr callee;

@@ -4,7 +4,7 @@
 //
 // Differences from Jinja, none of which a published template was seen to need: generators are
 // evaluated at once and can be walked twice; integers beyond 64 bits print but do not calculate; no
-// *args and **kwargs in calls; no block, extends, include, import, do, autoescape and trans tags.
+// block, extends, include, import, do, autoescape and trans tags.
 #pragma once
 
 #include <cstddef>

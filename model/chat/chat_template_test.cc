@@ -50,7 +50,7 @@ TEST(ChatTemplateTest, SyntaxErrorsNameTheLine) {
   ExpectError("{% raw %}x", "missing end of raw block");
   ExpectError("{{ (1] }}", "unexpected ']'");
   ExpectError("{{ ? }}", "unexpected character '?'");
-  ExpectError("{{ f(*x) }}", "* and ** arguments are not supported");
+  ExpectError("{{ f(**x, 1) }}", "template line 1: unexpected a number");
   ExpectError("{{ f(a=1, 2) }}", "positional argument behind a keyword argument");
   ExpectError("{% break %}", "'break' outside of a loop");
   ExpectError("{% for x in y %}{% macro m() %}{% break %}{% endmacro %}{% endfor %}",
@@ -216,6 +216,15 @@ TEST(ChatTemplateTest, KeepsIntegersOfAnySize) {
   ExpectText("{{ (-9223372036854775807 - 1) // -1 if false else 5 }}", "5");
   ExpectError("{{ (-9223372036854775807 - 1) // -1 }}", "integers beyond 64 bits");
   ExpectText("{{ (-9223372036854775807 - 1) % -1 }}", "0");
+}
+
+TEST(ChatTemplateTest, SpreadsListsAndDictsOverArguments) {
+  ExpectText(
+      "{% macro m(a, b, c=3) %}{{ a }}{{ b }}{{ c }}{% endmacro %}"
+      "{{ m(*[1, 2]) }} {{ m(1, *[2], **{'c': 4}) }} {{ dict(**{'k': 1}) }}",
+      "123 124 {'k': 1}");
+  ExpectError("{{ range(*1) }}", "'int' object is not iterable");
+  ExpectError("{{ range(**[1]) }}", "argument after ** must be a mapping");
 }
 
 TEST(ChatTemplateTest, TellsGeneratorsFromLists) {

@@ -154,6 +154,22 @@ absl::StatusOr<CallArguments> Interpreter::EvaluateArguments(const Arguments& ar
     ESSOR_ASSIGN_OR_RETURN(Value value, Evaluate(*argument, scope));
     result.keyword.emplace_back(name, std::move(value));
   }
+  if (arguments.positional_list != nullptr) {
+    ESSOR_ASSIGN_OR_RETURN(const Value list, Evaluate(*arguments.positional_list, scope));
+    ESSOR_ASSIGN_OR_RETURN(const std::shared_ptr<const List> items, Iterate(list));
+    ESSOR_RETURN_IF_ERROR(runtime_.ChargeSteps(items->items.size()));
+    result.positional.insert(result.positional.end(), items->items.begin(), items->items.end());
+  }
+  if (arguments.keyword_dict != nullptr) {
+    ESSOR_ASSIGN_OR_RETURN(const Value value, Evaluate(*arguments.keyword_dict, scope));
+    const Dict* dict = value.as_dict();
+    if (dict == nullptr) return TypeError("argument after ** must be a mapping");
+    ESSOR_RETURN_IF_ERROR(runtime_.ChargeSteps(dict->size()));
+    for (const auto& [key, item] : dict->entries()) {
+      if (!key.is_string()) return TypeError("keywords must be strings");
+      result.keyword.emplace_back(*key.as_text(), item);
+    }
+  }
   return result;
 }
 

@@ -25,7 +25,8 @@ int Deepest(const std::vector<ExpressionPtr>& items) {
   return depth;
 }
 int Deepest(const Arguments& arguments) {
-  int depth = Deepest(arguments.positional);
+  int depth = std::max(Deepest(arguments.positional),
+                       Deepest(arguments.positional_list, arguments.keyword_dict));
   for (const auto& [name, value] : arguments.keyword) depth = std::max(depth, Deepest(value));
   return depth;
 }
@@ -399,9 +400,15 @@ absl::StatusOr<Arguments> ExpressionParser::ParseArguments() {
       if (stream_.SkipOperator(")")) break;
     }
     first = false;
-    if (stream_.current().IsOperator("*") || stream_.current().IsOperator("**")) {
-      return SyntaxError(stream_.line(), "* and ** arguments are not supported");
+    const bool list = stream_.current().IsOperator("*");
+    if (list || stream_.current().IsOperator("**")) {
+      ExpressionPtr& target = list ? arguments.positional_list : arguments.keyword_dict;
+      if (target != nullptr || arguments.keyword_dict != nullptr) return stream_.Unexpected();
+      stream_.Advance();
+      ESSOR_ASSIGN_OR_RETURN(target, ParseExpression());
+      continue;
     }
+    if (arguments.keyword_dict != nullptr) return stream_.Unexpected();
     if (stream_.current().kind == TokenKind::kName && stream_.next().IsOperator("=")) {
       std::string name = stream_.current().text;
       stream_.Advance();
@@ -410,7 +417,7 @@ absl::StatusOr<Arguments> ExpressionParser::ParseArguments() {
       arguments.keyword.emplace_back(std::move(name), std::move(value));
       continue;
     }
-    if (!arguments.keyword.empty()) {
+    if (!arguments.keyword.empty() || arguments.positional_list != nullptr) {
       return SyntaxError(stream_.line(), "positional argument behind a keyword argument");
     }
     ESSOR_ASSIGN_OR_RETURN(ExpressionPtr value, ParseExpression());
