@@ -51,9 +51,9 @@ void AddOptions(CLI::App* app, Flags* flags) {
   };
   add("--model", flags->model,
       "Model to serve (required): a Hugging Face directory or a .gguf file");
-  add("--served-model-name", flags->served_model_name,
-      "Name that clients use (default: the directory's name)");
-  add("--plan", flags->planning.plan, "Parallel plan, e.g. tp=2,ep=2 (default: chosen)");
+  add("--served-model-name", flags->served_model_name, "Name that clients use")
+      ->default_str("the directory's name");
+  add("--plan", flags->planning.plan, "Parallel plan, e.g. tp=2,ep=2")->default_str("chosen");
   add("--workers", flags->planning.num_workers,
       "Workers to wait for; 0 = one per rank of the plan");
   add("--listen-grpc", flags->listen_grpc, "Address of the gRPC API; port 0 picks a free one");
@@ -69,8 +69,8 @@ void AddOptions(CLI::App* app, Flags* flags) {
       ->check(CLI::Range(1u, 4096u));
   add("--max-context", flags->planning.limits.max_context_tokens,
       "Longest sequence in tokens; 0 = the model's");
-  add("--device-memory", flags->device_memory,
-      "Most memory a rank may use, e.g. 80GB (default: what its worker offers)");
+  add("--device-memory", flags->device_memory, "Most memory a rank may use, e.g. 80GB")
+      ->default_str("what its worker offers");
   add("--dtype", flags->planning.dtype, "Arithmetic and storage of weights")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
   add("--step-timeout", flags->step_timeout_s, "Seconds after which a step is given up")
