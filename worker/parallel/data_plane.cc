@@ -281,12 +281,14 @@ std::unique_ptr<Communicator> SocketDataPlane::Finish(Forming group) {
   if (group.links.empty()) return MakeSoloMember(std::move(group.place));
   if (group.transport == "shm") {
     std::vector<ShmPeer> peers;
+    peers.reserve(group.links.size());
     for (const auto& link : group.links) {
       peers.push_back(link == nullptr ? ShmPeer{} : ShmPeer{link->segment(), link->TakeStream()});
     }
     return MakeShmMember(std::move(group.place), std::move(group.own.segment), std::move(peers));
   }
   std::vector<UniqueFd> streams;
+  streams.reserve(group.links.size());
   for (const auto& link : group.links) {
     streams.push_back(link == nullptr ? UniqueFd() : link->TakeStream());
   }
@@ -316,6 +318,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Communicator>>> SocketDataPlane::Conn
   }
   ESSOR_RETURN_IF_ERROR(FormLinks(forming, rank, deadline));
   std::vector<std::unique_ptr<Communicator>> communicators;
+  communicators.reserve(forming.size());
   for (Forming& group : forming) communicators.push_back(Finish(std::move(group)));
   return communicators;
 }

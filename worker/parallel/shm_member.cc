@@ -28,7 +28,7 @@ class ShmMember : public GroupMember {
         peers_(std::move(peers)),
         seen_(peers_.size(), 0),
         sources_(peers_.size(), nullptr) {}
-  ~ShmMember() override { Leave(); }
+  ~ShmMember() override { ShmMember::Leave(); }
 
   std::string transport() const override { return "shm"; }
 

@@ -57,7 +57,7 @@ Pieces RestOf(FrameHeader* header, std::span<Payload> payload, size_t left) {
 class StreamMember : public GroupMember {
  public:
   StreamMember(GroupPlace place, std::vector<UniqueFd> streams, std::string transport);
-  ~StreamMember() override { Leave(); }
+  ~StreamMember() override { StreamMember::Leave(); }
 
   std::string transport() const override { return transport_; }
 
