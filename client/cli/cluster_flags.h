@@ -15,9 +15,9 @@ namespace essor::cli {
 
 // A model and how local processes hold it.
 struct LocalFlags {
-  std::string model;
+  std::string model{};
   uint32_t workers = 0;  // 0 = one for each rank of the plan, 1 without a plan
-  std::string plan;      // empty = the planner's
+  std::string plan{};    // empty = the planner's
   uint32_t threads = 0;
   std::string device = "auto";
   uint64_t device_memory = 0;

@@ -22,8 +22,11 @@ namespace {
 
 constexpr absl::Duration kListenTimeout = absl::Seconds(120);  // a large model's files are checked
 constexpr absl::Duration kPollInterval = absl::Milliseconds(20);
-constexpr absl::Duration kDrainHead = absl::Milliseconds(50);
+constexpr absl::Duration kDrainGrace = absl::Milliseconds(500);
+constexpr absl::Duration kShutdownGrace = absl::Milliseconds(200);  // of a worker told to go
 constexpr absl::Duration kStopGrace = absl::Seconds(3);
+// Instances that form and break again and again, before giving up on ever serving a step.
+constexpr uint64_t kFormationsMax = 16;
 constexpr absl::Duration kStatusTimeout = absl::Seconds(2);
 
 // Positions in the coordinator's argv.
@@ -166,6 +169,10 @@ absl::Status LocalCluster::WaitReady(const std::function<void(const std::string&
         MarkReady();
         return absl::OkStatus();
       }
+      if (cluster->epoch() > kFormationsMax) {
+        return absl::FailedPreconditionError(absl::StrFormat(
+            "the instance was formed %d times and broke each time", cluster->epoch()));
+      }
       if (cluster->detail() != last) on_progress(last = cluster->detail());
     }
     absl::SleepFor(kPollInterval);
@@ -220,7 +227,9 @@ void LocalCluster::KillLostWorkers() {
     listed.insert(static_cast<pid_t>(worker.pid()));
   }
   std::set<pid_t> running;
-  for (const Supervised& worker : workers_) running.insert(worker.child->pid());
+  for (Supervised& worker : workers_) {
+    if (!worker.child->Poll().has_value()) running.insert(worker.child->pid());
+  }
   for (const pid_t pid : lost_workers_.Update(coordinator_.child->pid(), listed, running)) {
     spdlog::warn("worker pid={} was given up by the coordinator, replacing it", pid);
     for (Supervised& worker : workers_) {
@@ -235,14 +244,22 @@ bool LocalCluster::WaitCoordinatorEnded(absl::Duration timeout) {
 
 void LocalCluster::Stop() {
   if (!coordinator_.child.has_value()) return;
-  // Twice: the first only asks for a drain.
-  for (int i = 0; i < 2; ++i) {
-    coordinator_.child->Signal(SIGTERM);
-    for (Supervised& worker : workers_) worker.child->Signal(SIGTERM);
-    if (i == 0) coordinator_.child->Wait(kDrainHead);
-  }
+  // A coordinator without requests ends at the first signal and sends its workers away; one that
+  // has some gives them up at the second.
   const absl::Time deadline = absl::Now() + kStopGrace;
-  coordinator_.child->Wait(kStopGrace);
+  coordinator_.child->Signal(SIGTERM);
+  if (!coordinator_.child->Wait(kDrainGrace).has_value()) {
+    coordinator_.child->Signal(SIGTERM);
+    coordinator_.child->Wait(kStopGrace - kDrainGrace);
+  }
+  // Likewise: the first asks for leave of a coordinator that is no longer there.
+  for (int i = 0; i < 2; ++i) {
+    for (Supervised& worker : workers_) {
+      if (!worker.child->Wait(i == 0 ? kShutdownGrace : absl::ZeroDuration()).has_value()) {
+        worker.child->Signal(SIGTERM);
+      }
+    }
+  }
   for (Supervised& worker : workers_) worker.child->Wait(deadline - absl::Now());
   workers_.clear();  // kills what is left
   coordinator_.child.reset();
