@@ -208,10 +208,9 @@ absl::Status Interpreter::AssignTo(const Target& target, const Value& value, Sco
     if (value.is_undefined()) return UndefinedError(value);
     ESSOR_ASSIGN_OR_RETURN(const std::shared_ptr<const List> items, Iterate(value));
     if (items->items.size() != target.items.size()) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          items->items.size() > target.items.size() ? "too many values to unpack (expected %d)"
-                                                    : "not enough values to unpack (expected %d)",
-          target.items.size()));
+      const char* amount = items->items.size() > target.items.size() ? "too many" : "not enough";
+      return absl::InvalidArgumentError(
+          absl::StrFormat("%s values to unpack (expected %d)", amount, target.items.size()));
     }
     for (size_t i = 0; i < target.items.size(); ++i) {
       ESSOR_RETURN_IF_ERROR(AssignTo(target.items[i], items->items[i], scope));
