@@ -93,6 +93,11 @@ std::string ErrorBody(const absl::Status& status, const FieldNames& names) {
               absl::AsciiStrToLower(ReasonOf(status)));
 }
 
+const FieldNames& DefaultFieldNames() {
+  static const FieldNames* const kNames = new FieldNames();
+  return *kNames;
+}
+
 HttpReply ErrorReply(const absl::Status& status, const FieldNames& names) {
   HttpReply reply{.status = MappingOf(status.code()).status,
                   .content_type = "application/json",

@@ -25,9 +25,13 @@ struct FieldNames {
   std::string max_tokens = "max_tokens";  // sampling.max_new_tokens
 };
 
-HttpReply ErrorReply(const absl::Status& status, const FieldNames& names = {});
+// The names above. A reference and not a temporary as default argument: g++ 12 destroys aggregate
+// temporaries in coroutines twice.
+const FieldNames& DefaultFieldNames();
+
+HttpReply ErrorReply(const absl::Status& status, const FieldNames& names = DefaultFieldNames());
 // Only the body, for an error inside a stream.
-std::string ErrorBody(const absl::Status& status, const FieldNames& names = {});
+std::string ErrorBody(const absl::Status& status, const FieldNames& names = DefaultFieldNames());
 // For errors that have no absl code: 404, 405, 408, 413, 415, 431.
 HttpReply ProtocolErrorReply(unsigned status, const std::string& message);
 
