@@ -74,24 +74,25 @@ class Serve:
 
     def __init__(self, model, *flags, ready_timeout=TIMEOUT_S):
         self.log = tempfile.NamedTemporaryFile("r", suffix=".log")
+        log = open(self.log.name, "w")
         self.process = subprocess.Popen(
             [str(BIN / "essor"), "serve", "--model", str(model), "--listen-grpc", "127.0.0.1:0",
              "--listen-http", "127.0.0.1:0", "--listen-cluster", "127.0.0.1:0",
              *map(str, flags)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=open(self.log.name, "w"), text=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        log.close()
         os.set_blocking(self.process.stdout.fileno(), False)
-        text = ""
+        text = b""
 
         def ready_line():
             nonlocal text
-            text += self.process.stdout.read() or ""
+            text += self.process.stdout.read() or b""
             if self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.poll()}: {self.logged()}")
-            return "\n" in text
+            return b"\n" in text
 
         wait_until(ready_line, ready_timeout)
-        ports = dict(part.split("=") for part in text.split()[1:])
+        ports = dict(part.split("=") for part in text.decode().split()[1:])
         self.grpc, self.http, self.cluster = ports["grpc"], ports["http"], ports["cluster"]
 
     def __enter__(self):
@@ -111,7 +112,8 @@ class Serve:
         return pathlib.Path(self.log.name).read_text()
 
     def children(self, kind):
-        """pids of the children whose name begins with essor-KIND, ascending."""
+        """pids of the children whose name begins with essor-KIND, ascending. The kernel keeps 15
+        characters of a name: the coordinator's ends in "coordinat"."""
         return sorted(pid for pid, name in children_of(self.process.pid).items()
                       if name.startswith(f"essor-{kind}"))
 

@@ -102,9 +102,9 @@ class FaultTest(unittest.TestCase):
 
     def test_workers_keep_their_weights_when_the_coordinator_dies(self):
         workers = self.serve.children("worker")
-        [coordinator] = self.serve.children("coordinator")
+        [coordinator] = self.serve.children("coordinat")
         os.kill(coordinator, signal.SIGKILL)
-        wait_until(lambda: self.serve.children("coordinator") not in ([], [coordinator]), 20)
+        wait_until(lambda: self.serve.children("coordinat") not in ([], [coordinator]), 20)
 
         def back():
             try:
