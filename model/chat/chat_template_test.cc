@@ -101,6 +101,8 @@ TEST(ChatTemplateTest, RefusesMalformedInput) {
   expect({.messages_json = "[{"}, "messages: ");
   expect({.messages_json = "[1,]"}, "messages: ");
   expect({.messages_json = "[] x"}, "messages: ");
+  expect({.messages_json = "[nuhl]"}, "messages: ");
+  expect({.messages_json = R"([{"role": truth}])"}, "messages: ");
   expect({.messages_json = "{}"}, "messages: not an array");
   expect({.messages_json = "[1]"}, "messages[0]: not an object");
   expect({.messages_json = R"([{"content": "x"}])"}, "messages[0].role: missing or not a string");

@@ -80,7 +80,11 @@ absl::StatusOr<Value> ConvertScalar(Source& value, ondemand::json_type type) {
     default:
       break;
   }
-  if (!value.is_null()) return absl::InvalidArgumentError("not a JSON value");
+  // Converting the result to bool would throw on a literal that only begins like null.
+  simdjson::simdjson_result<bool> is_null = value.is_null();
+  bool null = false;
+  if (const auto error = std::move(is_null).get(null)) return JsonError(error);
+  if (!null) return absl::InvalidArgumentError("not a JSON value");
   return Value();
 }
 
