@@ -27,11 +27,16 @@ struct LinearParams {
   uint32_t x_stride;
   uint32_t num_rows;  // T; 0 is allowed and does nothing
   std::span<const LinearOutput> outputs;
+  // kBF16 weights only: x counts as the sum of two bfloat16 values instead of one, so that its
+  // rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice the
+  // multiplications, the same weight bytes; other formats ignore it.
+  bool split_x = false;
 };
 void Linear(const LinearParams& params, Stream& stream);
 // Workspace that Linear asks for, at most, with up to `max_rows` rows of `k` columns and weights of
 // this format; with outputs of several formats the sum over the formats.
-size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows);
+size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows,
+                            bool split_x = false);
 
 // Weights of one gated FFN: y = down(silu(gate x) * (up x)). gate and up have the same format.
 struct GatedFfnWeights {

@@ -1,6 +1,7 @@
 #include "kernels/linear.h"
 
 #include <array>
+#include <bit>
 #include <numeric>
 
 #include "common/check.h"
@@ -11,16 +12,30 @@
 namespace essor::kernels {
 namespace {
 
+constexpr auto kBF16Panels = static_cast<uint32_t>(PanelKind::kBF16);
+
 // x once per kind of panel that the outputs need.
 struct Activations {
   std::array<std::byte*, kNumPanelKinds> panels{};  // null where no output needs the kind
+  // Panel rows per row of x: 2 where x is split into a bfloat16 value and the rest of it.
+  std::array<uint32_t, kNumPanelKinds> parts{};
   PanelSplit split;
   uint32_t k;
 
+  uint32_t Parts(PanelKind kind) const { return parts[static_cast<uint32_t>(kind)]; }
   const std::byte* Panel(PanelKind kind, uint32_t first_row) const {
-    return panels[static_cast<uint32_t>(kind)] + first_row * PanelRowBytes(kind, k);
+    return panels[static_cast<uint32_t>(kind)] + first_row * Parts(kind) * PanelRowBytes(kind, k);
   }
 };
+
+// What rounding x to bfloat16 (to nearest even) leaves over.
+void RestOfBFloat16(const float* x, uint32_t k, float* rest) {
+  for (uint32_t i = 0; i < k; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(x[i]);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+    rest[i] = x[i] - std::bit_cast<float>(rounded);
+  }
+}
 
 uint32_t InputsOf(const LinearParams& params) {
   const uint32_t k = params.outputs[0].weight.k;
@@ -30,37 +45,50 @@ uint32_t InputsOf(const LinearParams& params) {
 
 Activations PackActivations(const LinearParams& params, const LinearKernels& kernels,
                             CpuStream& stream) {
-  std::array<bool, kNumPanelKinds> needed{};
+  std::array<uint32_t, kNumPanelKinds> parts{};
   uint32_t max_rows = kMaxPanelRows;
   for (const LinearOutput& output : params.outputs) {
     const auto kind = static_cast<uint32_t>(PanelKindOf(output.weight.format));
-    needed[kind] = true;
-    max_rows = std::min(max_rows, kernels.max_rows[kind]);
+    parts[kind] = params.split_x && kind == kBF16Panels ? 2 : 1;
+    max_rows = std::min(max_rows, std::max(kernels.max_rows[kind] / parts[kind], 1u));
   }
-  Activations result{.split = PanelSplit(params.num_rows, max_rows), .k = InputsOf(params)};
+  Activations result{
+      .parts = parts, .split = PanelSplit(params.num_rows, max_rows), .k = InputsOf(params)};
 
   std::array<size_t, kNumPanelKinds> bytes{};
   for (uint32_t kind = 0; kind < kNumPanelKinds; ++kind) {
-    if (!needed[kind]) continue;
-    bytes[kind] = AlignUp(params.num_rows * PanelRowBytes(static_cast<PanelKind>(kind), result.k));
+    bytes[kind] = AlignUp(params.num_rows * parts[kind] *
+                          PanelRowBytes(static_cast<PanelKind>(kind), result.k));
   }
-  std::byte* place = stream.Workspace(std::accumulate(bytes.begin(), bytes.end(), size_t{0}));
+  const size_t rest_bytes =
+      parts[kBF16Panels] == 2 ? size_t{params.num_rows} * result.k * sizeof(float) : 0;
+  std::byte* place =
+      stream.Workspace(std::accumulate(bytes.begin(), bytes.end(), AlignUp(rest_bytes)));
+  auto* const rest = reinterpret_cast<float*>(place);
+  place += AlignUp(rest_bytes);
   for (uint32_t kind = 0; kind < kNumPanelKinds; ++kind) {
-    if (needed[kind]) result.panels[kind] = place;
+    if (parts[kind] > 0) result.panels[kind] = place;
     place += bytes[kind];
   }
 
   const auto pack = [&](uint64_t begin, uint64_t end) {
     for (auto panel = static_cast<uint32_t>(begin); panel < end; ++panel) {
       const RowRange range = result.split.Panel(panel);
-      std::array<const float*, kMaxPanelRows> rows;
-      for (uint32_t r = 0; r < range.count; ++r) {
-        rows[r] = params.x + size_t{range.first + r} * params.x_stride;
-      }
       for (uint32_t kind = 0; kind < kNumPanelKinds; ++kind) {
-        if (!needed[kind]) continue;
-        const size_t offset = range.first * PanelRowBytes(static_cast<PanelKind>(kind), result.k);
-        kernels.pack_panel[kind](rows.data(), range.count, result.k, result.panels[kind] + offset);
+        if (parts[kind] == 0) continue;
+        std::array<const float*, kMaxPanelRows> rows;
+        for (uint32_t r = 0; r < range.count; ++r) {
+          const size_t row = range.first + r;
+          const float* x = params.x + row * params.x_stride;
+          rows[r * parts[kind]] = x;
+          if (parts[kind] == 1) continue;
+          RestOfBFloat16(x, result.k, rest + row * result.k);
+          rows[2 * r + 1] = rest + row * result.k;
+        }
+        const size_t offset =
+            range.first * parts[kind] * PanelRowBytes(static_cast<PanelKind>(kind), result.k);
+        kernels.pack_panel[kind](rows.data(), range.count * parts[kind], result.k,
+                                 result.panels[kind] + offset);
       }
     }
   };
@@ -70,11 +98,15 @@ Activations PackActivations(const LinearParams& params, const LinearKernels& ker
   return result;
 }
 
-// Rows of one tile's products to y.
-void StoreTile(const LinearOutput& output, uint32_t tile, RowRange rows, const float* products) {
+// Rows of one tile's products to y; `parts` rows of products make one of y.
+void StoreTile(const LinearOutput& output, uint32_t tile, RowRange rows, uint32_t parts,
+               float* products) {
   const uint32_t first = tile * kTileRows;
   const uint32_t count = std::min(kTileRows, output.weight.n - first);
-  for (uint32_t r = 0; r < rows.count; ++r, products += kTileRows) {
+  for (uint32_t r = 0; r < rows.count; ++r, products += parts * kTileRows) {
+    if (parts == 2) {
+      for (uint32_t i = 0; i < count; ++i) products[i] += products[kTileRows + i];
+    }
     float* y = output.y + size_t{rows.first + r} * output.y_stride + first;
     for (uint32_t i = 0; i < count; ++i) {
       const float value = products[i] + (output.bias == nullptr ? 0.0f : output.bias[first + i]);
@@ -103,8 +135,9 @@ void RunUnit(const LinearOutput& output, const Activations& x, const LinearKerne
   const size_t unit_bytes = (end_tile - first_tile) * tile_bytes;
   for (uint32_t panel = 0; panel < x.split.num_panels(); ++panel) {
     const RowRange rows = x.split.Panel(panel);
-    const std::byte* data = x.Panel(PanelKindOf(output.weight.format), rows.first);
-    const auto multiply = kernels.MultiplyOf(output.weight.format, rows.count);
+    const PanelKind kind = PanelKindOf(output.weight.format);
+    const std::byte* data = x.Panel(kind, rows.first);
+    const auto multiply = kernels.MultiplyOf(output.weight.format, rows.count * x.Parts(kind));
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
       const std::byte* weights = TileOf(output.weight, tile);
       multiply(
@@ -113,15 +146,17 @@ void RunUnit(const LinearOutput& output, const Activations& x, const LinearKerne
            .k = x.k,
            .out = products,
            .prefetch = PrefetchOf(weights + unit_bytes, tile_bytes, panel, x.split.num_panels())});
-      StoreTile(output, tile, rows, products);
+      StoreTile(output, tile, rows, x.Parts(kind), products);
     }
   }
 }
 
 }  // namespace
 
-size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows) {
-  return AlignUp(max_rows * PanelRowBytes(PanelKindOf(format), k));
+size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows, bool split_x) {
+  const size_t row_bytes = PanelRowBytes(PanelKindOf(format), k);
+  if (!split_x || format != WeightFormat::kBF16) return AlignUp(max_rows * row_bytes);
+  return AlignUp(2 * max_rows * row_bytes) + AlignUp(size_t{max_rows} * k * sizeof(float));
 }
 
 void Linear(const LinearParams& params, Stream& stream) {

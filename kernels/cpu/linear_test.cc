@@ -31,23 +31,31 @@ class LinearTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightForm
 
   // y = x * w of `rows` rows on a stream of its own.
   std::vector<float> Multiply(std::span<const float> x, uint32_t rows, const TestMatrix& w,
-                              uint32_t num_threads = 1) const {
+                              uint32_t num_threads = 1, bool split_x = false) const {
     const uint32_t n = w.view().n;
     std::vector<float> y(size_t{rows} * n, kPoison);
     const LinearOutput output{.weight = w.view(), .y = y.data(), .y_stride = n};
     const auto stream = MakeStream(isa(), num_threads);
-    Linear({.x = x.data(), .x_stride = w.view().k, .num_rows = rows, .outputs = {&output, 1}},
+    Linear({.x = x.data(),
+            .x_stride = w.view().k,
+            .num_rows = rows,
+            .outputs = {&output, 1},
+            .split_x = split_x},
            *stream);
     return y;
   }
 
   // Compares with sums in double, to the tolerance of ProductTolerance.
   void ExpectProducts(std::span<const float> x, uint32_t rows, const TestMatrix& w,
-                      std::span<const float> y) const {
+                      std::span<const float> y, bool split_x = false) const {
     const PackedMatrix view = w.view();
     std::vector<float> rounded(x.size());
     std::vector<float> weights(view.k);
-    reference::RoundActivations(format(), x, rounded);
+    if (split_x && format() == WeightFormat::kBF16) {
+      reference::SplitToBFloat16(x, rounded);
+    } else {
+      reference::RoundActivations(format(), x, rounded);
+    }
     for (uint32_t n = 0; n < view.n; ++n) {
       UnpackRow(view, n, weights);
       for (uint32_t t = 0; t < rows; ++t) {
@@ -239,6 +247,29 @@ TEST_P(LinearTest, BlocksOfAllMagnitudes) {
   ExpectProducts(x, 1, w, Multiply(x, 1, w));
 }
 
+// Split or not, the rounding is the one that the reference states, for every row count of a panel.
+TEST_P(LinearTest, SplitRowsAreTheSumOfTwoRoundedParts) {
+  constexpr uint32_t kK = 96;
+  const TestMatrix w = TestMatrix::Random(format(), 70, kK, 22);
+  for (uint32_t rows = 1; rows <= 14; ++rows) {
+    const std::vector<float> x = RandomFloats(size_t{rows} * kK, 23);
+    ExpectProducts(x, rows, w, Multiply(x, rows, w, 2, true), true);
+  }
+}
+
+TEST_P(LinearTest, ASplitRowDoesNotDependOnTheOthers) {
+  constexpr uint32_t kK = 160;
+  constexpr uint32_t kRows = 17;
+  const TestMatrix w = TestMatrix::Random(format(), 64, kK, 24);
+  const std::vector<float> x = RandomFloats(size_t{kRows} * kK, 25);
+  const std::vector<float> together = Multiply(x, kRows, w, 2, true);
+  for (uint32_t t = 0; t < kRows; ++t) {
+    const std::vector<float> alone =
+        Multiply(std::span(x).subspan(size_t{t} * kK, kK), 1, w, 1, true);
+    EXPECT_EQ(std::memcmp(alone.data(), together.data() + size_t{t} * 64, 64 * sizeof(float)), 0);
+  }
+}
+
 TEST_P(LinearTest, WorkspaceIsAsPlanned) {
   constexpr uint32_t kK = 160;
   const TestMatrix w = TestMatrix::Random(format(), 64, kK, 20);
@@ -250,6 +281,10 @@ TEST_P(LinearTest, WorkspaceIsAsPlanned) {
     const LinearOutput output{.weight = w.view(), .y = y.data(), .y_stride = 64};
     Linear({.x = x.data(), .x_stride = kK, .num_rows = rows, .outputs = {&output, 1}}, measuring);
     EXPECT_LE(measuring.largest(), LinearWorkspaceBytes(format(), kK, rows));
+    Linear(
+        {.x = x.data(), .x_stride = kK, .num_rows = rows, .outputs = {&output, 1}, .split_x = true},
+        measuring);
+    EXPECT_LE(measuring.largest(), LinearWorkspaceBytes(format(), kK, rows, true));
   }
 }
 

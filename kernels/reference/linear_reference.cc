@@ -98,13 +98,26 @@ void RoundActivations(WeightFormat format, std::span<const float> x, std::span<f
   }
 }
 
+void SplitToBFloat16(std::span<const float> x, std::span<float> out) {
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float first = ToFloat(ToBFloat16(x[i]));
+    out[i] = first + ToFloat(ToBFloat16(x[i] - first));
+  }
+}
+
 void Linear(const LinearParams& params) {
   for (const LinearOutput& output : params.outputs) {
     const uint32_t k = output.weight.k;
+    const bool split = params.split_x && output.weight.format == WeightFormat::kBF16;
     std::vector<float> x(size_t{params.num_rows} * k);
     for (uint32_t t = 0; t < params.num_rows; ++t) {
-      RoundActivations(output.weight.format, {params.x + size_t{t} * params.x_stride, k},
-                       std::span(x).subspan(size_t{t} * k, k));
+      const std::span<const float> row(params.x + size_t{t} * params.x_stride, k);
+      const std::span<float> rounded = std::span(x).subspan(size_t{t} * k, k);
+      if (split) {
+        SplitToBFloat16(row, rounded);
+      } else {
+        RoundActivations(output.weight.format, row, rounded);
+      }
     }
     std::vector<float> row(k);
     for (uint32_t n = 0; n < output.weight.n; ++n) MultiplyRow(params, x, n, output, row);

@@ -16,5 +16,7 @@ void MoeFfn(const MoeFfnParams& params);
 // x as a product with weights of `format` sees it: unchanged, rounded to bfloat16, or quantised to
 // int8 per 32 columns and multiplied out again.
 void RoundActivations(WeightFormat format, std::span<const float> x, std::span<float> out);
+// x as the sum of two bfloat16 values, as LinearParams::split_x takes it.
+void SplitToBFloat16(std::span<const float> x, std::span<float> out);
 
 }  // namespace essor::kernels::reference

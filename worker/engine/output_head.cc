@@ -70,9 +70,12 @@ void OutputHead::ComputeLogits(const float* hidden, std::span<const HeadRow> row
                    *inputs_.stream);
   const kernels::LinearOutput head{
       .weight = inputs_.weights->head, .y = logits_, .y_stride = width_};
-  kernels::Linear(
-      {.x = normed_, .x_stride = hidden_size_, .num_rows = num_rows, .outputs = {&head, 1}},
-      *inputs_.stream);
+  kernels::Linear({.x = normed_,
+                   .x_stride = hidden_size_,
+                   .num_rows = num_rows,
+                   .outputs = {&head, 1},
+                   .split_x = true},
+                  *inputs_.stream);
 }
 
 absl::Status OutputHead::SampleBest(std::span<const HeadRow> rows, std::span<HeadResult> results) {
