@@ -73,6 +73,8 @@ void AddOptions(CLI::App* app, Flags* flags) {
       ->default_str("what its worker offers");
   add("--dtype", flags->planning.dtype, "Arithmetic and storage of weights")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
+  add("--kv-dtype", flags->planning.kv_dtype, "Storage of keys and values (auto: float32 on CPUs)")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
   add("--step-timeout", flags->step_timeout_s, "Seconds after which a step is given up")
       ->check(CLI::Range(1u, 86400u));
   add("--ports-file", flags->ports_file, "Write the addresses listened on to this file, as JSON");

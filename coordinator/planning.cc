@@ -44,8 +44,9 @@ absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
   const model::ModelSpec& spec = source.spec;
   InstancePlan instance;
   instance.limits = options.limits;
-  instance.limits.fp32_kv =
-      options.dtype == "float32" || (options.dtype == "auto" && source.stored == DType::kF32);
+  // The rounding of keys and values to bfloat16 would be the largest error of a bfloat16 model, and
+  // on CPUs memory for KV is plentiful beside that for weights.
+  instance.limits.fp32_kv = options.kv_dtype != "bfloat16";
   uint32_t& context = instance.limits.max_context_tokens;
   if (context > spec.max_context_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(

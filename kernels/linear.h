@@ -38,7 +38,9 @@ void Linear(const LinearParams& params, Stream& stream);
 size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows,
                             bool split_x = false);
 
-// Weights of one gated FFN: y = down(silu(gate x) * (up x)). gate and up have the same format.
+// Weights of one gated FFN: y = down(silu(gate x) * (up x)). With a kBF16 down matrix the hidden
+// values count as two bfloat16 values each, as with LinearParams::split_x: their rounding would be
+// the largest of a layer. gate and up have the same format.
 struct GatedFfnWeights {
   PackedMatrix gate;  // [I, K]
   PackedMatrix up;    // [I, K]

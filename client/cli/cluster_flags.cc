@@ -47,6 +47,10 @@ void AddLocalFlags(CLI::App& app, LocalFlags& flags) {
   app.add_option("--dtype", flags.dtype, "How weights are computed with: auto, bfloat16, float32")
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
       ->capture_default_str();
+  app.add_option("--kv-dtype", flags.kv_dtype,
+                 "How keys and values are stored: auto (float32 on CPUs), float32, bfloat16")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+      ->capture_default_str();
   app.add_option("--max-context", flags.max_context,
                  "Most tokens of one sequence; 0 = the model's own limit")
       ->capture_default_str();
@@ -71,7 +75,8 @@ client::LocalCluster::Options ToClusterOptions(const LocalFlags& flags,
   options.worker_flags = {
       "--device=" + flags.device, absl::StrCat("--threads=", flags.threads),
       absl::StrCat("--devices=", std::max(kWorkerDevices, (ranks + workers - 1) / workers))};
-  options.coordinator_flags = {"--model=" + flags.model, "--dtype=" + flags.dtype};
+  options.coordinator_flags = {"--model=" + flags.model, "--dtype=" + flags.dtype,
+                               "--kv-dtype=" + flags.kv_dtype};
   const auto add = [&](const char* flag, uint32_t value) {
     if (value > 0) options.coordinator_flags.push_back(absl::StrCat(flag, value));
   };

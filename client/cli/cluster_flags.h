@@ -22,6 +22,7 @@ struct LocalFlags {
   std::string device = "auto";
   uint64_t device_memory = 0;
   std::string dtype = "auto";
+  std::string kv_dtype = "auto";
   uint32_t max_context = 0;
   uint32_t max_step_tokens = 0;
 };

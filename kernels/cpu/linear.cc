@@ -1,10 +1,10 @@
 #include "kernels/linear.h"
 
 #include <array>
-#include <bit>
 #include <numeric>
 
 #include "common/check.h"
+#include "kernels/cpu/bfloat16_rest.h"
 #include "kernels/cpu/linear_driver.h"
 #include "kernels/cpu/pack_layout.h"
 #include "kernels/reference/linear_reference.h"
@@ -27,15 +27,6 @@ struct Activations {
     return panels[static_cast<uint32_t>(kind)] + first_row * Parts(kind) * PanelRowBytes(kind, k);
   }
 };
-
-// What rounding x to bfloat16 (to nearest even) leaves over.
-void RestOfBFloat16(const float* x, uint32_t k, float* rest) {
-  for (uint32_t i = 0; i < k; ++i) {
-    const auto bits = std::bit_cast<uint32_t>(x[i]);
-    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    rest[i] = x[i] - std::bit_cast<float>(rounded);
-  }
-}
 
 uint32_t InputsOf(const LinearParams& params) {
   const uint32_t k = params.outputs[0].weight.k;

@@ -79,7 +79,8 @@ struct LinearKernels {
   using PackPanel = void (*)(const float* const* rows, uint32_t num_rows, uint32_t k,
                              std::byte* panel);
   // silu(gate) * up of [num_rows][32] values each, written to a panel at `first_column`, a multiple
-  // of 32. `gate` is overwritten.
+  // of 32. `gate` is overwritten. A kBF16 panel gets two rows for each: the rounded values and what
+  // the rounding left over.
   using PackGated = void (*)(float* gate, const float* up, uint32_t num_rows, uint32_t first_column,
                              std::byte* panel);
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "kernels/activation_quantisation.h"
+#include "kernels/cpu/bfloat16_rest.h"
 #include "kernels/cpu/linear_bytes_inl.h"
 #include "kernels/cpu/linear_kernels.h"
 #include "kernels/cpu/pack_layout.h"
@@ -61,7 +62,14 @@ void PackGated(float* gate, const float* up, uint32_t num_rows, uint32_t first_c
     for (uint32_t lane = 0; lane < kTileRows; lane += Isa::kLanes) {
       Isa::Store(gate + lane, Isa::Mul(Isa::Silu(Isa::Load(gate + lane)), Isa::Load(up + lane)));
     }
-    PackRowBlock<Isa, kKind>(gate, first_column, r, num_rows, panel);
+    if constexpr (kKind == PanelKind::kBF16) {
+      alignas(64) float rest[kTileRows];
+      RestOfBFloat16(gate, kTileRows, rest);
+      PackRowBlock<Isa, kKind>(gate, first_column, 2 * r, 2 * num_rows, panel);
+      PackRowBlock<Isa, kKind>(rest, first_column, 2 * r + 1, 2 * num_rows, panel);
+    } else {
+      PackRowBlock<Isa, kKind>(gate, first_column, r, num_rows, panel);
+    }
   }
 }
 

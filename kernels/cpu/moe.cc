@@ -60,19 +60,26 @@ struct Workspace {
   float* products;          // [threads][rows][32], of one tile of the down product
 };
 
+// Panel rows of the down product per row: a bfloat16 hidden value and what its rounding left over.
+// The hidden values are the products of two activations and have the widest range of all, so that
+// their rounding to 8 bits would be the largest error of a whole layer.
+uint32_t HiddenParts(WeightFormat down) { return down == WeightFormat::kBF16 ? 2 : 1; }
+
 Workspace CutWorkspace(const FfnShape& shape, uint32_t num_tokens, uint32_t num_threads,
                        WorkspaceCutter& cutter) {
   const size_t rows = size_t{num_tokens} * shape.top_k;
   const PanelKind gate_kind = PanelKindOf(shape.gate_up_format);
   const PanelKind down_kind = PanelKindOf(shape.down_format);
-  return {.slot_of_place = cutter.Take<uint32_t>(rows),
-          .place_of_slot = cutter.Take<uint32_t>(rows),
-          .next_slot = cutter.Take<uint32_t>(shape.num_experts),
-          .active = cutter.Take<ActiveExpert>(shape.num_experts),
-          .panels = cutter.Take<FfnPanel>(rows),
-          .x = cutter.Take<std::byte>(rows * PanelRowBytes(gate_kind, shape.hidden)),
-          .hidden = cutter.Take<std::byte>(rows * PanelRowBytes(down_kind, shape.intermediate)),
-          .products = cutter.Take<float>(num_threads * rows * kTileRows)};
+  const size_t parts = HiddenParts(shape.down_format);
+  return {
+      .slot_of_place = cutter.Take<uint32_t>(rows),
+      .place_of_slot = cutter.Take<uint32_t>(rows),
+      .next_slot = cutter.Take<uint32_t>(shape.num_experts),
+      .active = cutter.Take<ActiveExpert>(shape.num_experts),
+      .panels = cutter.Take<FfnPanel>(rows),
+      .x = cutter.Take<std::byte>(rows * PanelRowBytes(gate_kind, shape.hidden)),
+      .hidden = cutter.Take<std::byte>(rows * parts * PanelRowBytes(down_kind, shape.intermediate)),
+      .products = cutter.Take<float>(num_threads * rows * parts * kTileRows)};
 }
 
 FfnShape ShapeOf(const MoeFfnParams& params) {
@@ -101,7 +108,8 @@ class FfnRun {
         kernels_(LinearKernelsOf(stream.isa())),
         pool_(stream.pool()),
         gate_kind_(PanelKindOf(shape_.gate_up_format)),
-        down_kind_(PanelKindOf(shape_.down_format)) {
+        down_kind_(PanelKindOf(shape_.down_format)),
+        parts_(HiddenParts(shape_.down_format)) {
     WorkspaceCutter counter(nullptr);
     CutWorkspace(shape_, params.num_rows, pool_.num_threads(), counter);
     WorkspaceCutter cutter(stream.Workspace(counter.bytes()));
@@ -146,9 +154,11 @@ class FfnRun {
     }
   }
 
+  uint32_t HiddenRowsMax() const { return kernels_.max_rows[static_cast<uint32_t>(down_kind_)]; }
+
   void MakePanels() {
     const uint32_t max_rows = std::min(kernels_.max_rows[static_cast<uint32_t>(gate_kind_)],
-                                       kernels_.max_rows[static_cast<uint32_t>(down_kind_)]);
+                                       std::max(HiddenRowsMax() / parts_, 1u));
     uint32_t first_slot = 0;
     for (uint32_t expert = 0; expert < shape_.num_experts; ++expert) {
       const uint32_t end_slot = space_.next_slot[expert];  // of this expert, after the sort
@@ -171,7 +181,8 @@ class FfnRun {
     return space_.x + slot * PanelRowBytes(gate_kind_, shape_.hidden);
   }
   std::byte* HiddenPanel(const FfnPanel& panel) const {
-    return space_.hidden + panel.first_slot * PanelRowBytes(down_kind_, shape_.intermediate);
+    return space_.hidden +
+           panel.first_slot * parts_ * PanelRowBytes(down_kind_, shape_.intermediate);
   }
 
   void PackInputs() {
@@ -241,7 +252,7 @@ class FfnRun {
   }
 
   void RunDown() {
-    const size_t rows = NumPlaces();
+    const size_t rows = size_t{NumPlaces()} * parts_;
     const uint32_t n = params_.experts[0].down.n;
     const size_t tile_bytes = TileBytes(shape_.down_format, shape_.intermediate);
     ParallelUnits(pool_, NumTiles(n), [&](uint32_t thread, uint32_t tile) {
@@ -270,12 +281,13 @@ class FfnRun {
       const std::byte* next = column + columns < k ? weights + bytes : next_tile;
       for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
         const FfnPanel& panel = space_.panels[i];
-        kernels_.MultiplyOf(shape_.down_format, panel.num_rows)(
+        const uint32_t rows = panel.num_rows * parts_;
+        kernels_.MultiplyOf(shape_.down_format, rows)(
             {.tile = weights,
-             .panel = HiddenPanel(panel) + panel.num_rows * PanelRowBytes(down_kind_, column),
+             .panel = HiddenPanel(panel) + rows * PanelRowBytes(down_kind_, column),
              .k = columns,
              .resume = column != 0,
-             .out = products + size_t{panel.first_slot} * kTileRows,
+             .out = products + size_t{panel.first_slot} * parts_ * kTileRows,
              .prefetch = PrefetchOf(next, bytes, i - expert.first_panel, num_panels)});
       }
     }
@@ -292,7 +304,9 @@ class FfnRun {
         if (slot == kAbsent) continue;
         const float weight =
             params_.expert_weights == nullptr ? 1.0f : params_.expert_weights[place];
-        kernels_.add_scaled(sum, products + size_t{slot} * kTileRows, weight);
+        for (uint32_t part = 0; part < parts_; ++part) {
+          kernels_.add_scaled(sum, products + (size_t{slot} * parts_ + part) * kTileRows, weight);
+        }
       }
       std::copy_n(sum, count, params_.y + size_t{t} * n + first);
     }
@@ -304,6 +318,7 @@ class FfnRun {
   ThreadPool& pool_;
   const PanelKind gate_kind_;
   const PanelKind down_kind_;
+  const uint32_t parts_;  // of a hidden row
   Workspace space_;
   uint32_t num_active_ = 0;
   uint32_t num_panels_ = 0;

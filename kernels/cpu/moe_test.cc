@@ -71,10 +71,15 @@ class MoeTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightFormat>
   CpuIsa isa() const { return std::get<0>(GetParam()); }
   WeightFormat format() const { return std::get<1>(GetParam()); }
 
-  std::vector<float> Linear(std::span<const float> x, uint32_t rows, const PackedMatrix& w) const {
+  std::vector<float> Linear(std::span<const float> x, uint32_t rows, const PackedMatrix& w,
+                            bool split_x = false) const {
     std::vector<float> y(size_t{rows} * w.n, kPoison);
     const LinearOutput output{.weight = w, .y = y.data(), .y_stride = w.n};
-    kernels::Linear({.x = x.data(), .x_stride = w.k, .num_rows = rows, .outputs = {&output, 1}},
+    kernels::Linear({.x = x.data(),
+                     .x_stride = w.k,
+                     .num_rows = rows,
+                     .outputs = {&output, 1},
+                     .split_x = split_x},
                     *MakeStream(isa()));
     return y;
   }
@@ -157,7 +162,7 @@ TEST_P(MoeTest, GatedFfnIsLinearOfHidden) {
   const std::vector<float> x = RandomFloats(kRows * kK, 5);
   const std::vector<float> hidden =
       Gated(x, kRows, {ffn.gate.view(), ffn.up.view(), identity.view()});
-  EXPECT_EQ(Gated(x, kRows, ffn.view()), Linear(hidden, kRows, ffn.down.view()));
+  EXPECT_EQ(Gated(x, kRows, ffn.view()), Linear(hidden, kRows, ffn.down.view(), /*split_x=*/true));
 }
 
 TEST_P(MoeTest, OddIntermediateSizes) {
@@ -170,7 +175,7 @@ TEST_P(MoeTest, OddIntermediateSizes) {
   const std::vector<float> x = RandomFloats(kRows * kK, 7);
   const std::vector<float> hidden =
       Gated(x, kRows, {ffn.gate.view(), ffn.up.view(), identity.view()});
-  EXPECT_EQ(Gated(x, kRows, ffn.view()), Linear(hidden, kRows, ffn.down.view()));
+  EXPECT_EQ(Gated(x, kRows, ffn.view()), Linear(hidden, kRows, ffn.down.view(), /*split_x=*/true));
 }
 
 // Many rows take the long down product in chunks of columns, one row does not: the same bits.

@@ -45,11 +45,15 @@ void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32
 
 float Silu(float x) { return x / (1.0f + std::exp(-x)); }
 
-std::vector<float> Multiply(std::span<const float> x, uint32_t num_rows,
-                            const PackedMatrix& weight) {
+std::vector<float> Multiply(std::span<const float> x, uint32_t num_rows, const PackedMatrix& weight,
+                            bool split_x = false) {
   std::vector<float> y(size_t{num_rows} * weight.n);
   const LinearOutput output{.weight = weight, .y = y.data(), .y_stride = weight.n};
-  Linear({.x = x.data(), .x_stride = weight.k, .num_rows = num_rows, .outputs = {&output, 1}});
+  Linear({.x = x.data(),
+          .x_stride = weight.k,
+          .num_rows = num_rows,
+          .outputs = {&output, 1},
+          .split_x = split_x});
   return y;
 }
 
@@ -59,7 +63,7 @@ std::vector<float> Ffn(std::span<const float> x, uint32_t num_rows,
   std::vector<float> hidden = Multiply(x, num_rows, weights.gate);
   const std::vector<float> up = Multiply(x, num_rows, weights.up);
   for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = Silu(hidden[i]) * up[i];
-  return Multiply(hidden, num_rows, weights.down);
+  return Multiply(hidden, num_rows, weights.down, /*split_x=*/true);
 }
 
 // Runs expert `index` on its rows; row (t, j) of the result goes to outputs[t * top_k + j].

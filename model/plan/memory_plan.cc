@@ -110,10 +110,10 @@ uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
 }
 
 // Inputs and intermediates of an FFN for each chosen expert, in the widest type, and a tile of
-// partial sums per thread.
+// partial sums per thread (two where the intermediates are split in two bfloat16 values).
 uint64_t FfnWorkspace(const Widths& widths, uint64_t hidden, const ServingLimits& limits) {
   return limits.max_step_tokens * widths.top_k *
-         (hidden + widths.ffn + kKernelThreads * kTileRows) * kFloatBytes;
+         (hidden + widths.ffn + 2 * kKernelThreads * kTileRows) * kFloatBytes;
 }
 
 // Attention cuts long contexts into partitions of 256 positions when there are fewer tasks than
