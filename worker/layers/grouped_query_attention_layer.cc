@@ -48,8 +48,7 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
   kernels::Linear({.x = scratch.attention,
                    .x_stride = query_width,
                    .num_rows = batch.num_rows,
-                   .outputs = {&output, 1},
-                   .split_x = true},
+                   .outputs = {&output, 1}},
                   *inputs_.stream);
   return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
 }
@@ -72,11 +71,7 @@ void GroupedQueryAttentionLayer::Project(const Batch& batch, const float* x) {
        .y = inputs_.scratch.value,
        .y_stride = key_width},
   }};
-  kernels::Linear({.x = x,
-                   .x_stride = hidden_,
-                   .num_rows = batch.num_rows,
-                   .outputs = outputs,
-                   .split_x = true},
+  kernels::Linear({.x = x, .x_stride = hidden_, .num_rows = batch.num_rows, .outputs = outputs},
                   *inputs_.stream);
 }
 
