@@ -55,11 +55,13 @@ double RawReadRate(const std::vector<std::string>& files) {
   return bytes / (SecondsNow() - start);
 }
 
-// File bytes per second of one rank's load, opening included.
-absl::StatusOr<double> LoadRate(const std::string& model, uint32_t threads, double file_bytes) {
-  const double start = SecondsNow();
+// File bytes per second of one rank's load. Config, header and tokenizer are read before.
+absl::StatusOr<double> LoadRate(const std::string& model, uint32_t threads, bool cold,
+                                const std::vector<std::string>& files, double file_bytes) {
   auto source = model::ModelSource::Open(model);
   if (!source.ok()) return source.status();
+  if (cold) DropFromCache(files);
+  const double start = SecondsNow();
   const auto layout = model::LayoutOf({}, (*source)->spec, 0, 1);
   const auto slices = model::SlicesOf(layout, (*source)->spec, (*source)->bindings);
   const auto weights = worker::LoadRankWeights({.checkpoint = (*source)->checkpoint.get(),
@@ -80,8 +82,7 @@ int Run(const std::string& model, uint32_t threads, uint32_t rounds) {
     for (uint32_t round = 0; round < rounds; ++round) {
       if (cold) DropFromCache(files);
       raw.push_back(RawReadRate(files) / 1e9);
-      if (cold) DropFromCache(files);
-      const auto rate = LoadRate(model, threads, bytes);
+      const auto rate = LoadRate(model, threads, cold, files, bytes);
       if (!rate.ok()) {
         std::fprintf(stderr, "%s\n", rate.status().ToString().c_str());
         return 1;

@@ -1,5 +1,6 @@
 #include "worker/loader/pack_slice.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -113,6 +114,16 @@ absl::Status PackQuantised4(const PackTask& task) {
 }
 
 }  // namespace
+
+std::span<const std::byte> SourceBytes(const PackTask& task) {
+  const model::WeightBinding& binding = task.slice->binding;
+  const DTypeInfo& dtype = InfoOf(task.tensor->dtype);
+  const uint64_t first = binding.first_row + task.slice->rows.begin + task.first_row;
+  const uint64_t row_bytes = binding.cols / dtype.block_elements * dtype.block_bytes;
+  const std::span<const std::byte> data = task.tensor->data;
+  const uint64_t begin = std::min<uint64_t>(first * row_bytes, data.size());
+  return data.subspan(begin, std::min<uint64_t>(task.num_rows * row_bytes, data.size() - begin));
+}
 
 absl::Status PackRows(const PackTask& task) {
   switch (task.format) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
 #include "kernels/packed_matrix.h"
@@ -19,6 +20,9 @@ struct PackTask {
   uint64_t first_row;      // rows of the slice, relative to it; multiple of kPackRowGroup
   uint64_t num_rows;
 };
+
+// The part of the mapped file that the task reads (its rows from the first to the last one).
+std::span<const std::byte> SourceBytes(const PackTask& task);
 
 // Thread-safe for tasks of different rows. Errors of the checkpoint's decoders.
 absl::Status PackRows(const PackTask& task);

@@ -1,5 +1,7 @@
 #include "worker/loader/weight_loader.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -19,6 +21,9 @@ using model::WeightRole;
 
 // Source bytes a loader thread takes at a time: long enough to stream, short enough to balance.
 constexpr uint64_t kTaskElements = 512 * 1024;
+// Tasks that the kernel is asked to read ahead of the ones being packed: enough that the disk
+// always has some tens of megabytes to do.
+constexpr size_t kTasksAhead = 48;
 
 // One slice with its place in the storage.
 struct Placed {
@@ -112,6 +117,10 @@ class LoadRun {
     while (!stop_.load(std::memory_order_relaxed)) {
       const size_t index = next_.fetch_add(1, std::memory_order_relaxed);
       if (index >= tasks_.size()) return;
+      if (index == 0) {
+        for (size_t i = 0; i < std::min(kTasksAhead, tasks_.size()); ++i) ReadAhead(tasks_[i]);
+      }
+      if (index + kTasksAhead < tasks_.size()) ReadAhead(tasks_[index + kTasksAhead]);
       absl::Status status =
           Cancelled() ? absl::CancelledError("loading was given up") : RunTask(tasks_[index]);
       if (status.ok()) continue;
@@ -125,6 +134,27 @@ class LoadRun {
     return request_.cancelled != nullptr && request_.cancelled->load(std::memory_order_relaxed);
   }
 
+  PackTask PackTaskOf(const Task& task) const {
+    const Placed& place = placed_[task.placed];
+    const uint64_t rows = place.slice->rows.size();
+    return {.slice = place.slice,
+            .tensor = &place.tensor,
+            .format = place.format,
+            .destination = storage_ + place.offset,
+            .first_row = task.first_row,
+            .num_rows = std::min(RowsPerTask(place), rows - task.first_row)};
+  }
+
+  // A hint: a kernel that ignores it only makes loading slower.
+  void ReadAhead(const Task& task) const {
+    if (placed_[task.placed].is_vector) return;
+    const std::span<const std::byte> source = SourceBytes(PackTaskOf(task));
+    constexpr uintptr_t kPage = 4096;
+    const auto begin = reinterpret_cast<uintptr_t>(source.data()) / kPage * kPage;
+    const auto end = reinterpret_cast<uintptr_t>(source.data()) + source.size();
+    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_WILLNEED);
+  }
+
   absl::Status RunTask(const Task& task) {
     const Placed& place = placed_[task.placed];
     std::byte* destination = storage_ + place.offset;
@@ -134,15 +164,9 @@ class LoadRun {
       Report(place.bytes);
       return absl::OkStatus();
     }
-    const uint64_t rows = place.slice->rows.size();
-    const uint64_t count = std::min(RowsPerTask(place), rows - task.first_row);
-    ESSOR_RETURN_IF_ERROR(PackRows({.slice = place.slice,
-                                    .tensor = &place.tensor,
-                                    .format = place.format,
-                                    .destination = destination,
-                                    .first_row = task.first_row,
-                                    .num_rows = count}));
-    Report(place.bytes * count / rows);
+    const PackTask pack = PackTaskOf(task);
+    ESSOR_RETURN_IF_ERROR(PackRows(pack));
+    Report(place.bytes * pack.num_rows / place.slice->rows.size());
     return absl::OkStatus();
   }
 
