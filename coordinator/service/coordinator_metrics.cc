@@ -53,6 +53,9 @@ CoordinatorMetrics::CoordinatorMetrics()
                            "Formations under another plan than the one before")),
       step_seconds(
           Seconds(registry_, "essor_step_seconds", "Time from sending a step to its last answer")),
+      step_compute_seconds(Seconds(registry_, "essor_step_compute_seconds",
+                                   "Longest time a worker computed in a step, peers waited for "
+                                   "included")),
       first_token_seconds(Seconds(registry_, "essor_time_to_first_token_seconds",
                                   "Time from accepting a request to its first token")),
       request_seconds(Seconds(registry_, "essor_request_seconds",

@@ -44,6 +44,7 @@ class CoordinatorMetrics {
   prometheus::Counter& epochs_lost;
   prometheus::Counter& plan_changes;
   prometheus::Histogram& step_seconds;
+  prometheus::Histogram& step_compute_seconds;
   prometheus::Histogram& first_token_seconds;
   prometheus::Histogram& request_seconds;
 };

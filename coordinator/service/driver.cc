@@ -249,6 +249,11 @@ absl::Status Driver::HandleStepResult(WorkerId worker, v1::StepResult* result) {
     return absl::FailedPreconditionError(absl::StrCat(
         "StepResult ", result->step_id(), " of epoch ", result->epoch(), " is out of order"));
   }
+  // A worker cannot have computed for longer than the step took.
+  const absl::Duration took = clock_.Now() - step_->sent;
+  step_->compute =
+      std::max(step_->compute,
+               std::min(took, absl::Microseconds(static_cast<double>(result->compute_us()))));
   if (membership_.WorkerOfRank(options_.sampling_rank) == worker) {
     absl::StatusOr<StepOutcome> outcome = FromProto(result);
     if (!outcome.ok()) return outcome.status();
@@ -281,6 +286,7 @@ absl::Status Driver::CompleteStep() {
   metrics_.steps.Increment();
   metrics_.step_tokens.Increment(step.num_tokens);
   metrics_.step_seconds.Observe(absl::ToDoubleSeconds(took));
+  metrics_.step_compute_seconds.Observe(absl::ToDoubleSeconds(step.compute));
   return absl::OkStatus();
 }
 

@@ -108,6 +108,7 @@ class Driver {
     absl::Time sent;
     std::set<WorkerId> missing;  // have not answered
     std::optional<StepOutcome> outcome;
+    absl::Duration compute = absl::ZeroDuration();  // longest of the workers that have answered
   };
   struct LiveRequest {
     std::shared_ptr<RequestSink> sink;

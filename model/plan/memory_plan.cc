@@ -18,24 +18,6 @@ constexpr uint64_t kAlignment = 64;
 
 uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
-bool IsVector(WeightRole role) {
-  switch (role) {
-    case WeightRole::kEmbedding:
-    case WeightRole::kHead:
-    case WeightRole::kQuery:
-    case WeightRole::kKey:
-    case WeightRole::kValue:
-    case WeightRole::kOutput:
-    case WeightRole::kRouter:
-    case WeightRole::kGate:
-    case WeightRole::kUp:
-    case WeightRole::kDown:
-      return false;
-    default:
-      return true;
-  }
-}
-
 // Bytes that the packed formats of kernels/cpu/pack_layout.h take for one row. `model` may not
 // depend on `kernels`, so the figures stand here again; packed_bytes_test compares the two.
 uint64_t PackedRowBytes(DType stored, uint64_t columns) {

@@ -39,4 +39,22 @@ uint64_t ModelSpec::NumActiveParameters() const {
   return total;
 }
 
+bool IsVector(WeightRole role) {
+  switch (role) {
+    case WeightRole::kEmbedding:
+    case WeightRole::kHead:
+    case WeightRole::kQuery:
+    case WeightRole::kKey:
+    case WeightRole::kValue:
+    case WeightRole::kOutput:
+    case WeightRole::kRouter:
+    case WeightRole::kGate:
+    case WeightRole::kUp:
+    case WeightRole::kDown:
+      return false;
+    default:
+      return true;
+  }
+}
+
 }  // namespace essor::model

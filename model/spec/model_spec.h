@@ -131,6 +131,9 @@ enum class WeightRole {
   kDown,     // [hidden, intermediate]
 };
 
+// Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are matrices.
+bool IsVector(WeightRole role);
+
 // Where a logical weight stands in the checkpoint.
 struct WeightBinding {
   WeightRole role;

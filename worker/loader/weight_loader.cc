@@ -35,24 +35,6 @@ struct Placed {
   uint64_t bytes;
 };
 
-bool IsVector(WeightRole role) {
-  switch (role) {
-    case WeightRole::kEmbedding:
-    case WeightRole::kHead:
-    case WeightRole::kQuery:
-    case WeightRole::kKey:
-    case WeightRole::kValue:
-    case WeightRole::kOutput:
-    case WeightRole::kRouter:
-    case WeightRole::kGate:
-    case WeightRole::kUp:
-    case WeightRole::kDown:
-      return false;
-    default:
-      return true;
-  }
-}
-
 absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint64_t* total) {
   std::vector<Placed> placed;
   placed.reserve(request.slices->size());
@@ -62,7 +44,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
                            request.checkpoint->Find(slice.binding.tensor));
     Placed place{.slice = &slice,
                  .tensor = std::move(tensor),
-                 .is_vector = IsVector(slice.binding.role),
+                 .is_vector = model::IsVector(slice.binding.role),
                  .format = WeightFormat::kF32,
                  .offset = offset,
                  .bytes = slice.cols.size() * sizeof(float)};
