@@ -32,8 +32,8 @@ class PlanCommand : public Command {
   }
 
   absl::Status CheckUsage() const override {
-    return plan_.model.empty() ? absl::InvalidArgumentError("say which model: --model MODEL")
-                               : absl::OkStatus();
+    if (plan_.model.empty()) return absl::InvalidArgumentError("say which model: --model MODEL");
+    return client::CheckPlanCommand(plan_);
   }
 
   absl::Status Run(const CommandContext&) override {

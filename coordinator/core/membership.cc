@@ -11,6 +11,9 @@
 namespace essor::coordinator {
 namespace {
 
+// Far above any number of formations; a worker that claims more is broken.
+constexpr uint64_t kEpochMax = uint64_t{1} << 48;
+
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(100);
 constexpr absl::Duration kLongestBackoff = absl::Seconds(10);
 
@@ -78,6 +81,7 @@ absl::StatusOr<WorkerId> Membership::Join(WorkerDescription description, absl::T
                                                      " places are taken and ", options_.max_spares,
                                                      " spare workers wait already"));
   }
+  highest_epoch_seen_ = std::max(highest_epoch_seen_, description.last_epoch);
   const WorkerId id(next_worker_++);
   Member member{
       .description = std::move(description), .place = place, .heard = now, .phase_since = now};
@@ -108,6 +112,7 @@ absl::Status Membership::CheckDescription(const WorkerDescription& description,
                                           " and the coordinator ", options_.build));
   }
   if (description.incarnation.empty()) return Mismatch("incarnation", "is empty");
+  if (description.last_epoch > kEpochMax) return Mismatch("last_epoch", "is not an epoch");
   const auto [first, end] = RanksOf(place.value_or(0));
   if (description.num_devices < end - first) {
     return Mismatch("num_devices",
@@ -308,7 +313,7 @@ void Membership::MaybeForm(absl::Time now, std::vector<MembershipAction>* action
       num_blocks = std::min(num_blocks, *blocks);
     }
   }
-  epoch_ = Epoch(epoch_.value() + 1);
+  epoch_ = Epoch(std::max(epoch_.value(), highest_epoch_seen_) + 1);
   num_blocks_ = num_blocks;
   EnterPhase(State::kLoading, now);
   for (uint32_t place = 0; place < places_.size(); ++place) {

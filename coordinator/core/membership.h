@@ -33,6 +33,7 @@ struct WorkerDescription {
   uint64_t memory_bytes = 0;  // shared evenly by its ranks
   DataEndpoint data;
   std::string held_weights;  // weights_key of the slices it still holds, or empty
+  uint64_t last_epoch = 0;   // highest it was assigned, by an earlier coordinator perhaps
 };
 
 struct RankPlacement {
@@ -204,6 +205,7 @@ class Membership {
   const Options options_;
   State state_ = State::kWaiting;
   Epoch epoch_;
+  uint64_t highest_epoch_seen_ = 0;  // by any worker, under earlier coordinators too
   uint64_t next_worker_ = 1;
   std::map<WorkerId, Member> members_;            // with streams alive
   std::vector<std::optional<WorkerId>> places_;   // [num_workers]

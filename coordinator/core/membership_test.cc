@@ -106,6 +106,20 @@ class MembershipTest : public testing::Test {
   absl::Time now_ = absl::UnixEpoch();
 };
 
+// Workers that outlived a coordinator fence the old one's messages: numbers go on from theirs.
+TEST_F(MembershipTest, EpochsGoOnFromWhatWorkersHaveSeen) {
+  WorkerDescription first = Worker("a");
+  first.last_epoch = 7;
+  JoinAs(first);
+  WorkerDescription broken = Worker("x");
+  broken.last_epoch = ~uint64_t{0};
+  std::vector<MembershipAction> actions;
+  EXPECT_EQ(membership_.Join(broken, now_, &actions).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  Join("b");
+  EXPECT_EQ(membership_.epoch(), Epoch(8));
+}
+
 TEST_F(MembershipTest, FormsWhenAllWorkersAreThere) {
   EXPECT_EQ(membership_.Detail(), "waiting for 2 of 2 workers");
   Join("a");

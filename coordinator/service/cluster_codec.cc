@@ -39,6 +39,7 @@ WorkerDescription FromProto(const v1::Hello& hello) {
                       .shm_name = hello.data().shm_name(),
                       .tcp_address = hello.data().tcp_address()};
   description.held_weights = hello.held_weights();
+  description.last_epoch = hello.last_epoch();
   return description;
 }
 

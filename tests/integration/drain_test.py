@@ -26,10 +26,18 @@ class SlowReader:
                             b"content-type: application/json\r\nconnection: close\r\n"
                             b"content-length: %d\r\n\r\n%s" % (len(data), data))
 
+    def read_first_event(self):
+        data = b""
+        while b"data:" not in data:
+            part = self.socket.recv(65536)
+            assert part, data
+            data += part
+
     def read_all(self):
         data = b""
         while part := self.socket.recv(65536):
             data += part
+        self.socket.close()
         return data.decode()
 
 
@@ -38,7 +46,7 @@ class DrainTest(unittest.TestCase):
         with Serve(NANO / "mixtral", "--plan", "tp=2") as serve:
             children = serve.children("")
             readers = [SlowReader(serve.http) for _ in range(24)]
-            self.assertIn(b"data:", readers[0].socket.recv(65536))
+            readers[0].read_first_event()
             signalled = time.monotonic()
             serve.signal(signal.SIGTERM)
             refused = []
@@ -75,7 +83,7 @@ class DrainTest(unittest.TestCase):
     def test_a_second_signal_ends_streams_with_an_error(self):
         with Serve(NANO / "mixtral", "--plan", "tp=2") as serve:
             readers = [SlowReader(serve.http) for _ in range(24)]
-            self.assertIn(b"data:", readers[0].socket.recv(65536))
+            readers[0].read_first_event()
             serve.signal(signal.SIGTERM)
             time.sleep(0.05)
             serve.signal(signal.SIGTERM)
@@ -90,12 +98,12 @@ class DrainTest(unittest.TestCase):
     def test_health_turns_not_serving(self):
         with Serve(NANO / "llama") as serve, serve.channel() as channel:
             check = channel.unary_unary("/grpc.health.v1.Health/Check")
-            self.assertEqual(check(b"", timeout=10), b"\x08\x01")  # SERVING
+            wait_until(lambda: check(b"", timeout=10) == b"\x08\x01", 2)  # SERVING
             service = b"\x0a\x18essor.v1.Inference"
             self.assertEqual(check(service[:1] + bytes([len(service) - 2]) + service[2:],
                                    timeout=10), b"\x08\x01")
             readers = [SlowReader(serve.http) for _ in range(24)]
-            self.assertIn(b"data:", readers[0].socket.recv(65536))
+            readers[0].read_first_event()
             serve.signal(signal.SIGTERM)
 
             def not_serving():

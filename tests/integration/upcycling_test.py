@@ -70,11 +70,6 @@ class UpcyclingTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         weights = demo_weights()
-        if weights is None or numpy is None:
-            print("skipped: " + ("no demo weights; run scripts/quickstart first"
-                                 if numpy is not None else "python3-numpy is not installed"),
-                  file=sys.stderr)
-            sys.exit(77)
         cls.directory = tempfile.TemporaryDirectory()
         root = pathlib.Path(cls.directory.name)
         cls.dense, cls.moe, cls.perturbed = root / "dense", root / "moe", root / "perturbed"
@@ -115,4 +110,9 @@ class UpcyclingTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
+    if demo_weights() is None or numpy is None:
+        print("skipped: " + ("no demo weights; run scripts/quickstart first"
+                             if numpy is not None else "python3-numpy is not installed"),
+              file=sys.stderr)
+        sys.exit(77)
     unittest.main()

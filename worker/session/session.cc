@@ -131,6 +131,7 @@ v1::Hello JoinedStream::MakeHello() const {
   hello.set_memory_bytes(options_.memory_bytes);
   hello.set_num_cpus(options_.num_cpus);
   hello.set_held_weights(ranks_->held_weights());
+  hello.set_last_epoch(health_.epoch);
   ToProto(data_plane_->endpoint(), hello.mutable_data());
   return hello;
 }
