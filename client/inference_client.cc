@@ -154,8 +154,12 @@ class GrpcInferenceClient : public InferenceClient {
  private:
   // gRPC's own words for a connection that failed say neither where nor why in a readable way.
   absl::Status Explain(const absl::Status& status) const {
-    if (!absl::IsUnavailable(status)) return status;
     const std::string message(status.message());
+    if (absl::IsUnimplemented(status) && message.empty()) {
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "%s does not serve essor.v1.Inference: is it the coordinator's gRPC address?", address_));
+    }
+    if (!absl::IsUnavailable(status)) return status;
     if (absl::StrContains(message, "failed to connect")) {
       return absl::UnavailableError(absl::StrFormat("nobody answers at %s", address_));
     }

@@ -253,6 +253,16 @@ class RequestTest(unittest.TestCase):
             list(stub.Join(iter([cluster_pb2.WorkerMessage(hello={})]), timeout=20))
         self.assertEqual(caught.exception.code(), grpc.StatusCode.UNIMPLEMENTED)
 
+    def test_the_wrong_port_of_a_coordinator_is_named(self):
+        result = essor("status", "--server", self.serve.cluster)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(f"{self.serve.cluster} does not serve essor.v1", result.stderr)
+        worker = subprocess.run([BIN / "essor-worker", "--coordinator", self.serve.grpc,
+                                 "--listen-health", "off"],
+                                capture_output=True, text=True, timeout=30, check=False)
+        self.assertEqual(worker.returncode, 1)
+        self.assertIn(f"{self.serve.grpc} does not serve essor.v1.Cluster", worker.stderr)
+
     def test_a_full_queue_is_resource_exhausted_with_a_retry_delay(self):
         import concurrent.futures
         body = {"prompt": [5, 6], "max_tokens": 100, "ignore_eos": True}

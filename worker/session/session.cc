@@ -326,8 +326,13 @@ absl::Status ReconnectingSession::Run() {
       if (shutdown_ || stops_ > 0) return absl::OkStatus();
     }
     const absl::Status status = FromGrpcStatus(end);
+    if (absl::IsUnimplemented(status)) {
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "%s does not serve essor.v1.Cluster: is it the coordinator's --listen-cluster address?",
+          options_.coordinator));
+    }
     if (absl::IsFailedPrecondition(status) || absl::IsInvalidArgument(status) ||
-        absl::IsUnimplemented(status) || absl::IsUnauthenticated(status)) {
+        absl::IsUnauthenticated(status)) {
       return status;
     }
     if (!told_waiting) {
