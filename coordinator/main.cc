@@ -235,10 +235,11 @@ int Run(Flags flags, const sigset_t& signals) {
                instance->num_workers);
   auto coordinator = Coordinator::Start(MakeOptions(flags, *instance, **source), &served);
   if (!coordinator.ok()) return Fail(coordinator.status());
-  std::cerr << "gRPC listens on " << (*coordinator)->grpc_address() << "\n"
-            << "HTTP listens on http://" << (*coordinator)->http_address() << "\n"
-            << "workers dial " << (*coordinator)->cluster_address() << "\n";
-  if (!flags.ports_file.empty()) {
+  if (flags.ports_file.empty()) {
+    std::cerr << "gRPC listens on " << (*coordinator)->grpc_address() << "\n"
+              << "HTTP listens on http://" << (*coordinator)->http_address() << "\n"
+              << "workers dial " << (*coordinator)->cluster_address() << "\n";
+  } else {
     const absl::Status written = WritePortsFile(**coordinator, flags.ports_file);
     if (!written.ok()) return Fail(written);
   }

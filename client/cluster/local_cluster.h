@@ -26,7 +26,7 @@ class LocalCluster {
     std::string listen_cluster = "127.0.0.1:0";
     std::vector<std::string> coordinator_flags;  // further ones, as they are
     std::vector<std::string> worker_flags;       // likewise
-    std::string log_level = "warn";
+    std::string log_level = "error";
     bool log_json = false;
     uint64_t worker_memory_bytes = 0;  // 0 = most of what the host has free, divided evenly
   };
