@@ -131,7 +131,8 @@ enum class WeightRole {
   kDown,     // [hidden, intermediate]
 };
 
-// Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are matrices.
+// Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are
+// matrices.
 bool IsVector(WeightRole role);
 
 // Where a logical weight stands in the checkpoint.
