@@ -1,10 +1,10 @@
 #include "common/config.h"
 
 #include <cstdlib>
-#include <fstream>
 #include <string>
 #include <vector>
 
+#include "common/scratch_directory.h"
 #include "gtest/gtest.h"
 
 namespace essor {
@@ -33,11 +33,10 @@ class ConfigTest : public testing::Test {
  protected:
   void TearDown() override { unsetenv("ESSOR_PROBE_PORT"); }
 
-  std::string WriteConfig(const std::string& text) {
-    const std::string path = testing::TempDir() + "/essor_config_test.toml";
-    std::ofstream(path) << text;
-    return path;
-  }
+  std::string WriteConfig(const std::string& text) { return scratch_.Write("essor.toml", text); }
+
+ private:
+  const ScratchDirectory scratch_;
 };
 
 TEST_F(ConfigTest, FlagBeatsEnvironmentBeatsFile) {

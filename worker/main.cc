@@ -135,8 +135,7 @@ int Serve(const Flags& flags) {
   auto data_plane = DataPlane::Create(
       {.listen_ip = flags.listen_data, .allow_shared_memory = !flags.no_shared_memory});
   if (!data_plane.ok()) return Fail(data_plane.status());
-  auto ranks = LocalRanks::Create({.num_threads = flags.threads, .num_devices = flags.devices},
-                                  data_plane->get());
+  auto ranks = LocalRanks::Create({.num_threads = flags.threads}, data_plane->get());
   const uint64_t memory =
       flags.device_memory > 0 ? flags.device_memory : AvailableMemory() / 10 * 8;
   auto session = Session::Create({.coordinator = flags.coordinator,

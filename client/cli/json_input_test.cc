@@ -1,7 +1,7 @@
 #include "client/cli/json_input.h"
 
-#include <fstream>
 
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -44,10 +44,9 @@ TEST(ParseTokenArraysTest, NamesTheSourceAndTheIndex) {
 }
 
 TEST(ReadTokenFileTest, RefusesAMissingFileAndAnEmptySequence) {
-  const std::string path = testing::TempDir() + "/essor_ids.json";
-  EXPECT_TRUE(absl::IsNotFound(ReadTokenFile(path + ".missing").status()));
-  std::ofstream(path) << "[[1], []]";
-  const auto result = ReadTokenFile(path);
+  const ScratchDirectory scratch;
+  EXPECT_TRUE(absl::IsNotFound(ReadTokenFile(scratch / "missing.json").status()));
+  const auto result = ReadTokenFile(scratch.Write("ids.json", "[[1], []]"));
   EXPECT_TRUE(absl::IsInvalidArgument(result.status()));
   EXPECT_THAT(MessageOf(result.status()), HasSubstr("element 1 holds no token ids"));
 }

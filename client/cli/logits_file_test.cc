@@ -3,9 +3,8 @@
 #include <unistd.h>
 
 #include <cstring>
-#include <fstream>
-#include <sstream>
 
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -20,17 +19,10 @@ std::string Bytes(const std::vector<float>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
 }
 
-std::string ReadAll(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
 class LogitsFileTest : public testing::Test {
  protected:
-  void SetUp() override { unlink(path_.c_str()); }
-  const std::string path_ = testing::TempDir() + "/essor_logits.safetensors";
+  const ScratchDirectory scratch_;
+  const std::string path_ = scratch_ / "logits.safetensors";
 };
 
 TEST_F(LogitsFileTest, RowsInAnyOrderOfSequencesGiveOneTensorEach) {
@@ -42,7 +34,7 @@ TEST_F(LogitsFileTest, RowsInAnyOrderOfSequencesGiveOneTensorEach) {
   EXPECT_NE(access(path_.c_str(), F_OK), 0) << "not there before it is complete";
   ASSERT_TRUE((*file)->Finish().ok());
 
-  const std::string bytes = ReadAll(path_);
+  const std::string bytes = ReadFile(path_);
   uint64_t header_size = 0;
   ASSERT_GE(bytes.size(), sizeof(header_size));
   std::memcpy(&header_size, bytes.data(), sizeof(header_size));

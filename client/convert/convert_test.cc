@@ -17,7 +17,7 @@
 #include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/gguf_names.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "nlohmann/json.hpp"
@@ -26,8 +26,6 @@ namespace essor::client {
 namespace {
 
 namespace fs = std::filesystem;
-using model::ReadFile;
-using model::ScratchDirectory;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 

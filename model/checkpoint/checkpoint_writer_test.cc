@@ -10,7 +10,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/output_file.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

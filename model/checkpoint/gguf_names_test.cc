@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/gguf_bytes.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 #include "nlohmann/json.hpp"
 
 namespace essor::model {

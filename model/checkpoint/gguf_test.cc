@@ -8,7 +8,7 @@
 #include "model/checkpoint/gguf_bytes.h"
 #include "model/checkpoint/gguf_format.h"
 #include "model/checkpoint/gguf_metadata.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

@@ -7,7 +7,7 @@
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/safetensors_header.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

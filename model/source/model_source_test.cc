@@ -13,7 +13,7 @@
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf_names.h"
-#include "model/checkpoint/scratch_directory.h"
+#include "common/scratch_directory.h"
 #include "nlohmann/json.hpp"
 
 namespace essor::model {

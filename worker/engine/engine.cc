@@ -48,7 +48,10 @@ uint64_t Engine::MaxExchangeBytes(const model::ModelSpec& spec, const model::Ser
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
   ESSOR_CHECK(inputs.communicators.size() == 3);
-  ESSOR_ASSIGN_OR_RETURN(DeviceBuffer kv, DeviceBuffer::Allocate(KvBytes(inputs), "KV blocks"));
+  ESSOR_ASSIGN_OR_RETURN(
+      DeviceBuffer kv,
+      DeviceBuffer::Allocate(KvBytes(*inputs.spec, inputs.layout, inputs.limits, inputs.num_blocks),
+                             "KV blocks"));
   std::unique_ptr<Engine> engine(new Engine(std::move(inputs), Arena::Measure(), std::move(kv)));
   engine->TakeWorkspace(engine->workspace_);
   ESSOR_ASSIGN_OR_RETURN(Arena workspace,
@@ -66,7 +69,6 @@ Engine::Engine(Inputs inputs, Arena workspace, DeviceBuffer kv)
       pipeline_(inputs_.communicators[2].get()),
       workspace_(std::move(workspace)),
       kv_(std::move(kv)),
-      kv_bytes_(kv_.size()),
       slots_({.num_slots = inputs_.limits.max_sequences,
               .num_blocks = inputs_.num_blocks,
               .block_tokens = inputs_.limits.block_tokens,
@@ -122,12 +124,12 @@ std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
   return tables;
 }
 
-uint64_t Engine::KvBytes(const Inputs& inputs) {
+uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
+                         const model::ServingLimits& limits, uint32_t num_blocks) {
   uint64_t bytes = 0;
-  for (size_t i = 0; i < inputs.layout.per_layer.size(); ++i) {
-    const uint64_t elements =
-        CacheElements(*inputs.spec, inputs.layout, i, inputs.limits, inputs.num_blocks);
-    bytes += 2 * RoundUp(elements * ElementBytes(inputs.limits), 64);
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const uint64_t elements = CacheElements(spec, layout, i, limits, num_blocks);
+    bytes += 2 * RoundUp(elements * ElementBytes(limits), 64);
   }
   return bytes;
 }

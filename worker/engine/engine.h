@@ -52,8 +52,10 @@ class Engine {
   // The largest single exchange of a step in bytes (for DataPlane::Connect).
   static uint64_t MaxExchangeBytes(const model::ModelSpec& spec, const model::ServingLimits& limits,
                                    const std::vector<model::Range>& vocab_slices);
-  // Of KV cache and workspaces, as allocated.
-  uint64_t kv_bytes() const { return kv_bytes_; }
+  // Of the rank's KV cache, as Create allocates it.
+  static uint64_t KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
+                          const model::ServingLimits& limits, uint32_t num_blocks);
+  // Of the workspaces, as allocated.
   uint64_t workspace_bytes() const { return workspace_.used_bytes(); }
 
  private:
@@ -67,7 +69,6 @@ class Engine {
   static Buffers TakeBuffers(Arena& arena, const Inputs& inputs);
   // Every piece of workspace, in one order: run once to measure and once to take.
   void TakeWorkspace(Arena& arena);
-  static uint64_t KvBytes(const Inputs& inputs);
   void BuildLayers();
   std::vector<RopeTable> TakeRopeTables(Arena& arena);
 
@@ -88,7 +89,6 @@ class Engine {
   Communicator* pipeline_ = nullptr;  // member i = the rank of stage i
   Arena workspace_;
   DeviceBuffer kv_;
-  uint64_t kv_bytes_ = 0;
   Buffers buffers_;
   LayerScratch scratch_;
   std::vector<RopeTable> rope_;  // per layer

@@ -90,7 +90,11 @@ absl::StatusOr<LoadReport> LocalRanksOnCpu::Load(const Assignment& assignment,
   LoadReport report;
   report.kept = !assignment.weights_key.empty() && held_.key == assignment.weights_key;
   if (!report.kept) ESSOR_RETURN_IF_ERROR(LoadAll(progress));
-  for (const auto& [rank, weights] : held_.weights) report.weight_bytes += weights->storage.size();
+  for (const auto& [rank, weights] : held_.weights) {
+    report.weight_bytes += weights->storage.size();
+    report.kv_bytes += Engine::KvBytes(held_.source->spec, held_.layouts.at(rank),
+                                       assignment.limits, assignment.num_blocks);
+  }
   return report;
 }
 

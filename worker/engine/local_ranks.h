@@ -46,7 +46,6 @@ class LocalRanks {
  public:
   struct Options {
     uint32_t num_threads = 0;  // of the whole worker; 0 = its share of the host's cores
-    uint32_t num_devices = 1;
   };
   using Progress = std::function<void(uint32_t rank, uint64_t bytes_done, uint64_t bytes_total)>;
   // Called once per submitted step, from a rank's thread, when all local ranks have run it.

@@ -9,7 +9,7 @@
 
 #include "common/check.h"
 
-namespace essor::model {
+namespace essor {
 
 class ScratchDirectory {
  public:
@@ -44,4 +44,4 @@ inline std::string ReadFile(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-}  // namespace essor::model
+}  // namespace essor
