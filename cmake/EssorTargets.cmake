@@ -45,6 +45,20 @@ function(essor_cc_library)
   add_library(essor::${ARG_NAME} ALIAS ${target})
 endfunction()
 
+# For a library whose sources hold Boost.Asio coroutines: clang 14 has C++20 coroutines, but neither
+# libstdc++ 12 nor Boost 1.74 believes it; and its function sanitizer cannot be used in a coroutine.
+function(essor_use_coroutines name)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    return()
+  endif()
+  target_compile_options(essor_${name} PRIVATE
+                         -D__cpp_impl_coroutine=201902L -DBOOST_ASIO_HAS_CO_AWAIT
+                         -DBOOST_ASIO_HAS_STD_COROUTINE -Wno-builtin-macro-redefined)
+  if(ESSOR_SANITIZE MATCHES "undefined")
+    target_compile_options(essor_${name} PRIVATE -fno-sanitize=function)
+  endif()
+endfunction()
+
 function(essor_cc_binary)
   cmake_parse_arguments(ARG "" "NAME" "SRCS;DEPS" ${ARGN})
   add_executable(${ARG_NAME} ${ARG_SRCS} ${ESSOR_TSAN_SOURCES})

@@ -78,6 +78,9 @@ std::optional<int> ParseOptions(CLI::App* app, int argc, char** argv) {
       selected->parse_from_stream(file);
     }
   } catch (const CLI::Success& success) {  // --help, --version
+    // CLI11 answers --help before it looks at the words it does not know.
+    const std::vector<std::string> unknown = Selected(app)->remaining();
+    if (!unknown.empty()) return Refuse(*Selected(app), "unknown argument: " + unknown.front());
     return app->exit(success);
   } catch (const CLI::ParseError& error) {
     return Refuse(*Selected(app), error.what());

@@ -122,7 +122,7 @@ absl::StatusOr<std::vector<Continuation>> GenerateCommand::Generate(
   };
   const std::vector<absl::Status> statuses =
       client.GenerateAll(requests, on_part, [&] { return interrupt.count() > 0; });
-  if (streams) std::fputc('\n', stdout);
+  if (streams && (statuses[0].ok() || !continuations[0].text.empty())) std::fputc('\n', stdout);
   for (size_t i = 0; i < statuses.size(); ++i) {
     if (statuses[i].ok()) continue;
     if (requests.size() == 1) return statuses[i];

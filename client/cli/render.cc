@@ -30,6 +30,7 @@ absl::StatusOr<model::ChatInput> ToChatInput(element item) {
   std::optional<std::string> messages = Field(item, "messages");
   if (!messages.has_value()) return absl::InvalidArgumentError("messages: missing");
   model::ChatInput input;
+  input.add_generation_prompt = false;  // apply_chat_template's default
   input.messages_json = *std::move(messages);
   input.tools_json = Field(item, "tools").value_or("");
   input.kwargs_json = Field(item, "chat_template_kwargs").value_or("");

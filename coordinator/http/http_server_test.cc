@@ -395,7 +395,7 @@ TEST_F(HttpServerTest, DrainRefusesNewRequestsAndLetsStreamsFinish) {
 
 TEST_F(HttpServerTest, EndingTheServerEndsStreamsWithAnError) {
   Start(absl::Milliseconds(5));
-  auto running = std::async(std::launch::async, [this, address = address()] {
+  auto running = std::async(std::launch::async, [address = address()] {
     return Fetch(address, "POST", "/v1/completions",
                  R"({"prompt":"x","max_tokens":500,"ignore_eos":true,"stream":true})");
   });

@@ -23,6 +23,7 @@
 #include "coordinator/service/coordinator_metrics.h"
 #include "coordinator/service/request_sink.h"
 #include "essor/v1/admin.pb.h"
+#include "spdlog/common.h"
 
 namespace essor::coordinator {
 
@@ -140,6 +141,8 @@ class Driver {
   absl::Status HandleStepResult(WorkerId worker, v1::StepResult* result);
   absl::Status CompleteStep();
   void LoseWorker(WorkerId worker, const std::string& reason);
+  // Of losses in the log: expected ones when everything stops anyway are not warned of.
+  spdlog::level::level_enum LossLevel() const;
   template <typename Task>
   void HandleSubmit(const std::shared_ptr<Ticket>& ticket, Task task,
                     std::shared_ptr<RequestSink> sink);

@@ -112,8 +112,12 @@ absl::Status Driver::Dispatch(WorkerId worker, v1::WorkerMessage* message) {
   return absl::OkStatus();
 }
 
+spdlog::level::level_enum Driver::LossLevel() const {
+  return draining_ && requests_.empty() ? spdlog::level::info : spdlog::level::warn;
+}
+
 void Driver::LoseWorker(WorkerId worker, const std::string& reason) {
-  spdlog::warn("worker {} is lost: {}", worker.value(), LogSafe(reason));
+  spdlog::log(LossLevel(), "worker {} is lost: {}", worker.value(), LogSafe(reason));
   membership_.Lost(worker, reason, clock_.Now(), &actions_);
   const auto found = links_.find(worker);
   if (found == links_.end()) return;
@@ -194,8 +198,8 @@ void Driver::Perform(const EpochReady& action) {
 }
 
 void Driver::Perform(const EpochLost& action) {
-  spdlog::warn("epoch {} is lost: {}", action.epoch.value(),
-               LogSafe(std::string(action.reason.message())));
+  spdlog::log(LossLevel(), "epoch {} is lost: {}", action.epoch.value(),
+              LogSafe(std::string(action.reason.message())));
   metrics_.epochs_lost.Increment();
   serving_ = false;
   probe_ = std::nullopt;

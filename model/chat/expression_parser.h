@@ -17,9 +17,8 @@ class ExpressionParser {
   explicit ExpressionParser(TokenStream* stream) : stream_(*stream) {}
 
   absl::StatusOr<ExpressionPtr> ParseExpression() { return ParseConditional(); }
-  // Without an inline if, as in `for x in xs if condition`.
-  absl::StatusOr<ExpressionPtr> ParseUnconditional() { return ParseOr(); }
-  // Possibly a tuple without parentheses; `conditional` as in the two above.
+  // Possibly a tuple without parentheses; not `conditional`: without an inline if, as in
+  // `for x in xs if condition`.
   absl::StatusOr<ExpressionPtr> ParseTuple(bool conditional);
   // Filters for a block: `upper | trim`, applied to null.
   absl::StatusOr<ExpressionPtr> ParseFilterChain(bool after_pipe);

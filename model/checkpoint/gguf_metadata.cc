@@ -64,20 +64,4 @@ absl::StatusOr<const std::vector<std::string>*> GgufStrings(const GgufFile& file
   return FindAs<std::vector<std::string>>(file, key, "an array of strings");
 }
 
-absl::StatusOr<std::vector<int64_t>> GgufInts(const GgufFile& file, const std::string& key) {
-  ESSOR_ASSIGN_OR_RETURN(const GgufValue* const value, FindKey(file, key));
-  if (const auto* const numbers = std::get_if<std::vector<int64_t>>(value)) return *numbers;
-  const auto* const numbers = std::get_if<std::vector<uint64_t>>(value);
-  if (numbers == nullptr) return WrongType(file, key, "an array of integers");
-  std::vector<int64_t> result;
-  result.reserve(numbers->size());
-  for (const uint64_t number : *numbers) {
-    if (number > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
-      return WrongType(file, key, "an array of integers of 63 bits");
-    }
-    result.push_back(static_cast<int64_t>(number));
-  }
-  return result;
-}
-
 }  // namespace essor::model

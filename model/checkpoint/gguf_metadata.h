@@ -19,7 +19,6 @@ absl::StatusOr<std::string> GgufString(const GgufFile& file, const std::string& 
 // Points into the file's metadata.
 absl::StatusOr<const std::vector<std::string>*> GgufStrings(const GgufFile& file,
                                                             const std::string& key);
-absl::StatusOr<std::vector<int64_t>> GgufInts(const GgufFile& file, const std::string& key);
 
 // `missing` where the getter answered NotFound; other errors pass.
 template <typename T>

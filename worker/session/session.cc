@@ -315,11 +315,12 @@ class ReconnectingSession : public Session {
 
 absl::Status ReconnectingSession::Run() {
   absl::Duration pause = kRetryPauseMin;
-  bool told_waiting = false;
+  // One failure may be the moment in which a cluster is stopped: told from the second on.
+  int failures = 0;
   while (true) {
     const grpc::Status end = RunStream([&] {
       pause = kRetryPauseMin;
-      told_waiting = false;
+      failures = 0;
     });
     {
       absl::MutexLock lock(&mutex_);
@@ -335,10 +336,9 @@ absl::Status ReconnectingSession::Run() {
         absl::IsUnauthenticated(status)) {
       return status;
     }
-    if (!told_waiting) {
+    if (++failures == 2) {
       spdlog::warn("no coordinator at {}: {}; trying again", options_.coordinator,
                    LogSafe(std::string(status.message())));
-      told_waiting = true;
     }
     if (!Pause(pause)) return absl::OkStatus();
     pause = std::min(pause * 2, kRetryPauseMax);
