@@ -33,7 +33,8 @@ struct EmbeddingParams {
 void Embedding(const EmbeddingParams& params, Stream& stream);
 
 // Per-head RMSNorm (when norm weights are given) and then rotation of the first rotary_dim dims of
-// each head of q and k, in place.
+// each head of q and k, in place. Without norm weights the other dims are neither read nor written:
+// a view that begins inside each head will do.
 struct QkNormRopeParams {
   float* q;  // [T, num_heads, D], row stride q_stride floats
   float* k;  // [T, num_kv_heads, D], row stride k_stride floats

@@ -1,13 +1,11 @@
 #include "kernels/attention.h"
 
-#include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #include "common/check.h"
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/row_kernels.h"
@@ -18,215 +16,6 @@ namespace {
 
 // Well above the 256 of any model known; a row of a head on the stack.
 constexpr uint32_t kMaxHeadDim = 1024;
-
-// Below this many whole tasks per thread, one-row tasks are split by partition as well.
-constexpr uint32_t kTasksPerThread = 4;
-
-const AttentionKernels& AttentionKernelsFor(CpuIsa isa) {
-#if defined(__x86_64__)
-  if (isa == CpuIsa::kAvx512) return Avx512AttentionKernels();
-  if (isa == CpuIsa::kAvx2) return Avx2AttentionKernels();
-#endif
-  ESSOR_CHECK(isa != CpuIsa::kReference);
-  return PortableAttentionKernels();
-}
-
-// A task whose partitions are computed apart: `states` holds one set of states for each.
-struct SplitTask {
-  AttentionTask task;
-  float* states;
-};
-
-// What one call of Attention does, and in which memory.
-struct AttentionJob {
-  const AttentionParams& params;
-  uint32_t group;  // heads per KV head
-  uint32_t rows_per_task;
-  uint32_t queries_per_task;
-  uint64_t num_tasks = 0;  // parts of split ones included
-  uint64_t num_splits = 0;
-  uint64_t num_state_sets = 0;  // of one row each
-  // About 0.4 us each on one thread: a tile loaded and six queries taken through it.
-  uint64_t cost = 0;
-  AttentionTask* tasks = nullptr;
-  float** task_states = nullptr;  // where a part of a split task goes; null for a whole task
-  SplitTask* splits = nullptr;
-  float* states = nullptr;
-  float* scratch = nullptr;  // [threads, scratch_floats]
-  size_t scratch_floats = 0;
-};
-
-uint64_t NumChunks(const AttentionJob& job, const SequenceRows& sequence) {
-  return (uint64_t{sequence.num_rows} + job.rows_per_task - 1) / job.rows_per_task;
-}
-
-AttentionTask ChunkTask(const AttentionJob& job, const SequenceRows& sequence, uint64_t chunk) {
-  const auto begin = static_cast<uint32_t>(chunk * job.rows_per_task);
-  const uint32_t end = std::min(sequence.num_rows, begin + job.rows_per_task);
-  const uint32_t first_key = VisibleKeys(job.params, sequence, begin).begin;
-  const uint32_t last_key = VisibleKeys(job.params, sequence, end - 1).end - 1;
-  return {.sequence = &sequence,
-          .kv_head = 0,
-          .row_begin = begin,
-          .row_end = end,
-          .partition_begin = first_key / kKvPartition,
-          .partition_end = last_key / kKvPartition + 1};
-}
-
-bool IsSplit(const AttentionTask& task) {
-  return task.row_end - task.row_begin == 1 && task.partition_end - task.partition_begin > 1;
-}
-
-// Calls body(task) for each chunk of each sequence, for KV head 0.
-template <typename Body>
-void ForEachChunk(const AttentionJob& job, const Body& body) {
-  for (const SequenceRows& sequence : job.params.sequences) {
-    for (uint64_t chunk = 0; chunk < NumChunks(job, sequence); ++chunk) {
-      body(ChunkTask(job, sequence, chunk));
-    }
-  }
-}
-
-AttentionJob MakeJob(const AttentionParams& params) {
-  const uint32_t group = params.num_heads / params.cache.num_kv_heads;
-  const uint32_t rows_per_task = std::max(1u, kQueriesPerTask / group);
-  return {.params = params,
-          .group = group,
-          .rows_per_task = rows_per_task,
-          .queries_per_task = rows_per_task * group};
-}
-
-void CountTasks(AttentionJob& job, uint32_t num_threads) {
-  const AttentionParams& params = job.params;
-  const uint64_t num_kv_heads = params.cache.num_kv_heads;
-  uint64_t whole_tasks = 0;
-  for (const SequenceRows& sequence : params.sequences) {
-    whole_tasks += NumChunks(job, sequence) * num_kv_heads;
-  }
-  const bool split = num_threads > 1 && whole_tasks < uint64_t{kTasksPerThread} * num_threads;
-  ForEachChunk(job, [&](const AttentionTask& task) {
-    const uint64_t partitions = task.partition_end - task.partition_begin;
-    const uint64_t queries = uint64_t{task.row_end - task.row_begin} * job.group;
-    const uint64_t tiles = VisibleKeys(params, *task.sequence, task.row_end - 1).end / kKvTile + 1;
-    job.cost +=
-        num_kv_heads * std::min(tiles, partitions * (kKvPartition / kKvTile)) * (queries / 6 + 1);
-    if (split && IsSplit(task)) {
-      job.num_tasks += partitions * num_kv_heads;
-      job.num_state_sets += partitions * num_kv_heads;
-      job.num_splits += num_kv_heads;
-    } else {
-      job.num_tasks += num_kv_heads;
-    }
-  });
-}
-
-// Hands out arrays one behind the other; without memory it only counts their bytes.
-class Layout {
- public:
-  explicit Layout(std::byte* memory) : memory_(memory) {}
-
-  template <typename T>
-  T* Take(uint64_t count) {
-    const size_t at = bytes_;
-    bytes_ += (count * sizeof(T) + 63) / 64 * 64;
-    return memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + at);
-  }
-  size_t bytes() const { return bytes_; }
-
- private:
-  std::byte* const memory_;
-  size_t bytes_ = 0;
-};
-
-// Points the job's arrays into `memory`, or with null only counts. Returns their bytes.
-size_t LayOut(AttentionJob& job, uint32_t num_threads, std::byte* memory) {
-  const uint32_t dim = job.params.cache.head_dim;
-  // The scratch of `attend` and the states it merges into.
-  job.scratch_floats = (AttentionScratchFloats(job.queries_per_task, dim) +
-                        SoftmaxStateFloats(job.queries_per_task, dim) + 15) /
-                       16 * 16;
-  Layout layout(memory);
-  job.tasks = layout.Take<AttentionTask>(job.num_tasks);
-  job.task_states = layout.Take<float*>(job.num_tasks);
-  job.splits = layout.Take<SplitTask>(job.num_splits);
-  job.states = layout.Take<float>(job.num_state_sets * SoftmaxStateFloats(job.group, dim));
-  job.scratch = layout.Take<float>(num_threads * job.scratch_floats);
-  return layout.bytes();
-}
-
-void FillTasks(AttentionJob& job) {
-  const size_t set_floats = SoftmaxStateFloats(job.group, job.params.cache.head_dim);
-  uint64_t num_tasks = 0;
-  uint64_t num_splits = 0;
-  float* states = job.states;
-  ForEachChunk(job, [&](AttentionTask task) {
-    for (task.kv_head = 0; task.kv_head < job.params.cache.num_kv_heads; ++task.kv_head) {
-      if (job.num_splits == 0 || !IsSplit(task)) {
-        job.task_states[num_tasks] = nullptr;
-        job.tasks[num_tasks++] = task;
-        continue;
-      }
-      job.splits[num_splits++] = {task, states};
-      AttentionTask part = task;
-      for (uint32_t p = task.partition_begin; p < task.partition_end; ++p) {
-        part.partition_begin = p;
-        part.partition_end = p + 1;
-        job.task_states[num_tasks] = states;
-        job.tasks[num_tasks++] = part;
-        states += set_floats;
-      }
-    }
-  });
-  ESSOR_CHECK(num_tasks == job.num_tasks && num_splits == job.num_splits);
-}
-
-void RunTask(const AttentionJob& job, const AttentionKernels& kernels, uint64_t index,
-             float* scratch) {
-  const AttentionTask& task = job.tasks[index];
-  const uint32_t dim = job.params.cache.head_dim;
-  const uint32_t queries = (task.row_end - task.row_begin) * job.group;
-  float* part_states = job.task_states[index];
-  const SoftmaxStates states = SoftmaxStatesAt(
-      part_states != nullptr ? part_states
-                             : scratch + AttentionScratchFloats(job.queries_per_task, dim),
-      queries);
-  kernels.clear(states, queries, dim);
-  kernels.attend(job.params, task, scratch, states);
-  if (part_states == nullptr) kernels.finish(job.params, task, states);
-}
-
-// Merges in the same order, with the same operations, as a whole task does.
-void MergeSplit(const AttentionJob& job, const AttentionKernels& kernels, const SplitTask& split,
-                float* scratch) {
-  const uint32_t dim = job.params.cache.head_dim;
-  const SoftmaxStates total = SoftmaxStatesAt(scratch, job.group);
-  kernels.clear(total, job.group, dim);
-  float* states = split.states;
-  for (uint32_t p = split.task.partition_begin; p < split.task.partition_end; ++p) {
-    kernels.merge(total, SoftmaxStatesAt(states, job.group), job.group, dim);
-    states += SoftmaxStateFloats(job.group, dim);
-  }
-  kernels.finish(job.params, split.task, total);
-}
-
-void RunJob(const AttentionJob& job, const AttentionKernels& kernels, ThreadPool& pool, bool fork) {
-  std::atomic<uint64_t> next{0};
-  const auto work = [&](uint32_t thread) {
-    float* scratch = job.scratch + thread * job.scratch_floats;
-    // The last first: later chunks of a prompt see more keys, and the longest are best begun first.
-    for (uint64_t i = next.fetch_add(1, std::memory_order_relaxed); i < job.num_tasks;
-         i = next.fetch_add(1, std::memory_order_relaxed)) {
-      RunTask(job, kernels, job.num_tasks - 1 - i, scratch);
-    }
-  };
-  if (fork) {
-    pool.Run(work);
-  } else {
-    work(0);
-  }
-  for (uint64_t i = 0; i < job.num_splits; ++i)
-    MergeSplit(job, kernels, job.splits[i], job.scratch);
-}
 
 // The key and the value of one row and head into slot `slot` of their block. `bf16` is scratch of
 // D.
@@ -252,23 +41,36 @@ void WriteKvRows(const WriteKvParams& params, const RowKernels& kernels, uint64_
   const PagedKv& cache = params.cache;
   const size_t dim = cache.head_dim;
   uint16_t bf16[kMaxHeadDim];
-  uint64_t counted = 0;  // rows of the sequences before
-  for (const SequenceRows& sequence : params.sequences) {
-    const uint64_t first = std::max(begin, counted);
-    const uint64_t last = std::min(end, counted + sequence.num_rows);
-    for (uint64_t i = first; i < last; ++i) {
-      const size_t row = sequence.first_row + (i - counted);
-      const auto position = static_cast<uint32_t>(sequence.context_tokens + (i - counted));
-      const size_t block = sequence.block_table[position / cache.block_tokens];
-      for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
-        const size_t block_offset = (block * cache.num_kv_heads + h) * cache.block_tokens * dim;
-        StoreSlot(cache, block_offset, position % cache.block_tokens,
-                  params.k + row * params.k_stride + h * dim,
-                  params.v + row * params.v_stride + h * dim, kernels, bf16);
-      }
-    }
-    counted += sequence.num_rows;
-  }
+  ForEachCacheSlot(params.sequences, cache.block_tokens, begin, end,
+                   [&](size_t row, size_t block, uint32_t slot) {
+                     for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
+                       const size_t head = block * cache.num_kv_heads + h;
+                       StoreSlot(cache, head * cache.block_tokens * dim, slot,
+                                 params.k + row * params.k_stride + h * dim,
+                                 params.v + row * params.v_stride + h * dim, kernels, bf16);
+                     }
+                   });
+}
+
+AttentionCall CallOf(const AttentionParams& params) {
+  const PagedKv& cache = params.cache;
+  return {.keys = cache.k,
+          .values = cache.v,
+          .fp32 = cache.fp32,
+          .block_tokens = cache.block_tokens,
+          .num_kv_heads = cache.num_kv_heads,
+          .key_dim = cache.head_dim,
+          .value_dim = cache.head_dim,
+          .queries = {{.data = params.q,
+                       .dim = cache.head_dim,
+                       .row_stride = params.q_stride,
+                       .head_stride = cache.head_dim},
+                      {}},
+          .num_heads = params.num_heads,
+          .scale = params.scale,
+          .sliding_window = params.sliding_window,
+          .sequences = params.sequences,
+          .y = params.y};
 }
 
 }  // namespace
@@ -278,46 +80,27 @@ void WriteKv(const WriteKvParams& params, Stream& stream) {
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::WriteKv(params);
   const RowKernels& kernels = RowKernelsFor(cpu.isa());
-  uint64_t num_rows = 0;
-  for (const SequenceRows& sequence : params.sequences) num_rows += sequence.num_rows;
-  // Some 10 us of conversions and scattered stores on one thread.
-  constexpr uint64_t kElementsForFork = 64 * 1024;
   const uint64_t row_elements = uint64_t{params.cache.num_kv_heads} * params.cache.head_dim * 2;
-  ParallelRange(cpu.pool(), num_rows, kElementsForFork / (row_elements + 1) + 2,
+  ParallelRange(cpu.pool(), NumRows(params.sequences),
+                kStoredElementsForFork / (row_elements + 1) + 2,
                 [&](uint64_t begin, uint64_t end) { WriteKvRows(params, kernels, begin, end); });
 }
 
 void Attention(const AttentionParams& params, Stream& stream) {
-  ESSOR_CHECK(params.cache.num_kv_heads > 0 && params.num_heads % params.cache.num_kv_heads == 0);
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::Attention(params);
-  const uint32_t num_threads = cpu.pool().num_threads();
-  AttentionJob job = MakeJob(params);
-  CountTasks(job, num_threads);
-  if (job.num_tasks == 0) return;
-  LayOut(job, num_threads, cpu.Workspace(LayOut(job, num_threads, nullptr)));
-  FillTasks(job);
-  // From some 3 us of work on, against 1 us for a fork and a join.
-  constexpr uint64_t kCostForFork = 8;
-  RunJob(job, AttentionKernelsFor(cpu.isa()), cpu.pool(),
-         num_threads > 1 && job.cost >= kCostForFork);
+  RunAttention(CallOf(params), cpu);
 }
 
 size_t AttentionWorkspaceBytes(const AttentionLimits& limits, uint32_t num_threads) {
-  AttentionParams params{};
-  params.num_heads = limits.num_heads;
-  params.cache.num_kv_heads = limits.num_kv_heads;
-  params.cache.head_dim = limits.head_dim;
-  AttentionJob job = MakeJob(params);
-  // Each sequence has at most one task that is not full, for each KV head.
-  job.num_tasks =
-      (uint64_t{limits.max_rows} / job.rows_per_task + limits.max_sequences) * limits.num_kv_heads;
-  if (num_threads > 1) {
-    job.num_splits = std::min<uint64_t>(job.num_tasks, uint64_t{kTasksPerThread} * num_threads);
-    job.num_state_sets = job.num_splits * (uint64_t{limits.max_positions} / kKvPartition + 1);
-    job.num_tasks += job.num_state_sets;
-  }
-  return LayOut(job, num_threads, nullptr);
+  return RunAttentionWorkspaceBytes({.num_heads = limits.num_heads,
+                                     .num_kv_heads = limits.num_kv_heads,
+                                     .key_dim = limits.head_dim,
+                                     .value_dim = limits.head_dim,
+                                     .max_rows = limits.max_rows,
+                                     .max_sequences = limits.max_sequences,
+                                     .max_positions = limits.max_positions},
+                                    num_threads);
 }
 
 }  // namespace essor::kernels

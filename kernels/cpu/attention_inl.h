@@ -1,6 +1,7 @@
 // The functions of AttentionKernels (attention_kernels.h) for the ISA this is compiled for.
 // A task with many queries first converts each tile to floats in a buffer, [D][kKvTile] and
-// [kKvTile][PaddedDim(D)]; one with few uses it from the cache directly.
+// [kKvTile][PaddedDim(Dv)]; one with few uses it from the cache directly. Latents, which lie with
+// their dims side by side, always go through the buffer.
 #pragma once
 
 #include <cstddef>
@@ -18,26 +19,26 @@ namespace {  // NOLINT(google-build-namespaces): see simd_inl.h
 struct TileBuffers {
   float* queries;           // [queries, D], times scale and log2(e)
   float* keys;              // [PaddedDim(D), kKvTile]
-  float* values;            // [kKvTile, PaddedDim(D)]
+  float* values;            // [kKvTile, PaddedDim(Dv)]
   float* lane_sums;         // [queries, kLanes]: the partition's sums before adding the lanes
   SoftmaxStates partition;  // the partition in work; its `sum` is filled at its end
 };
 
 // `scratch` is AttentionScratchFloats() long.
-ESSOR_INLINE TileBuffers BuffersAt(float* scratch, uint32_t queries, uint32_t dim) {
-  const size_t padded = PaddedDim(dim);
+ESSOR_INLINE TileBuffers BuffersAt(float* scratch, uint32_t queries, const AttentionCall& call) {
+  const size_t padded_key = PaddedDim(call.key_dim);
   TileBuffers buffers;
   buffers.keys = scratch;
-  buffers.values = buffers.keys + padded * kKvTile;
-  buffers.lane_sums = buffers.values + padded * kKvTile;
+  buffers.values = buffers.keys + padded_key * kKvTile;
+  buffers.lane_sums = buffers.values + size_t{PaddedDim(call.value_dim)} * kKvTile;
   buffers.queries = buffers.lane_sums + size_t{queries} * kMaxLanes;
-  buffers.partition = SoftmaxStatesAt(buffers.queries + queries * padded, queries);
+  buffers.partition = SoftmaxStatesAt(buffers.queries + queries * padded_key, queries);
   return buffers;
 }
 
 // A task, its memory, and where its tile begins.
 struct TileWork {
-  const AttentionParams& params;
+  const AttentionCall& call;
   const AttentionTask& task;
   const TileBuffers& buffers;
   uint32_t group;  // heads per KV head
@@ -49,15 +50,15 @@ struct TileWork {
 template <uint32_t Queries, typename Tile>
 void AttendBlock(const TileWork& work, const Tile& tile, uint32_t first) {
   const AttentionTask& task = work.task;
-  const uint32_t dim = work.params.cache.head_dim;
-  const uint32_t padded = PaddedDim(dim);
+  const uint32_t dim = work.call.key_dim;
+  const uint32_t padded = PaddedDim(work.call.value_dim);
   PositionRange ranges[Queries];
   PositionRange any = {kKvTile, 0};
   PositionRange all = {0, kKvTile};
   uint32_t row = task.row_begin + first / work.group;
   uint32_t head = first % work.group;
   for (uint32_t r = 0; r < Queries; ++r) {
-    PositionRange visible = VisibleKeys(work.params, *task.sequence, row);
+    PositionRange visible = VisibleKeys(work.call, *task.sequence, row);
     visible = Intersect(visible, {work.tile_begin, work.tile_begin + kKvTile});
     if (visible.begin >= visible.end) visible = {work.tile_begin, work.tile_begin};
     ranges[r] = {visible.begin - work.tile_begin, visible.end - work.tile_begin};
@@ -119,15 +120,15 @@ ESSOR_INLINE void AttendTile(const TileWork& work, const Tile& tile, uint32_t qu
 // The keys of `range` (positions, within one partition) into buffers.partition.
 template <typename T>
 ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queries) {
-  const PagedKv& cache = work.params.cache;
-  const bool direct = queries <= 2 * kBlockQueries && cache.block_tokens % kLanes == 0 &&
-                      cache.head_dim % kMaxLanes == 0;
-  const BufferedTile buffered = {work.buffers.keys, work.buffers.values, PaddedDim(cache.head_dim)};
+  const AttentionCall& call = work.call;
+  const bool direct = !HoldsLatents(call) && queries <= 2 * kBlockQueries &&
+                      call.block_tokens % kLanes == 0 && call.value_dim % kMaxLanes == 0;
+  const BufferedTile buffered = {work.buffers.keys, work.buffers.values, PaddedDim(call.value_dim)};
   CachedTile<T> tiles[2];  // this one and the next
   uint32_t current = 0;
   const auto locate = [&](uint32_t begin, CachedTile<T>& tile) {
     const PositionRange positions = Intersect(range, {begin, begin + kKvTile});
-    LocateTile(cache, work.task, begin, {positions.begin - begin, positions.end - begin}, tile);
+    LocateTile(call, work.task, begin, {positions.begin - begin, positions.end - begin}, tile);
   };
   work.tile_begin = range.begin / kKvTile * kKvTile;
   locate(work.tile_begin, tiles[0]);
@@ -135,12 +136,16 @@ ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queri
     const uint32_t next = work.tile_begin + kKvTile;
     if (next < range.end) {
       locate(next, tiles[1 - current]);
-      PrefetchTile(tiles[1 - current], cache);
+      PrefetchTile(tiles[1 - current], call);
     }
     if (direct) {
-      AttendTile(work, DirectlyFrom(tiles[current], cache.block_tokens), queries);
+      AttendTile(work, DirectlyFrom(tiles[current], call.block_tokens), queries);
     } else {
-      LoadTile(tiles[current], cache, work.buffers.keys, work.buffers.values);
+      if (HoldsLatents(call)) {
+        LoadLatentTile(tiles[current], call, work.buffers.keys, work.buffers.values);
+      } else {
+        LoadTile(tiles[current], call, work.buffers.keys, work.buffers.values);
+      }
       AttendTile(work, buffered, queries);
     }
     if (next >= range.end) return;
@@ -177,36 +182,41 @@ void MergeStates(const SoftmaxStates& into, const SoftmaxStates& from, uint32_t 
 }
 
 // The task's queries, times scale and log2(e), side by side.
-ESSOR_INLINE void LoadQueries(const AttentionParams& params, const AttentionTask& task,
-                              uint32_t group, float* queries) {
-  const uint32_t dim = params.cache.head_dim;
-  const F32 factor = Set1(params.scale * kLog2E);
+ESSOR_INLINE void LoadQueries(const AttentionCall& call, const AttentionTask& task, uint32_t group,
+                              float* queries) {
+  const F32 factor = Set1(call.scale * kLog2E);
+  const uint32_t first_head = task.kv_head * group;
   for (uint32_t row = task.row_begin; row < task.row_end; ++row) {
-    const float* heads = params.q + size_t{task.sequence->first_row + row} * params.q_stride +
-                         size_t{task.kv_head} * group * dim;
-    for (uint32_t i = 0; i < group * dim; i += kLanes) {
-      StorePartial(queries + i, LoadPartial(heads + i, group * dim - i) * factor, group * dim - i);
+    for (uint32_t head = first_head; head < first_head + group; ++head) {
+      for (const QueryPart& part : call.queries) {
+        if (part.dim == 0) continue;
+        const float* from = part.data + size_t{task.sequence->first_row + row} * part.row_stride +
+                            size_t{head} * part.head_stride;
+        for (uint32_t d = 0; d < part.dim; d += kLanes) {
+          StorePartial(queries + d, LoadPartial(from + d, part.dim - d) * factor, part.dim - d);
+        }
+        queries += part.dim;
+      }
     }
-    queries += size_t{group} * dim;
   }
 }
 
-void AttendTask(const AttentionParams& params, const AttentionTask& task, float* scratch,
+void AttendTask(const AttentionCall& call, const AttentionTask& task, float* scratch,
                 const SoftmaxStates& into) {
-  const uint32_t dim = params.cache.head_dim;
-  const uint32_t group = params.num_heads / params.cache.num_kv_heads;
+  const uint32_t dim = call.value_dim;
+  const uint32_t group = call.num_heads / call.num_kv_heads;
   const uint32_t queries = (task.row_end - task.row_begin) * group;
-  const TileBuffers buffers = BuffersAt(scratch, queries, dim);
-  LoadQueries(params, task, group, buffers.queries);
-  const PositionRange visible = {VisibleKeys(params, *task.sequence, task.row_begin).begin,
-                                 VisibleKeys(params, *task.sequence, task.row_end - 1).end};
-  const TileWork work = {params, task, buffers, group, 0};
+  const TileBuffers buffers = BuffersAt(scratch, queries, call);
+  LoadQueries(call, task, group, buffers.queries);
+  const PositionRange visible = {VisibleKeys(call, *task.sequence, task.row_begin).begin,
+                                 VisibleKeys(call, *task.sequence, task.row_end - 1).end};
+  const TileWork work = {call, task, buffers, group, 0};
   for (uint32_t p = task.partition_begin; p < task.partition_end; ++p) {
     const PositionRange range = Intersect(visible, {p * kKvPartition, (p + 1) * kKvPartition});
     if (range.begin >= range.end) continue;
     ClearStates(buffers.partition, queries, dim);
     for (uint32_t i = 0; i < queries * kLanes; i += kLanes) Store(buffers.lane_sums + i, F32{});
-    if (params.cache.fp32) {
+    if (call.fp32) {
       AttendRange<float>(work, range, queries);
     } else {
       AttendRange<uint16_t>(work, range, queries);
@@ -218,14 +228,13 @@ void AttendTask(const AttentionParams& params, const AttentionTask& task, float*
   }
 }
 
-void FinishTask(const AttentionParams& params, const AttentionTask& task,
-                const SoftmaxStates& states) {
-  const uint32_t dim = params.cache.head_dim;
-  const uint32_t group = params.num_heads / params.cache.num_kv_heads;
+void FinishTask(const AttentionCall& call, const AttentionTask& task, const SoftmaxStates& states) {
+  const uint32_t dim = call.value_dim;
+  const uint32_t group = call.num_heads / call.num_kv_heads;
   for (uint32_t n = 0; n < (task.row_end - task.row_begin) * group; ++n) {
     const size_t row = task.sequence->first_row + task.row_begin + n / group;
     const size_t head = size_t{task.kv_head} * group + n % group;
-    float* y = params.y + (row * params.num_heads + head) * dim;
+    float* y = call.y + (row * call.num_heads + head) * dim;
     const float* results = states.results + size_t{n} * PaddedDim(dim);
     const F32 sum = Set1(states.sum[n]);
     for (uint32_t d = 0; d < dim; d += kLanes) {

@@ -1,4 +1,5 @@
-// What the CPU attention driver (attention.cc) and its inner loops (attention_inl.h) agree on.
+// What the CPU attention driver (attention_driver.h) and its inner loops (attention_inl.h) agree
+// on, for grouped-query attention and latent attention alike.
 //
 // The order of every sum follows from positions alone, so that a row has the same bits however it
 // came to be computed. Positions are cut into tiles of kKvTile and partitions of kKvPartition, both
@@ -10,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "kernels/attention.h"
 #include "kernels/cpu/cpu_stream.h"
@@ -36,11 +38,46 @@ struct PositionRange {
   uint32_t end;
 };
 
+// Some of the dims of all queries: those of row r and head h begin at data + r * row_stride + h *
+// head_stride.
+struct QueryPart {
+  const float* data;
+  uint32_t dim;
+  uint32_t row_stride;
+  uint32_t head_stride;
+};
+
+// One call of Attention or LatentAttention. D are the dims of keys, Dv those of values and results.
+struct AttentionCall {
+  // Separate keys and values: [num_blocks, Hkv, D, block_tokens] and [num_blocks, Hkv,
+  // block_tokens, Dv]. Latents: `keys` is null, `values` is [num_blocks, block_tokens, D], Hkv is
+  // 1, and a position's value is the first Dv dims of its key.
+  const void* keys;
+  const void* values;
+  bool fp32;  // element type
+  uint32_t block_tokens;
+  uint32_t num_kv_heads;  // Hkv
+  uint32_t key_dim;       // D
+  uint32_t value_dim;     // Dv
+  QueryPart queries[2];   // side by side they are D dims; the second may have none
+  uint32_t num_heads;
+  float scale;              // of q.k before the softmax
+  uint32_t sliding_window;  // keys visible, the own one included; 0 = all
+  std::span<const SequenceRows> sequences;
+  float* y;  // [T, num_heads * Dv]
+};
+
+static inline bool HoldsLatents(const AttentionCall& call) { return call.keys == nullptr; }
+// Elements from one position's value to the next one's.
+static inline uint32_t ValueStride(const AttentionCall& call) {
+  return HoldsLatents(call) ? call.key_dim : call.value_dim;
+}
+
 // Keys that row `row` of a sequence sees.
-static inline PositionRange VisibleKeys(const AttentionParams& params, const SequenceRows& sequence,
+static inline PositionRange VisibleKeys(const AttentionCall& call, const SequenceRows& sequence,
                                         uint32_t row) {
   const uint32_t end = sequence.context_tokens + row + 1;
-  const uint32_t window = params.sliding_window;
+  const uint32_t window = call.sliding_window;
   return {window != 0 && end > window ? end - window : 0, end};
 }
 
@@ -61,10 +98,10 @@ struct AttentionTask {
 struct SoftmaxStates {
   float* max;      // [queries]
   float* sum;      // [queries]
-  float* results;  // [queries, PaddedDim(D)]
+  float* results;  // [queries, PaddedDim(Dv)]
 };
-static inline size_t SoftmaxStateFloats(uint32_t queries, uint32_t dim) {
-  return size_t{queries} * (2 + PaddedDim(dim));
+static inline size_t SoftmaxStateFloats(uint32_t queries, uint32_t value_dim) {
+  return size_t{queries} * (2 + PaddedDim(value_dim));
 }
 static inline SoftmaxStates SoftmaxStatesAt(float* memory, uint32_t queries) {
   return {memory, memory + queries, memory + 2 * size_t{queries}};
@@ -72,23 +109,27 @@ static inline SoftmaxStates SoftmaxStatesAt(float* memory, uint32_t queries) {
 
 // Scratch of `attend` for tasks of up to `queries` queries: a tile of keys and one of values,
 // lane sums, queries, and the states of one partition.
-static inline size_t AttentionScratchFloats(uint32_t queries, uint32_t dim) {
-  return 2 * size_t{PaddedDim(dim)} * kKvTile + size_t{queries} * (kMaxLanes + PaddedDim(dim)) +
-         SoftmaxStateFloats(queries, dim);
+static inline size_t AttentionScratchFloats(uint32_t queries, uint32_t key_dim,
+                                            uint32_t value_dim) {
+  return size_t{PaddedDim(key_dim) + PaddedDim(value_dim)} * kKvTile +
+         size_t{queries} * (kMaxLanes + PaddedDim(key_dim)) +
+         SoftmaxStateFloats(queries, value_dim);
 }
 
 struct AttentionKernels {
-  void (*clear)(const SoftmaxStates& states, uint32_t queries, uint32_t dim);
+  void (*clear)(const SoftmaxStates& states, uint32_t queries, uint32_t value_dim);
   // Computes the task's partitions and merges them, in order, into the states of its queries.
-  void (*attend)(const AttentionParams& params, const AttentionTask& task, float* scratch,
+  void (*attend)(const AttentionCall& call, const AttentionTask& task, float* scratch,
                  const SoftmaxStates& into);
   // `from` holds later positions than `into`.
   void (*merge)(const SoftmaxStates& into, const SoftmaxStates& from, uint32_t queries,
-                uint32_t dim);
+                uint32_t value_dim);
   // y of the task's rows and heads.
-  void (*finish)(const AttentionParams& params, const AttentionTask& task,
-                 const SoftmaxStates& states);
+  void (*finish)(const AttentionCall& call, const AttentionTask& task, const SoftmaxStates& states);
 };
+
+// `isa` is not kReference.
+const AttentionKernels& AttentionKernelsFor(CpuIsa isa);
 
 const AttentionKernels& PortableAttentionKernels();
 const AttentionKernels& Avx2AttentionKernels();  // x86-64 only, like the next

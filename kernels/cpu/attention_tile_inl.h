@@ -32,44 +32,47 @@ template <typename T>
 struct CachedTile {
   uint32_t begin;          // its first position
   PositionRange loaded;    // positions to be seen, counted from `begin`; only of those what follows
-  const T* keys[kKvTile];  // d = 0; the next d is block_tokens further
+  const T* keys[kKvTile];  // d = 0; the next d is block_tokens further. Not of latents.
   const T* values[kKvTile];  // d = 0, dims side by side
 };
 
 template <typename T>
-ESSOR_INLINE void LocateTile(const PagedKv& cache, const AttentionTask& task, uint32_t begin,
+ESSOR_INLINE void LocateTile(const AttentionCall& call, const AttentionTask& task, uint32_t begin,
                              PositionRange loaded, CachedTile<T>& tile) {
   tile.begin = begin;
   tile.loaded = loaded;
-  uint32_t block_index = (begin + loaded.begin) / cache.block_tokens;
-  uint32_t slot = (begin + loaded.begin) % cache.block_tokens;
+  uint32_t block_index = (begin + loaded.begin) / call.block_tokens;
+  uint32_t slot = (begin + loaded.begin) % call.block_tokens;
   for (uint32_t i = loaded.begin; i < loaded.end; ++block_index, slot = 0) {
     const size_t head =
-        size_t{task.sequence->block_table[block_index]} * cache.num_kv_heads + task.kv_head;
-    const size_t offset = head * cache.block_tokens * cache.head_dim;
-    const T* keys = static_cast<const T*>(cache.k) + offset;
-    const T* values = static_cast<const T*>(cache.v) + offset;
-    const uint32_t run_end = Min(loaded.end, i + (cache.block_tokens - slot));
-    for (; i < run_end; ++i, ++slot) {
-      tile.keys[i] = keys + slot;
-      tile.values[i] = values + size_t{slot} * cache.head_dim;
+        size_t{task.sequence->block_table[block_index]} * call.num_kv_heads + task.kv_head;
+    const size_t first_slot = head * call.block_tokens;
+    const T* values = static_cast<const T*>(call.values) + first_slot * ValueStride(call);
+    const uint32_t run_begin = i;
+    const uint32_t run_end = Min(loaded.end, i + (call.block_tokens - slot));
+    for (; i < run_end; ++i) {
+      tile.values[i] = values + size_t{slot + (i - run_begin)} * ValueStride(call);
     }
+    if (HoldsLatents(call)) continue;
+    const T* keys = static_cast<const T*>(call.keys) + first_slot * call.key_dim;
+    for (i = run_begin; i < run_end; ++i) tile.keys[i] = keys + slot + (i - run_begin);
   }
 }
 
 // Asks for the cache lines of a tile; the next tile's while this one is computed. Of the keys those
 // of a block's first slot: where blocks are of 16 or 32 tokens each line holds several d.
 template <typename T>
-ESSOR_INLINE void PrefetchTile(const CachedTile<T>& tile, const PagedKv& cache) {
+ESSOR_INLINE void PrefetchTile(const CachedTile<T>& tile, const AttentionCall& call) {
   constexpr uint32_t kLineElements = 64 / sizeof(T);
   for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
-    for (uint32_t d = 0; d < cache.head_dim; d += kLineElements) {
+    for (uint32_t d = 0; d < ValueStride(call); d += kLineElements) {
       __builtin_prefetch(tile.values[i] + d);
     }
   }
-  const uint32_t block_elements = cache.head_dim * cache.block_tokens;
+  if (HoldsLatents(call)) return;
+  const uint32_t block_elements = call.key_dim * call.block_tokens;
   for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
-    const uint32_t slot = (tile.begin + i) % cache.block_tokens;
+    const uint32_t slot = (tile.begin + i) % call.block_tokens;
     if (slot != 0 && i != tile.loaded.begin) continue;
     const T* block = tile.keys[i] - slot;
     for (uint32_t e = 0; e < block_elements; e += kLineElements) __builtin_prefetch(block + e);
@@ -126,13 +129,13 @@ ESSOR_INLINE DirectTile<T> DirectlyFrom(const CachedTile<T>& tile, uint32_t key_
 }
 
 template <typename T>
-ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const PagedKv& cache, float* keys,
+ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const AttentionCall& call, float* keys,
                            float* values) {
-  const uint32_t dim = cache.head_dim;
+  const uint32_t dim = call.value_dim;
   const size_t padded = PaddedDim(dim);
-  if (cache.block_tokens % kLanes == 0) {
-    const DirectTile<T> columns = DirectlyFrom(tile, cache.block_tokens);
-    for (uint32_t d = 0; d < dim; ++d) {
+  if (call.block_tokens % kLanes == 0) {
+    const DirectTile<T> columns = DirectlyFrom(tile, call.block_tokens);
+    for (uint32_t d = 0; d < call.key_dim; ++d) {
 #pragma GCC unroll 16
       for (uint32_t p = 0; p < kKvTile; p += kLanes) {
         Store(keys + size_t{d} * kKvTile + p, columns.Keys(p, d));
@@ -140,9 +143,9 @@ ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const PagedKv& cache, floa
     }
   } else {
     for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
-      for (uint32_t d = 0; d < dim; ++d) {
+      for (uint32_t d = 0; d < call.key_dim; ++d) {
         keys[size_t{d} * kKvTile + i] =
-            LoadElementsPartial(tile.keys[i] + size_t{d} * cache.block_tokens, 1)[0];
+            LoadElementsPartial(tile.keys[i] + size_t{d} * call.block_tokens, 1)[0];
       }
     }
   }
@@ -152,6 +155,28 @@ ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const PagedKv& cache, floa
     uint32_t d = 0;
     for (; d + kLanes <= dim; d += kLanes) Store(to + d, LoadElements(from + d));
     if (d < dim) Store(to + d, LoadElementsPartial(from + d, dim - d));
+  }
+}
+
+// The same for latents: each is read once and goes, as it is, to the values (a last vector may
+// bring dims of the key along, into lanes that nobody reads) and, transposed, to the keys.
+template <typename T>
+ESSOR_INLINE void LoadLatentTile(const CachedTile<T>& tile, const AttentionCall& call, float* keys,
+                                 float* values) {
+  const uint32_t dim = call.key_dim;
+  const size_t padded = PaddedDim(call.value_dim);
+  for (uint32_t p = tile.loaded.begin / kLanes * kLanes; p < tile.loaded.end; p += kLanes) {
+    const PositionRange range = Intersect(tile.loaded, {p, p + kLanes});
+    for (uint32_t d = 0; d < dim; d += kLanes) {
+      F32 rows[kLanes] = {};
+      for (uint32_t i = range.begin; i < range.end; ++i) {
+        const F32 row = LoadElementsPartial(tile.values[i] + d, dim - d);
+        rows[i - p] = row;
+        if (d < call.value_dim) Store(values + i * padded + d, row);
+      }
+      Transpose(rows);
+      for (uint32_t j = 0; j < kLanes; ++j) Store(keys + size_t{d + j} * kKvTile + p, rows[j]);
+    }
   }
 }
 

@@ -7,7 +7,7 @@
 #include <limits>
 #include <vector>
 
-#include "common/float16.h"
+#include "kernels/reference/cache_element.h"
 
 namespace essor::kernels::reference {
 namespace {
@@ -25,19 +25,6 @@ size_t KeyIndex(const PagedKv& cache, size_t block_offset, uint32_t position, ui
 
 size_t ValueIndex(const PagedKv& cache, size_t block_offset, uint32_t position, uint32_t d) {
   return block_offset + size_t{position % cache.block_tokens} * cache.head_dim + d;
-}
-
-float Load(const void* data, bool fp32, size_t index) {
-  if (fp32) return static_cast<const float*>(data)[index];
-  return ToFloat(BFloat16{static_cast<const uint16_t*>(data)[index]});
-}
-
-void Store(void* data, bool fp32, size_t index, float value) {
-  if (fp32) {
-    static_cast<float*>(data)[index] = value;
-  } else {
-    static_cast<uint16_t*>(data)[index] = ToBFloat16(value).bits;
-  }
 }
 
 // One query row of one head over the keys at positions [first, last].
@@ -61,7 +48,7 @@ void AttendRow(const Query& query, float* y) {
     double score = 0;
     for (uint32_t d = 0; d < dim; ++d) {
       score += static_cast<double>(query.q[d]) *
-               Load(cache.k, cache.fp32, KeyIndex(cache, block, position, d));
+               LoadElement(cache.k, cache.fp32, KeyIndex(cache, block, position, d));
     }
     weights.push_back(score * query.scale);
     max = std::max(max, weights.back());
@@ -76,7 +63,7 @@ void AttendRow(const Query& query, float* y) {
     const size_t block = BlockOffset(cache, query.block_table, position, query.kv_head);
     const double weight = weights[position - query.first] / sum;
     for (uint32_t d = 0; d < dim; ++d) {
-      result[d] += weight * Load(cache.v, cache.fp32, ValueIndex(cache, block, position, d));
+      result[d] += weight * LoadElement(cache.v, cache.fp32, ValueIndex(cache, block, position, d));
     }
   }
   for (uint32_t d = 0; d < dim; ++d) y[d] = static_cast<float>(result[d]);
@@ -95,8 +82,8 @@ void WriteKv(const WriteKvParams& params) {
         const float* k = params.k + row * params.k_stride + h * cache.head_dim;
         const float* v = params.v + row * params.v_stride + h * cache.head_dim;
         for (uint32_t d = 0; d < cache.head_dim; ++d) {
-          Store(cache.k, cache.fp32, KeyIndex(cache, block, position, d), k[d]);
-          Store(cache.v, cache.fp32, ValueIndex(cache, block, position, d), v[d]);
+          StoreElement(cache.k, cache.fp32, KeyIndex(cache, block, position, d), k[d]);
+          StoreElement(cache.v, cache.fp32, ValueIndex(cache, block, position, d), v[d]);
         }
       }
     }

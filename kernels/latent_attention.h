@@ -1,0 +1,66 @@
+// Causal multi-head latent attention in its absorbed form (docs/decisions/0008): queries are mapped
+// to the space of the latents before, results back to values after, so that all heads read one
+// cached vector per token. The promise of kernels/attention.h about bits holds here too.
+//
+// Dims: T query rows, H query heads, L latent dim, R dims of the rotated key.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/attention.h"
+#include "kernels/stream.h"
+
+namespace essor::kernels {
+
+// One layer's cache on one rank, allocated by the caller, bf16 or f32. Only WriteLatents and
+// LatentAttention know the order inside a block; others may copy whole blocks.
+struct PagedLatents {
+  void* data;  // [num_blocks, block_tokens, L + R]: a token's latent, then its rotated key
+  bool fp32;   // element type
+  uint32_t num_blocks;
+  uint32_t block_tokens;
+  uint32_t latent_dim;  // L
+  uint32_t rope_dim;    // R
+};
+
+// Store the step's latents and keys; to be called before LatentAttention for the same rows.
+struct WriteLatentsParams {
+  PagedLatents cache;
+  const float* latents;    // [T, L], after the norm
+  const float* rope_keys;  // [T, R], after the rotation
+  std::span<const SequenceRows> sequences;
+};
+void WriteLatents(const WriteLatentsParams& params, Stream& stream);
+
+// y[t, h] = sum over the positions s that row t sees of softmax_s(scale * (q_latent[t, h] .
+// latent_s
+// + q_rope[t, h] . rope_key_s)) * latent_s.
+struct LatentAttentionParams {
+  PagedLatents cache;
+  const float* q_latent;  // [T, H, L]
+  // The rotated part of head h of row t is the R floats from t * q_rope_row_stride + h *
+  // q_rope_head_stride on.
+  const float* q_rope;
+  uint32_t q_rope_row_stride;
+  uint32_t q_rope_head_stride;
+  uint32_t num_heads;  // H
+  float scale;
+  std::span<const SequenceRows> sequences;
+  float* y;  // [T, H, L]
+};
+void LatentAttention(const LatentAttentionParams& params, Stream& stream);
+
+// Workspace that LatentAttention asks for, at most, on a CPU rank of `num_threads` threads.
+struct LatentAttentionLimits {
+  uint32_t num_heads;
+  uint32_t latent_dim;
+  uint32_t rope_dim;
+  uint32_t max_rows;       // of a step
+  uint32_t max_sequences;  // of a step
+  uint32_t max_positions;  // of a sequence
+};
+size_t LatentAttentionWorkspaceBytes(const LatentAttentionLimits& limits, uint32_t num_threads);
+
+}  // namespace essor::kernels
