@@ -5,6 +5,7 @@
 #include <iterator>
 #include <memory>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -44,6 +45,17 @@ const char* NameOf(ConvertType type) {
 
 absl::Status FileError(const std::error_code& error, const char* what, const fs::path& path) {
   return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot ", what, " ", path.string()));
+}
+
+// Its weights are parts of fused tensors, which are written whole.
+absl::Status RefuseLatentAttention(const SourceModel& source) {
+  for (const model::LayerSpec& layer : source.spec.layers) {
+    if (!std::holds_alternative<model::LatentAttention>(layer.attention)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        source.path, ": ", source.spec.family,
+        " has latent attention, and converting models with latent attention is not supported"));
+  }
+  return absl::OkStatus();
 }
 
 // Says what is done and how far it is.
@@ -286,6 +298,7 @@ absl::StatusOr<Upcycle> ParseUpcycle(const std::string& text) {
 absl::Status ConvertModel(const ConvertOptions& options) {
   ESSOR_RETURN_IF_ERROR(CheckOptions(options));
   ESSOR_ASSIGN_OR_RETURN(const SourceModel source, SourceModel::Open(options.source));
+  ESSOR_RETURN_IF_ERROR(RefuseLatentAttention(source));
   ESSOR_ASSIGN_OR_RETURN(const std::string config, OutputConfig(source, options));
   ESSOR_ASSIGN_OR_RETURN(const model::ConfigView view,
                          model::ConfigView::Parse(config, "the converted config.json"));

@@ -11,13 +11,13 @@
 #include "client/convert/tokenizer_json_writer.h"
 #include "client/convert/weight_stream.h"
 #include "common/float16.h"
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/gguf_names.h"
-#include "common/scratch_directory.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "nlohmann/json.hpp"
@@ -318,6 +318,10 @@ TEST(ConvertErrorTest, BadOptions) {
               kInvalid, "3 of 2 experts cannot be chosen");
   ExpectError(Convert(Nano("qwen3_moe_mixed"), scratch / "m.gguf"), kInvalid,
               "some layers have experts and some have not");
+  for (const char* output : {"out", "m.gguf"}) {
+    ExpectError(Convert(Nano("moonlight_dense"), scratch / output), kInvalid,
+                "converting models with latent attention is not supported");
+  }
   EXPECT_TRUE(fs::is_empty(scratch.path()));
 }
 

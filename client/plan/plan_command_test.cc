@@ -70,6 +70,23 @@ TEST(PlanCommandTest, JsonAddsUp) {
   EXPECT_GT(json["traffic_bytes_per_token"]["total"], 0);
 }
 
+TEST(PlanCommandTest, LatentAttentionHasOneCachedVectorForAllHeads) {
+  PlanCommand command{.model = ConfigPath("nano/moonlight_dense"), .nodes = 1, .devices = 2};
+  command.plan = "tp=2";
+  command.json = true;
+  const auto text = RenderPlan(command);
+  ASSERT_TRUE(text.ok()) << text.status();
+  const auto json = nlohmann::json::parse(*text);
+  EXPECT_EQ(json["ranks"][0]["shares"][0]["heads"], nlohmann::json({0, 2}));
+  EXPECT_EQ(json["ranks"][1]["shares"][0]["heads"], nlohmann::json({2, 3}));
+  for (const auto& rank : json["ranks"]) {
+    EXPECT_EQ(rank["shares"][0]["kv_heads"], nlohmann::json({0, 1}));
+    // Three layers of 16 + 8 values in bf16.
+    EXPECT_EQ(rank["kv_bytes"].get<uint64_t>(),
+              json["kv_cache"]["tokens"].get<uint64_t>() * 3 * 24 * 2);
+  }
+}
+
 TEST(PlanCommandTest, SaysWhyItDoesNotFit) {
   PlanCommand command = EightDevices("qwen3-235b-a22b");
   command.devices = 4;

@@ -5,6 +5,7 @@
 #include <utility>
 #include <variant>
 
+#include "model/plan/attention_shape.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/weight_slices.h"
 #include "model/spec/logical_weights.h"
@@ -122,13 +123,16 @@ class Pricer {
           static_cast<double>(layer.experts.size()) / static_cast<double>(moe->num_experts);
       target.flops += 2 * batch * moe->top_k * share * elements;
     }
-    const auto& attention = std::get<GroupedQueryAttention>(parts.attention);
-    double context = request_.workload.context_tokens;
-    if (attention.sliding_window > 0) context = std::min<double>(context, attention.sliding_window);
-    const auto kv_width = static_cast<double>(layer.kv_heads.size() * attention.head_dim);
-    const auto query_width = static_cast<double>(layer.heads.size() * attention.head_dim);
-    work.attention.bytes += batch * context * 2 * kv_width * (request_.fp32_kv ? 4 : 2);
-    work.attention.flops += batch * context * 4 * query_width;
+    const AttentionHeads heads = AttentionHeadsOf(parts.attention, layer);
+    auto context = static_cast<double>(request_.workload.context_tokens);
+    if (heads.sliding_window > 0) {
+      context = std::min(context, static_cast<double>(heads.sliding_window));
+    }
+    const auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
+    const auto products =
+        static_cast<double>(layer.heads.size() * (heads.key_dim + heads.value_dim));
+    work.attention.bytes += batch * context * kv_width * (request_.fp32_kv ? 4 : 2);
+    work.attention.flops += batch * context * 2 * products;
     return work;
   }
 

@@ -85,6 +85,41 @@ TEST(CostModelTest, OneRankReadsItsBytes) {
   EXPECT_NEAR(price.tokens_per_second, 3 / price.step_seconds, 1e-9);
 }
 
+ModelSpec LatentSpec() {
+  ModelSpec spec = DenseSpec();
+  const LatentAttention attention{.num_heads = 4,
+                                  .kv_lora_rank = 32,
+                                  .nope_head_dim = 16,
+                                  .rope_head_dim = 8,
+                                  .value_head_dim = 16};
+  for (LayerSpec& layer : spec.layers) layer.attention = attention;
+  return spec;
+}
+
+// The cache is read once for all heads, and whole by every rank; so are the projections to it.
+TEST(CostModelTest, LatentsAreReadWholeByEveryRank) {
+  const Hardware hardware{.memory_bytes_per_second = 1000,
+                          .flops = 1e30,
+                          .device_link = {.bytes_per_second = 1e30},
+                          .devices_per_node = 2};
+  const double latent = 2 * (32 + 32) * 64;  // 32 rows, and 8 that take a tile of 32
+  const double cache = 3 * 10 * 40 * 2;
+  const double vectors = 4 * (64 + 32 + 64);
+  for (const uint32_t tp : {1u, 2u}) {
+    const Price price =
+        PriceOf(LatentSpec(), {.tp = tp}, hardware, {.batch = 3, .context_tokens = 10});
+    const double heads = 4.0 / tp;
+    const double query = 2 * (tp == 1 ? 96 : 64) * 64;  // 24 rows a head, in tiles of 32
+    const double up = heads * 2 * (32 * 16 + 32 * 32);  // 16 rows of values take a tile of 32
+    const double output = 2 * 64 * (heads * 16);
+    const double ffn = 2 * (2 * (tp == 1 ? 96 : 64) * 64 + 64.0 * 96 / tp);
+    const double head = 2.0 * 128 * 64 / tp;
+    EXPECT_NEAR(price.compute_seconds,
+                (2 * (query + latent + up + output + cache + ffn + vectors) + head) / 1000, 1e-9)
+        << "tp " << tp;
+  }
+}
+
 // With memory for free, multiplying counts: twice the parameters and the attention scores.
 TEST(CostModelTest, OneRankMultiplies) {
   const Hardware hardware{.memory_bytes_per_second = 1e30, .flops = 1000};

@@ -5,6 +5,7 @@
 #include "common/check.h"
 #include "model/plan/parallel_plan.h"
 #include "model/plan/stage_split.h"
+#include "model/plan/weight_slices.h"
 #include "model/spec/logical_weights.h"
 
 namespace essor::model {
@@ -56,6 +57,12 @@ void SplitAttention(const GroupedQueryAttention& attention, uint32_t tp, uint32_
   layer.heads = {kv_head * group + part.begin, kv_head * group + part.end};
 }
 
+void SplitAttention(const LatentAttention& attention, uint32_t tp, uint32_t index,
+                    RankLayout::Layer& layer) {
+  layer.heads = SplitEvenly(attention.num_heads, tp, index, Longer::kLowerParts);
+  layer.kv_heads = {0, 1};
+}
+
 // Parameters that the ranks of one stage hold of a layer, replicas counted (those of KV heads
 // aside).
 uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t layer) {
@@ -66,7 +73,7 @@ uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t lay
     const uint64_t elements = weight.rows * weight.cols;
     if (weight.expert >= 0) {
       cost += elements * moe->num_experts;
-    } else if (weight.role == WeightRole::kRouter || weight.rows == 1) {
+    } else if (IsReplicated(weight.role) || weight.rows == 1) {
       cost += elements * ranks;
     } else {
       cost += elements * (ranks / plan.tp);
@@ -118,8 +125,9 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
   for (uint64_t index = layout.layers.begin; index < layout.layers.end; ++index) {
     const LayerSpec& parts = spec.layers[index];
     RankLayout::Layer layer;
-    SplitAttention(std::get<GroupedQueryAttention>(parts.attention), plan.tp, layout.tp_index,
-                   layer);
+    std::visit(
+        [&](const auto& attention) { SplitAttention(attention, plan.tp, layout.tp_index, layer); },
+        parts.attention);
     if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
       layer.experts = SplitEvenly(moe->num_experts, plan.ep, expert_group, Longer::kHigherParts);
       layer.expert_ffn =

@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "model/plan/attention_shape.h"
 #include "model/plan/byte_size.h"
 #include "model/spec/logical_weights.h"
 
@@ -37,8 +38,7 @@ uint64_t PackedRowBytes(DType stored, uint64_t columns) {
 
 // Widest of what the rank's layers need per token of a step.
 struct Widths {
-  uint64_t query = 0;
-  uint64_t key = 0;
+  AttentionWidths attention = {};
   uint64_t experts = 0;
   uint64_t top_k = 1;
   uint64_t ffn = 0;
@@ -50,10 +50,8 @@ Widths WidthsOf(const ModelSpec& spec, const RankLayout& layout) {
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
     const RankLayout::Layer& layer = layout.per_layer[i];
     const LayerSpec& parts = spec.layers[layout.layers.begin + i];
-    const auto& attention = std::get<GroupedQueryAttention>(parts.attention);
-    widths.query = std::max(widths.query, layer.heads.size() * attention.head_dim);
-    widths.key = std::max(widths.key, layer.kv_heads.size() * attention.head_dim);
-    widths.rotary = std::max<uint64_t>(widths.rotary, attention.rope.rotary_dim);
+    widths.attention = Widest(widths.attention, AttentionWidthsOf(parts.attention, layer));
+    widths.rotary = std::max<uint64_t>(widths.rotary, RopeOf(parts.attention).rotary_dim);
     if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
       widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
       widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
@@ -111,17 +109,17 @@ uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
   uint64_t most = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
     const RankLayout::Layer& layer = layout.per_layer[i];
-    const auto& attention =
-        std::get<GroupedQueryAttention>(spec.layers[layout.layers.begin + i].attention);
-    const uint64_t group = layer.heads.size() / layer.kv_heads.size();
-    const uint64_t state = RoundUp(attention.head_dim, 16) + 18;  // with maximum, sum, lane sums
+    const AttentionHeads heads =
+        AttentionHeadsOf(spec.layers[layout.layers.begin + i].attention, layer);
+    const uint64_t key = RoundUp(heads.key_dim, 16);
+    const uint64_t state = RoundUp(heads.value_dim, 16) + 18;  // with maximum, sum, lane sums
     const uint64_t tasks =
-        (limits.max_step_tokens + limits.max_sequences) * layer.kv_heads.size() + state_sets;
-    const uint64_t queries = std::max(kQueriesOfTask, group);
-    const uint64_t scratch = 2 * state * kKeysOfTile + 3 * queries * state;
-    most =
-        std::max(most, (tasks + kSplits) * kTaskBytes +
-                           (state_sets * group * state + kKernelThreads * scratch) * kFloatBytes);
+        (limits.max_step_tokens + limits.max_sequences) * heads.kv_heads + state_sets;
+    const uint64_t queries = std::max(kQueriesOfTask, heads.group);
+    const uint64_t scratch = (key + state) * kKeysOfTile + queries * (key + 2 * state);
+    most = std::max(
+        most, (tasks + kSplits) * kTaskBytes +
+                  (state_sets * heads.group * state + kKernelThreads * scratch) * kFloatBytes);
   }
   return most;
 }
@@ -196,6 +194,7 @@ uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
   const WeightRole role = slice.binding.role;
   if (IsVector(role)) return slice.cols.size() * kFloatBytes;
   const bool as_float = fp32 || role == WeightRole::kRouter;
+  if (IsHeldUnquantised(role) && InfoOf(stored).block_elements > 1) stored = DType::kBF16;
   return RoundUp(slice.rows.size(), kTileRows) *
          PackedRowBytes(as_float ? DType::kF32 : stored, slice.cols.size());
 }
@@ -211,9 +210,8 @@ uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool 
 uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv) {
   uint64_t elements = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    const auto& attention =
-        std::get<GroupedQueryAttention>(spec.layers[layout.layers.begin + i].attention);
-    elements += 2 * layout.per_layer[i].kv_heads.size() * attention.head_dim;
+    elements +=
+        KvElementsPerToken(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i]);
   }
   return elements * (fp32_kv ? 4 : 2);
 }
@@ -223,8 +221,10 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   const Widths widths = WidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
   // router.
-  const uint64_t per_token =
-      3 * spec.hidden_size + 2 * widths.query + 2 * widths.key + widths.experts + 2 * widths.top_k;
+  const AttentionWidths& attention = widths.attention;
+  const uint64_t per_token = 3 * spec.hidden_size + attention.query + attention.latent_query +
+                             attention.query_latent + attention.key + attention.value +
+                             attention.result + widths.experts + 2 * widths.top_k;
   const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
   // One call at a time has the kernels' workspace.
   const uint64_t kernels = std::max(FfnWorkspace(widths, spec.hidden_size, limits),

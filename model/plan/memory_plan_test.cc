@@ -48,6 +48,32 @@ TEST(PackedBytesTest, VectorsAndRouterStayInFloat32) {
   EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kRouter, 8, 576), DType::kQ4_1, false), 32u * 576 * 4);
 }
 
+// Transposed at load time, across the blocks.
+TEST(PackedBytesTest, KeysUpAreNeverQuantised) {
+  EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kKeyUp, 512, 128), DType::kQ8_0, false),
+            512u * 128 * 2);
+  EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kKeyUp, 512, 128), DType::kF32, false), 512u * 128 * 4);
+  EXPECT_EQ(PackedBytes(SliceOf(WeightRole::kValueUp, 128, 512), DType::kQ8_0, false),
+            128u * 16 * 34);
+}
+
+// DeepSeek V3: 576 values in each of 61 layers, whatever tp is, and no second copy for values.
+TEST(MemoryPlanTest, ALatentIsCachedOnceAToken) {
+  ModelSpec spec{.family = "deepseek_v3", .hidden_size = 7168, .vocab_size = 129280};
+  const LatentAttention attention{.num_heads = 128,
+                                  .q_lora_rank = 1536,
+                                  .kv_lora_rank = 512,
+                                  .nope_head_dim = 128,
+                                  .rope_head_dim = 64,
+                                  .value_head_dim = 128};
+  spec.layers.assign(61, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 18432}});
+  for (const uint32_t tp : {1u, 8u}) {
+    const RankLayout layout = LayoutOf({.tp = tp}, spec, tp - 1, 1);
+    EXPECT_EQ(KvBytesPerToken(layout, spec, false), 70272u);
+    EXPECT_EQ(KvBytesPerToken(layout, spec, true), 140544u);
+  }
+}
+
 // The way without a checkpoint counts what listing every slice counts.
 TEST(MemoryPlanTest, WeightsOfTheSpecEqualThoseOfTheSlices) {
   RandomModels random(9);

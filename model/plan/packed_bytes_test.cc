@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/attention.h"
+#include "kernels/latent_attention.h"
 #include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
 #include "model/plan/memory_plan.h"
@@ -41,7 +42,7 @@ TEST(PackedBytesAgreementTest, MatricesTakeWhatTheKernelsPack) {
             kernels::PackedMatrixBytes(WeightFormat::kBF16, 40, 33));
 }
 
-ModelSpec SpecOf(const GroupedQueryAttention& attention, const MoeFfn& ffn, uint32_t context) {
+ModelSpec SpecOf(const AttentionSpec& attention, const MoeFfn& ffn, uint32_t context) {
   ModelSpec spec{
       .family = "mixtral", .hidden_size = 576, .vocab_size = 49152, .max_context_tokens = context};
   spec.layers.assign(2, {.attention = attention, .ffn = ffn});
@@ -101,6 +102,48 @@ TEST(PackedBytesAgreementTest, AttentionWorkspaceStaysBelowThePlan) {
           EXPECT_LE(EngineBytes(attention, ffn, limits) + workspace,
                     ActivationBytes(layout, spec, limits))
               << attention.num_heads << " heads, context " << context << ", threads " << threads;
+        }
+      }
+    }
+  }
+}
+
+TEST(PackedBytesAgreementTest, LatentAttentionWorkspaceStaysBelowThePlan) {
+  const MoeFfn ffn{.num_experts = 2, .top_k = 1, .intermediate_size = 32};
+  for (const auto& attention : {LatentAttention{.num_heads = 128,
+                               .q_lora_rank = 1536,
+                               .kv_lora_rank = 512,
+                               .nope_head_dim = 128,
+                               .rope_head_dim = 64,
+                               .value_head_dim = 128},
+                                LatentAttention{.num_heads = 3,
+                                .kv_lora_rank = 21,
+                                .nope_head_dim = 8,
+                                .rope_head_dim = 6,
+                                .value_head_dim = 12}}) {
+    for (const uint32_t context : {256u, 131072u}) {
+      for (const ServingLimits& limits :
+           {ServingLimits{}, ServingLimits{.max_step_tokens = 4, .max_sequences = 2}}) {
+        const ModelSpec spec = SpecOf(attention, ffn, context);
+        const RankLayout layout = LayoutOf({}, spec, 0, 1);
+        const uint64_t heads = attention.num_heads;
+        // Residual, norm, sub-layer output; queries, their latent and them over the latents;
+        // latent, key, result; router.
+        const uint64_t engine = uint64_t{limits.max_step_tokens} * 4 *
+                                (3 * 576 + heads * attention.query_head_dim() +
+                                 attention.q_lora_rank + 2 * heads * attention.kv_lora_rank +
+                                 attention.cached_dim() + ffn.num_experts + 2 * ffn.top_k);
+        for (const uint32_t threads : {1u, 2u, 64u}) {
+          const uint64_t workspace =
+              kernels::LatentAttentionWorkspaceBytes({.num_heads = attention.num_heads,
+                                                      .latent_dim = attention.kv_lora_rank,
+                                                      .rope_dim = attention.rope_head_dim,
+                                                      .max_rows = limits.max_step_tokens,
+                                                      .max_sequences = limits.max_sequences,
+                                                      .max_positions = context},
+                                                     threads);
+          EXPECT_LE(engine + workspace, ActivationBytes(layout, spec, limits))
+              << heads << " heads, context " << context << ", threads " << threads;
         }
       }
     }

@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/plan/attention_shape.h"
 #include "model/plan/random_models.h"
 
 namespace essor::model {
@@ -242,6 +243,21 @@ TEST(LayoutTest, VocabularySmallerThanSixtyFourRowsARank) {
 
 // What the engine relies on: no rank without heads, columns or rows; local query head i reads local
 // KV head i / (heads / kv_heads); every member of a group has the same list.
+TEST(ValidatePlanTest, LatentAttentionSplitsByHeads) {
+  ModelSpec spec{.family = "deepseek_v3", .hidden_size = 40, .vocab_size = 64};
+  const LatentAttention attention{.num_heads = 3,
+                                  .kv_lora_rank = 32,
+                                  .nope_head_dim = 8,
+                                  .rope_head_dim = 8,
+                                  .value_head_dim = 12};
+  spec.layers.assign(2, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 64}});
+  EXPECT_TRUE(ValidatePlan({.tp = 2}, spec).ok());
+  EXPECT_EQ(ValidatePlan({.tp = 4}, spec).message(), "tp=4 exceeds the model's 3 attention heads");
+  EXPECT_EQ(ValidatePlan({.tp = 2}, spec, 32).message(),
+            "tp=2 cuts the output projection between heads of 12 columns, inside quantised blocks "
+            "of 32");
+}
+
 TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
   RandomModels random(20261123);
   uint32_t valid = 0;
@@ -261,9 +277,9 @@ TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
       for (size_t i = 0; i < layout.per_layer.size(); ++i) {
         const RankLayout::Layer& layer = layout.per_layer[i];
         const LayerSpec& parts = spec.layers[layout.layers.begin + i];
-        const auto& attention = std::get<GroupedQueryAttention>(parts.attention);
-        const uint64_t group = attention.num_heads / attention.num_kv_heads;
         ASSERT_GT(layer.heads.size(), 0u);
+        const auto* grouped = std::get_if<GroupedQueryAttention>(&parts.attention);
+        const uint64_t group = NumHeads(parts.attention) / (grouped ? grouped->num_kv_heads : 1);
         ASSERT_EQ(layer.heads.size() % layer.kv_heads.size(), 0u);
         const uint64_t local_group = layer.heads.size() / layer.kv_heads.size();
         for (uint64_t head = 0; head < layer.heads.size(); ++head) {

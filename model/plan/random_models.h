@@ -19,7 +19,17 @@ class RandomModels {
   }
   bool Coin() { return Between(0, 1) == 1; }
 
-  // Heads that do not divide evenly, odd widths, dense and MoE layers mixed, tied or not.
+  LatentAttention Latent() {
+    return {.num_heads = Between(1, 12),
+            .q_lora_rank = 32 * Between(0, 2),
+            .kv_lora_rank = 32 * Between(1, 3),
+            .nope_head_dim = 8 * Between(1, 5),
+            .rope_head_dim = 8 * Between(1, 2),
+            .value_head_dim = 32 * Between(1, 2)};
+  }
+
+  // Heads that do not divide evenly, odd widths, either kind of attention, dense and MoE layers
+  // mixed, tied or not.
   ModelSpec Spec() {
     ModelSpec spec{.family = "random",
                    .hidden_size = 8 * Between(1, 6),
@@ -36,8 +46,9 @@ class RandomModels {
         .num_experts = Between(1, 9), .top_k = 1, .intermediate_size = 32 * Between(1, 9)};
     const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
     const bool mixed = Coin();
+    const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(Latent()) : attention;
     for (uint32_t layer = 0, end = Between(1, 9); layer < end; ++layer) {
-      LayerSpec parts{.attention = attention, .ffn = moe};
+      LayerSpec parts{.attention = kind, .ffn = moe};
       if (mixed && Coin()) parts.ffn = dense;
       spec.layers.push_back(parts);
     }

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "model/plan/attention_shape.h"
 #include "model/plan/parallel_plan.h"
 
 namespace essor::model {
@@ -40,16 +41,17 @@ absl::Status CheckFactors(const ParallelPlan& plan, const ModelSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status CheckAttention(const ParallelPlan& plan, const GroupedQueryAttention& attention,
+absl::Status CheckAttention(const ParallelPlan& plan, const AttentionSpec& attention,
                             uint32_t quant_block) {
-  if (plan.tp > attention.num_heads) {
-    return Refuse(absl::StrCat("tp=", plan.tp, " exceeds the model's ", attention.num_heads,
-                               " attention heads"));
+  const uint32_t num_heads = NumHeads(attention);
+  const uint32_t head_dim = OutputHeadDim(attention);
+  if (plan.tp > num_heads) {
+    return Refuse(
+        absl::StrCat("tp=", plan.tp, " exceeds the model's ", num_heads, " attention heads"));
   }
-  if (plan.tp > 1 && attention.head_dim % quant_block != 0) {
+  if (plan.tp > 1 && head_dim % quant_block != 0) {
     return Refuse(absl::StrCat("tp=", plan.tp, " cuts the output projection between heads of ",
-                               attention.head_dim, " columns, inside quantised blocks of ",
-                               quant_block));
+                               head_dim, " columns, inside quantised blocks of ", quant_block));
   }
   return absl::OkStatus();
 }
@@ -88,9 +90,7 @@ absl::Status CheckFfn(const ParallelPlan& plan, const MoeFfn& ffn, uint32_t quan
 absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec, uint32_t quant_block) {
   ESSOR_RETURN_IF_ERROR(CheckFactors(plan, spec));
   for (const LayerSpec& layer : spec.layers) {
-    ESSOR_RETURN_IF_ERROR(std::visit(
-        [&](const auto& attention) { return CheckAttention(plan, attention, quant_block); },
-        layer.attention));
+    ESSOR_RETURN_IF_ERROR(CheckAttention(plan, layer.attention, quant_block));
     ESSOR_RETURN_IF_ERROR(
         std::visit([&](const auto& ffn) { return CheckFfn(plan, ffn, quant_block); }, layer.ffn));
   }

@@ -2,6 +2,8 @@
 
 #include <variant>
 
+#include "model/plan/attention_shape.h"
+
 namespace essor::model {
 namespace {
 
@@ -43,17 +45,40 @@ Range FfnColumns(const RankLayout::Layer& layer, const WeightBinding& weight) {
   return layer.expert_ffn;
 }
 
+bool HasHead(const RankLayout::Layer& layer, const WeightBinding& weight) {
+  const auto head = static_cast<uint64_t>(weight.head);
+  return head >= layer.heads.begin && head < layer.heads.end;
+}
+
+// Rows of a head in the query projection (and of a KV head in those of keys and values), columns in
+// the output projection.
+struct HeadDims {
+  uint32_t query;
+  uint32_t output;
+};
+
+HeadDims HeadDimsOf(const AttentionSpec& attention) {
+  const uint32_t output = OutputHeadDim(attention);
+  const auto* latent = std::get_if<LatentAttention>(&attention);
+  return {.query = latent == nullptr ? output : latent->query_head_dim(), .output = output};
+}
+
 std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::Layer& layer,
-                                    uint32_t head_dim, const WeightBinding& weight) {
+                                    const HeadDims& dims, const WeightBinding& weight) {
+  const uint32_t head_dim = dims.query;
   switch (weight.role) {
     case WeightRole::kQuery:
       return Rows(weight, Times(layer.heads, head_dim));
+    case WeightRole::kKeyUp:
+    case WeightRole::kValueUp:
+      return HasHead(layer, weight) ? Whole(weight) : std::nullopt;
     case WeightRole::kKey:
     case WeightRole::kValue:
       return Rows(weight, Times(layer.kv_heads, head_dim));
     case WeightRole::kQueryBias:
-    case WeightRole::kOutput:
       return Cols(weight, Times(layer.heads, head_dim));
+    case WeightRole::kOutput:
+      return Cols(weight, Times(layer.heads, dims.output));
     case WeightRole::kKeyBias:
     case WeightRole::kValueBias:
       return Cols(weight, Times(layer.kv_heads, head_dim));
@@ -64,21 +89,25 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
       return Rows(weight, FfnColumns(layer, weight));
     case WeightRole::kDown:
       return Cols(weight, FfnColumns(layer, weight));
-    default:  // norms and router
+    default:  // norms and what IsReplicated() names
       return Whole(weight);
   }
 }
 
 }  // namespace
 
+bool IsReplicated(WeightRole role) {
+  return role == WeightRole::kRouter || role == WeightRole::kQueryDown ||
+         role == WeightRole::kLatentDown || role == WeightRole::kRopeKey;
+}
+
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
                                  const WeightBinding& weight) {
   if (weight.layer < 0) return OuterPart(layout, spec, weight);
   const auto layer = static_cast<uint64_t>(weight.layer);
   if (layer < layout.layers.begin || layer >= layout.layers.end) return std::nullopt;
-  const auto& attention = std::get<GroupedQueryAttention>(spec.layers[layer].attention);
-  return LayerPart(layout, layout.per_layer[layer - layout.layers.begin], attention.head_dim,
-                   weight);
+  return LayerPart(layout, layout.per_layer[layer - layout.layers.begin],
+                   HeadDimsOf(spec.layers[layer].attention), weight);
 }
 
 std::vector<WeightSlice> SlicesOf(const RankLayout& layout, const ModelSpec& spec,

@@ -19,9 +19,14 @@ struct WeightPart {
 
 // What the rank of `layout` holds of `weight`, or nothing. Vectors ([1, n]) are cut by columns. The
 // output bias is held by the rank with tp_index 0 alone: it is added once, before the sum over the
-// group. Norms and routers are held whole by every rank of the layer's stage.
+// group. Norms, routers and the projections
+// to latents are held whole by every rank of the layer's stage; what belongs to one head by the
+// ranks that have the head.
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
                                  const WeightBinding& weight);
+
+// Matrices that every rank of a layer's stage holds whole.
+bool IsReplicated(WeightRole role);
 
 // The rows and columns of one weight that a rank holds, in the numbering of the whole weight
 // (binding.rows x binding.cols). Always a non-empty rectangle.

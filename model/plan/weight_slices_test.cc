@@ -52,6 +52,8 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kQueryBias:
     case WeightRole::kOutput:
     case WeightRole::kOutputBias:
+    case WeightRole::kKeyUp:
+    case WeightRole::kValueUp:
       return ranks / plan.tp;
     case WeightRole::kGate:
     case WeightRole::kUp:
@@ -109,6 +111,37 @@ TEST(WeightSlicesTest, ReplicasAreIdentical) {
       }
     }
   }
+}
+
+// Uneven heads: of the three ranks the first has two.
+TEST(WeightSlicesTest, LatentAttentionGivesEachRankItsHeadsAndTheWholeLatent) {
+  const LatentAttention attention{.num_heads = 4,
+                                  .q_lora_rank = 24,
+                                  .kv_lora_rank = 16,
+                                  .nope_head_dim = 8,
+                                  .rope_head_dim = 6,
+                                  .value_head_dim = 12};
+  ModelSpec spec{.family = "deepseek_v3", .hidden_size = 40, .vocab_size = 64};
+  spec.layers.assign(1, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 48}});
+  const RankLayout layout = LayoutOf({.tp = 3}, spec, 1, 1);
+  ASSERT_EQ(layout.per_layer[0].heads, (Range{2, 3}));
+  std::map<WeightRole, std::vector<WeightSlice>> held;
+  for (const WeightSlice& slice : SlicesOf(layout, spec, LogicalWeights(spec))) {
+    held[slice.binding.role].push_back(slice);
+  }
+  const auto part = [&](WeightRole role) {
+    EXPECT_EQ(held[role].size(), 1u);
+    return WeightPart{held[role].at(0).rows, held[role].at(0).cols};
+  };
+  EXPECT_EQ(part(WeightRole::kQueryDown), (WeightPart{{0, 24}, {0, 40}}));
+  EXPECT_EQ(part(WeightRole::kQueryDownNorm), (WeightPart{{0, 1}, {0, 24}}));
+  EXPECT_EQ(part(WeightRole::kQuery), (WeightPart{{28, 42}, {0, 24}}));
+  EXPECT_EQ(part(WeightRole::kLatentDown), (WeightPart{{0, 16}, {0, 40}}));
+  EXPECT_EQ(part(WeightRole::kRopeKey), (WeightPart{{0, 6}, {0, 40}}));
+  EXPECT_EQ(part(WeightRole::kKeyUp), (WeightPart{{0, 16}, {0, 8}}));
+  EXPECT_EQ(part(WeightRole::kValueUp), (WeightPart{{0, 12}, {0, 16}}));
+  EXPECT_EQ(held[WeightRole::kKeyUp][0].binding.head, 2);
+  EXPECT_EQ(part(WeightRole::kOutput), (WeightPart{{0, 40}, {24, 36}}));
 }
 
 TEST(WeightSlicesTest, KeepTheOrderOfTheBindingsAndSkipTheRest) {

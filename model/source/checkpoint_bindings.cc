@@ -56,12 +56,14 @@ absl::Status Contradiction(const TensorView& tensor, const std::string& problem)
       absl::StrCat(tensor.file, ": tensor ", tensor.name, ": ", problem));
 }
 
-// Buffers that some exporters save beside the weights, and a head that is the embedding again.
+// Buffers that some exporters save beside the weights, layers that guess ahead, and a head that is
+// the embedding again.
 bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
   constexpr std::string_view kInverseFrequencies = "rotary_emb.inv_freq";
   if (name.ends_with(kInverseFrequencies)) return true;
   // GGUF's form of the llama3 RoPE scaling, which the config already tells.
   if (name == "rope_freqs.weight") return true;
+  if (IsDraftTensor(spec, name)) return true;
   return spec.tied_embeddings && (name == "lm_head.weight" || name == "output.weight");
 }
 
@@ -72,10 +74,11 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
   std::map<std::string, Demand> demands;
   for (const WeightBinding& binding : bindings) {
     Demand& demand = demands[binding.tensor];
-    demand.rows = std::max(demand.rows, binding.first_row + binding.rows);
-    demand.cols = binding.cols;
+    const uint64_t rows = binding.transposed ? binding.cols : binding.rows;
+    demand.rows = std::max(demand.rows, binding.first_row + rows);
+    demand.cols = binding.transposed ? binding.rows : binding.cols;
     demand.num_weights += 1;
-    demand.vector = binding.rows == 1 && binding.role != WeightRole::kRouter;
+    demand.vector = IsVector(binding.role);
   }
   absl::flat_hash_map<std::string, DType> types;
   for (const auto& [name, demand] : demands) {

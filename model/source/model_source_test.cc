@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf_names.h"
-#include "common/scratch_directory.h"
 #include "nlohmann/json.hpp"
 
 namespace essor::model {
@@ -71,9 +71,18 @@ std::string Render(const ChatTemplate& chat_template) {
   return text.value_or("");
 }
 
+// Layers after the last one are for guessing ahead.
+TEST(ModelSourceTest, IgnoresDraftLayers) {
+  const ModelCopy copy("deepseek_v3_dense");
+  copy.SetConfig("num_hidden_layers", 2);
+  const auto source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->spec.layers.size(), 2u);
+}
+
 TEST(ModelSourceTest, OpensEveryFamily) {
-  for (const char* name :
-       {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {
+  for (const char* name : {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed",
+                           "mixtral", "deepseek_v3_dense", "moonlight_dense"}) {
     SCOPED_TRACE(name);
     const auto opened = ModelSource::Open(NanoPath(name) + "/");
     ASSERT_TRUE(opened.ok()) << opened.status();
@@ -223,9 +232,9 @@ TEST(ModelSourceTest, MissingPathsAndFiles) {
 TEST(ModelSourceTest, UnknownFamily) {
   const ModelCopy copy("llama");
   copy.SetConfig("model_type", "mamba");
-  EXPECT_THAT(ErrorOf(copy.path()),
-              EndsWith("config.json: model_type: unknown family \"mamba\"; known: llama, mixtral, "
-                       "qwen2, qwen3, qwen3_moe"));
+  EXPECT_THAT(ErrorOf(copy.path()), EndsWith("config.json: model_type: unknown family \"mamba\"; "
+                                             "known: deepseek_v3, kimi_k2, llama, mixtral, "
+                                             "qwen2, qwen3, qwen3_moe"));
 }
 
 // A config that contradicts its tensors: both are named.

@@ -18,10 +18,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!spec.ok()) return 0;
   ESSOR_CHECK(!spec->layers.empty());
   ESSOR_CHECK(spec->NumParameters() >= spec->NumActiveParameters());
-  const auto& attention = std::get<GroupedQueryAttention>(spec->layers.front().attention);
-  ESSOR_CHECK(attention.num_heads % attention.num_kv_heads == 0);
-  ESSOR_CHECK(FrequenciesOf(attention.rope).inverse_frequencies.size() ==
-              attention.rope.rotary_dim / 2);
+  const AttentionSpec& attention = spec->layers.front().attention;
+  if (const auto* grouped = std::get_if<GroupedQueryAttention>(&attention)) {
+    ESSOR_CHECK(grouped->num_heads % grouped->num_kv_heads == 0);
+  }
+  const RopeSpec& rope =
+      std::visit([](const auto& kind) -> const RopeSpec& { return kind.rope; }, attention);
+  ESSOR_CHECK(FrequenciesOf(rope).inverse_frequencies.size() == rope.rotary_dim / 2);
   // Listing weights takes time with the sizes; large ones are the unit tests' business.
   if (spec->layers.size() > 64) return 0;
   for (const WeightBinding& binding : BindingsOf(*spec, [](const std::string&) { return false; })) {

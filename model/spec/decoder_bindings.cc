@@ -51,10 +51,47 @@ const char* CommonName(WeightRole role) {
       return "mlp.up_proj.weight";
     case WeightRole::kDown:
       return "mlp.down_proj.weight";
+    case WeightRole::kQueryDown:
+      return "self_attn.q_a_proj.weight";
+    case WeightRole::kQueryDownNorm:
+      return "self_attn.q_a_layernorm.weight";
+    case WeightRole::kLatentDown:
+    case WeightRole::kRopeKey:
+      return "self_attn.kv_a_proj_with_mqa.weight";
+    case WeightRole::kLatentNorm:
+      return "self_attn.kv_a_layernorm.weight";
+    case WeightRole::kKeyUp:
+    case WeightRole::kValueUp:
+      return "self_attn.kv_b_proj.weight";
     case WeightRole::kRouter:
       break;  // its name depends on the family
   }
   ESSOR_CHECK(false);
+}
+
+// Latent attention, where names and places differ from CommonName: the query's up projection, and
+// the parts of two fused projections. kv_a_proj_with_mqa is [latent, rotated key], kv_b_proj for
+// each head [key, value].
+void BindLatentAttention(const LatentAttention& attention, const std::string& prefix,
+                         WeightBinding& binding) {
+  const uint64_t head_rows = uint64_t{attention.nope_head_dim} + attention.value_head_dim;
+  switch (binding.role) {
+    case WeightRole::kQuery:
+      if (attention.q_lora_rank != 0) binding.tensor = prefix + "self_attn.q_b_proj.weight";
+      break;
+    case WeightRole::kRopeKey:
+      binding.first_row = attention.kv_lora_rank;
+      break;
+    case WeightRole::kKeyUp:
+      binding.first_row = static_cast<uint64_t>(binding.head) * head_rows;
+      binding.transposed = true;
+      break;
+    case WeightRole::kValueUp:
+      binding.first_row = static_cast<uint64_t>(binding.head) * head_rows + attention.nope_head_dim;
+      break;
+    default:
+      break;
+  }
 }
 
 // Names the tensors of one layer's router and experts.
@@ -124,6 +161,10 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
     for (; weights[next].layer == static_cast<int32_t>(layer); ++next) {
       if (!IsMoePart(weights[next])) {
         add(prefix, std::move(weights[next]));
+        const AttentionSpec& attention = spec.layers[layer].attention;
+        if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
+          BindLatentAttention(*latent, prefix, bindings.back());
+        }
         continue;
       }
       binder.Bind(weights[next]);

@@ -84,7 +84,8 @@ absl::StatusOr<GroupedQueryAttention> ReadAttention(const ConfigView& config, ui
 
 }  // namespace
 
-absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefaults& defaults) {
+absl::StatusOr<Decoder> ReadDecoderFrame(const ConfigView& config,
+                                         const DecoderDefaults& defaults) {
   ESSOR_RETURN_IF_ERROR(RefuseUnsupported(config));
   Decoder decoder;
   ModelSpec& spec = decoder.spec;
@@ -98,7 +99,12 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
       spec.max_context_tokens,
       config.SizeOr("max_position_embeddings", kMaxPositions, defaults.max_position_embeddings));
   ESSOR_RETURN_IF_ERROR(ReadSpecialTokens(config, spec));
+  return decoder;
+}
 
+absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefaults& defaults) {
+  ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoderFrame(config, defaults));
+  ModelSpec& spec = decoder.spec;
   ESSOR_ASSIGN_OR_RETURN(decoder.attention, ReadAttention(config, spec.hidden_size, defaults));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.rope,
                          ReadRope(config, {.head_dim = decoder.attention.head_dim,

@@ -31,10 +31,16 @@ struct Decoder {
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxWidth = 1u << 20;  // hidden, intermediate, heads * head_dim
 inline constexpr uint32_t kMaxHeads = 4096;
+// Over all layers, where heads have weights of their own.
+inline constexpr uint32_t kMaxHeadsOfModel = 1u << 18;
 inline constexpr uint32_t kMaxExperts = 4096;             // of one layer
 inline constexpr uint32_t kMaxExpertsOfModel = 1u << 18;  // over all layers
 inline constexpr uint32_t kMaxVocabulary = 1u << 24;
 inline constexpr uint32_t kMaxPositions = 1u << 30;
+
+// What ReadDecoder reads besides attention, for families with another kind of it. `attention` is
+// left as it is.
+absl::StatusOr<Decoder> ReadDecoderFrame(const ConfigView& config, const DecoderDefaults& defaults);
 
 // InvalidArgument naming the key for an absent, malformed or contradictory value, an activation
 // other than silu, and a quantisation that is not supported.

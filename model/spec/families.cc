@@ -1,7 +1,9 @@
 #include "model/spec/families.h"
 
 #include <algorithm>
+#include <string_view>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/check.h"
@@ -10,6 +12,8 @@
 namespace essor::model {
 
 // One file each.
+extern const ModelFamily kDeepseekV3Family;
+extern const ModelFamily kKimiK2Family;
 extern const ModelFamily kLlamaFamily;
 extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
@@ -19,7 +23,8 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kLlamaFamily, &kMixtralFamily, &kQwen2Family, &kQwen3Family, &kQwen3MoeFamily,
+    &kDeepseekV3Family, &kKimiK2Family, &kLlamaFamily,    &kMixtralFamily,
+    &kQwen2Family,      &kQwen3Family,  &kQwen3MoeFamily,
 };
 
 const ModelFamily* FindFamily(const std::string& model_type) {
@@ -52,6 +57,16 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
   const ModelFamily* family = FindFamily(spec.family);
   ESSOR_CHECK(family != nullptr);
   return family->bind(spec, exists);
+}
+
+bool IsDraftTensor(const ModelSpec& spec, const std::string& name) {
+  const ModelFamily* family = FindFamily(spec.family);
+  if (family == nullptr || !family->may_have_draft_layers) return false;
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!name.starts_with(kLayers)) return false;
+  uint64_t layer = 0;
+  const std::string rest = name.substr(kLayers.size());
+  return absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer) && layer >= spec.layers.size();
 }
 
 }  // namespace essor::model

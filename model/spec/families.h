@@ -21,6 +21,8 @@ struct ModelFamily {
   const char* model_type;
   absl::StatusOr<ModelSpec> (*make_spec)(const ConfigView& config);
   std::vector<WeightBinding> (*bind)(const ModelSpec& spec, const TensorExists& exists);
+  // Checkpoints may hold layers after the model's last one, which guess tokens ahead.
+  bool may_have_draft_layers = false;
 };
 
 // Sorted values of model_type.
@@ -33,5 +35,9 @@ absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config);
 // Where the weights of `spec` (made by SpecFromConfig) stand: one binding per logical weight, in
 // LogicalWeights() order, with Hugging Face names.
 std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists& exists);
+
+// Whether a tensor of that name belongs to layers that guess tokens ahead (multi-token prediction,
+// `model.layers.N.*` from N = number of layers on). Nothing here uses them.
+bool IsDraftTensor(const ModelSpec& spec, const std::string& name);
 
 }  // namespace essor::model

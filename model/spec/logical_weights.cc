@@ -34,6 +34,28 @@ class LayerLister {
     if (attention.output_bias) Add(WeightRole::kOutputBias, 1, hidden);
   }
 
+  void Attention(const LatentAttention& attention) {
+    const uint64_t hidden = spec_.hidden_size;
+    const uint64_t heads = attention.num_heads;
+    Add(WeightRole::kAttentionNorm, 1, hidden);
+    if (attention.q_lora_rank != 0) {
+      Add(WeightRole::kQueryDown, attention.q_lora_rank, hidden);
+      Add(WeightRole::kQueryDownNorm, 1, attention.q_lora_rank);
+    }
+    Add(WeightRole::kQuery, heads * attention.query_head_dim(),
+        attention.q_lora_rank != 0 ? attention.q_lora_rank : hidden);
+    Add(WeightRole::kLatentDown, attention.kv_lora_rank, hidden);
+    Add(WeightRole::kRopeKey, attention.rope_head_dim, hidden);
+    Add(WeightRole::kLatentNorm, 1, attention.kv_lora_rank);
+    for (uint32_t head = 0; head < heads; ++head) {
+      Add(WeightRole::kKeyUp, attention.kv_lora_rank, attention.nope_head_dim);
+      weights_.back().head = static_cast<int32_t>(head);
+      Add(WeightRole::kValueUp, attention.value_head_dim, attention.kv_lora_rank);
+      weights_.back().head = static_cast<int32_t>(head);
+    }
+    Add(WeightRole::kOutput, hidden, heads * attention.value_head_dim);
+  }
+
   void Ffn(const DenseFfn& ffn) {
     Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
     GatedFfn(ffn.intermediate_size, -1);

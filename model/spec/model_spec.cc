@@ -51,10 +51,17 @@ bool IsVector(WeightRole role) {
     case WeightRole::kGate:
     case WeightRole::kUp:
     case WeightRole::kDown:
+    case WeightRole::kQueryDown:
+    case WeightRole::kLatentDown:
+    case WeightRole::kRopeKey:
+    case WeightRole::kKeyUp:
+    case WeightRole::kValueUp:
       return false;
     default:
       return true;
   }
 }
+
+bool IsHeldUnquantised(WeightRole role) { return role == WeightRole::kKeyUp; }
 
 }  // namespace essor::model

@@ -34,7 +34,10 @@ struct RopeSpec {
     double beta_slow = 1;
     double original_max_position = 1;
     double attention_factor = 1;  // multiplies cos and sin
-    bool truncate = true;         // round the correction range to whole dimensions
+    // DeepSeek's mscale_all_dim as a magnitude: families that heed it multiply queries and keys by
+    // it, that is the softmax scale by its square. 1 without the key.
+    double score_magnitude = 1;
+    bool truncate = true;  // round the correction range to whole dimensions
     bool operator==(const YarnScaling&) const = default;
   };
   double theta = 10000.0;
@@ -58,8 +61,28 @@ struct GroupedQueryAttention {
   bool operator==(const GroupedQueryAttention&) const = default;
 };
 
-// Other kinds (latent, linear, ...) become further alternatives.
-using AttentionSpec = std::variant<GroupedQueryAttention>;
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of all
+// heads are linear functions of one latent vector per token, and one rotated key is shared by all
+// heads. What is kept of a token is the latent after its norm and that key.
+struct LatentAttention {
+  uint32_t num_heads = 0;
+  uint32_t q_lora_rank = 0;     // width of the query's own latent; 0 = projected directly
+  uint32_t kv_lora_rank = 0;    // width of the latent
+  uint32_t nope_head_dim = 0;   // of a query or key head: dims made from the latent, not rotated
+  uint32_t rope_head_dim = 0;   // and dims that rotate; they follow the others in a query head
+  uint32_t value_head_dim = 0;  // may differ from the key's
+  double latent_norm_eps = 0;   // of the norms of both latents
+  RopeSpec rope = {};           // rotary_dim = rope_head_dim
+  double softmax_scale = 0;
+  bool operator==(const LatentAttention&) const = default;
+
+  uint32_t query_head_dim() const { return nope_head_dim + rope_head_dim; }
+  // Values kept of a token, for all heads together.
+  uint32_t cached_dim() const { return kv_lora_rank + rope_head_dim; }
+};
+
+// Other kinds (linear, ...) become further alternatives.
+using AttentionSpec = std::variant<GroupedQueryAttention, LatentAttention>;
 
 // down(silu(gate(x)) * up(x))
 struct DenseFfn {
@@ -124,27 +147,44 @@ enum class WeightRole {
   kKeyNorm,    // [1, head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
-  kFfnNorm,  // [1, hidden]
-  kRouter,   // [experts, hidden]
-  kGate,     // [intermediate, hidden], of the dense FFN or of one expert
-  kUp,       // likewise
-  kDown,     // [hidden, intermediate]
+  // Of latent attention. kQuery and kOutput are as above, with the head dims of query and value;
+  // kQuery's input is the query's latent where there is one.
+  kQueryDown,      // [q_lora, hidden]
+  kQueryDownNorm,  // [1, q_lora]
+  kLatentDown,     // [kv_lora, hidden]
+  kRopeKey,        // [rope_head_dim, hidden]
+  kLatentNorm,     // [1, kv_lora]
+  kKeyUp,          // of one head: [kv_lora, nope_head_dim], from a query to the latent
+  kValueUp,        // of one head: [value_head_dim, kv_lora]
+  kFfnNorm,        // [1, hidden]
+  kRouter,         // [experts, hidden]
+  kGate,           // [intermediate, hidden], of the dense FFN or of one expert
+  kUp,             // likewise
+  kDown,           // [hidden, intermediate]
 };
 
 // Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are
 // matrices.
 bool IsVector(WeightRole role);
 
+// Matrices that are read across their quantised blocks (transposed) and are therefore held as
+// bfloat16 where the checkpoint stores blocks.
+bool IsHeldUnquantised(WeightRole role);
+
 // Where a logical weight stands in the checkpoint.
 struct WeightBinding {
   WeightRole role;
   int32_t layer = -1;   // -1 outside the layers
   int32_t expert = -1;  // -1 when not an expert's
+  int32_t head = -1;    // -1 when not of one attention head
   uint64_t rows = 0;
   uint64_t cols = 0;
   std::string tensor = {};  // name in the checkpoint
   uint64_t first_row = 0;   // the weight begins at this row of the tensor taken as [*, cols]
                             // (stacked experts, fused projections)
+  // The tensor holds the transpose: there the weight is [cols, rows], and first_row counts rows of
+  // [*, rows].
+  bool transposed = false;
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;

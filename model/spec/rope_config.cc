@@ -69,6 +69,7 @@ absl::StatusOr<Scaling> ReadYarn(const ConfigView& parameters, double original_m
       mscale != 0 && mscale_all_dim != 0
           ? YarnMagnitude(scaling.factor, mscale) / YarnMagnitude(scaling.factor, mscale_all_dim)
           : YarnMagnitude(scaling.factor, 1);
+  if (mscale_all_dim != 0) scaling.score_magnitude = YarnMagnitude(scaling.factor, mscale_all_dim);
   ESSOR_ASSIGN_OR_RETURN(scaling.attention_factor,
                          parameters.PositiveOr("attention_factor", magnitude));
   return Scaling(scaling);

@@ -77,6 +77,36 @@ _QWEN3_MOE = dict(
     rope_parameters=_rope(10000.0),
 )
 
+# Head sizes are all different, and so are the key's and the value's: a swapped pair does not fit. theta 10 with 8
+# rotated dims puts one pair each in YaRN's kept and blended ranges and two in the interpolated one.
+_DEEPSEEK_YARN = _rope(
+    10.0,
+    rope_type="yarn",
+    factor=4.0,
+    original_max_position_embeddings=16,
+    beta_fast=32,
+    beta_slow=1,
+    mscale=1.0,
+    mscale_all_dim=1.0,
+)
+
+_DEEPSEEK_DENSE = dict(
+    num_hidden_layers=3,
+    first_k_dense_replace=3,
+    n_routed_experts=8,
+    n_group=4,
+    topk_group=2,
+    num_experts_per_tok=3,
+    moe_intermediate_size=16,
+    num_nextn_predict_layers=0,
+    kv_lora_rank=16,
+    qk_nope_head_dim=8,
+    qk_rope_head_dim=8,
+    v_head_dim=12,
+    attention_bias=False,
+    tie_word_embeddings=False,
+)
+
 _THETA = ("rope_theta", dict(rope_parameters=_rope(25.0)))
 _EPS = ("rms_norm_eps", dict(rms_norm_eps=1e-6))
 
@@ -183,5 +213,39 @@ CASES = (
         published=True,
         shard_bytes=140_000,
         sensitivity=(_EPS, _THETA, ("num_experts_per_tok", dict(num_experts_per_tok=3))),
+    ),
+    _case(
+        "deepseek_v3_dense",
+        "DeepseekV3",
+        _DEEPSEEK_DENSE
+        | dict(
+            hidden_size=40,
+            intermediate_size=48,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            q_lora_rank=24,
+            rope_parameters=_DEEPSEEK_YARN,
+        ),
+        published=True,
+        sensitivity=(
+            _EPS,
+            ("rope_scaling", dict(rope_parameters=_rope(10.0))),
+            ("rope_interleave", dict(rope_interleave=False)),
+            ("mscale_all_dim", dict(rope_parameters=_DEEPSEEK_YARN | dict(mscale_all_dim=0.0))),
+        ),
+    ),
+    _case(
+        "moonlight_dense",
+        "DeepseekV3",
+        _DEEPSEEK_DENSE
+        | dict(
+            hidden_size=32,
+            intermediate_size=64,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            q_lora_rank=None,
+            rope_parameters=_rope(10000.0),
+        ),
+        sensitivity=(_EPS, _THETA, ("rope_interleave", dict(rope_interleave=False))),
     ),
 )

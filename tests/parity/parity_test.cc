@@ -22,8 +22,9 @@ constexpr double kFloat32Kl = 1e-6;
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
 
-const char* const kCases[] = {"llama",     "llama_tied",      "qwen2",  "qwen3",
-                              "qwen3_moe", "qwen3_moe_mixed", "mixtral"};
+const char* const kCases[] = {"llama",   "llama_tied",        "qwen2",
+                              "qwen3",   "qwen3_moe",         "qwen3_moe_mixed",
+                              "mixtral", "deepseek_v3_dense", "moonlight_dense"};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -141,8 +142,9 @@ std::vector<PlanCase> PlanCases() {
   std::vector<PlanCase> cases;
   for (const char* family : kCases) {
     for (const char* plan : {"tp=2", "tp=3", "tp=4", "pp=2", "pp=2,tp=2"}) {
-      const bool too_few_heads = family == std::string("qwen2") && plan == std::string("tp=4");
-      if (!too_few_heads) cases.push_back({family, plan});  // 3 heads
+      const bool three_heads =
+          family == std::string("qwen2") || family == std::string("moonlight_dense");
+      if (!three_heads || plan != std::string("tp=4")) cases.push_back({family, plan});
     }
   }
   for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {

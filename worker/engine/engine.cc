@@ -7,26 +7,22 @@
 #include "common/status_macros.h"
 #include "kernels/elementwise.h"
 #include "kernels/rope_table.h"
+#include "model/plan/attention_shape.h"
 #include "model/spec/rope_frequencies.h"
 
 namespace essor::worker {
 namespace {
 
-const model::GroupedQueryAttention& AttentionOf(const model::ModelSpec& spec, uint64_t layer) {
-  return std::get<model::GroupedQueryAttention>(spec.layers[layer].attention);
-}
-
-// Elements of k (and of v) of one layer's cache on a rank.
-uint64_t CacheElements(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
-                       const model::ServingLimits& limits, uint32_t num_blocks) {
-  const auto& attention = AttentionOf(spec, layout.layers.begin + index);
-  return uint64_t{num_blocks} * layout.per_layer[index].kv_heads.size() * limits.block_tokens *
-         attention.head_dim;
-}
-
-uint64_t ElementBytes(const model::ServingLimits& limits) { return limits.fp32_kv ? 4 : 2; }
-
 uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
+
+// Bytes of one layer's cache on a rank, whole cache lines.
+uint64_t CacheBytes(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
+                    const model::ServingLimits& limits, uint32_t num_blocks) {
+  const uint64_t per_token = model::KvElementsPerToken(
+      spec.layers[layout.layers.begin + index].attention, layout.per_layer[index]);
+  return RoundUp(uint64_t{num_blocks} * limits.block_tokens * per_token * (limits.fp32_kv ? 4 : 2),
+                 64);
+}
 
 }  // namespace
 
@@ -104,7 +100,7 @@ std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
   std::vector<RopeTable> tables;
   const model::RopeSpec* previous = nullptr;
   for (uint64_t layer = inputs_.layout.layers.begin; layer < inputs_.layout.layers.end; ++layer) {
-    const model::RopeSpec& rope = AttentionOf(*inputs_.spec, layer).rope;
+    const model::RopeSpec& rope = model::RopeOf(inputs_.spec->layers[layer].attention);
     if (previous != nullptr && *previous == rope) {
       tables.push_back(tables.back());
       continue;
@@ -128,8 +124,7 @@ uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& 
                          const model::ServingLimits& limits, uint32_t num_blocks) {
   uint64_t bytes = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    const uint64_t elements = CacheElements(spec, layout, i, limits, num_blocks);
-    bytes += 2 * RoundUp(elements * ElementBytes(limits), 64);
+    bytes += CacheBytes(spec, layout, i, limits, num_blocks);
   }
   return bytes;
 }
@@ -137,11 +132,6 @@ uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& 
 void Engine::BuildLayers() {
   std::byte* next = kv_.data();
   for (uint32_t i = 0; i < inputs_.layout.per_layer.size(); ++i) {
-    const uint64_t bytes = RoundUp(
-        CacheElements(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.num_blocks) *
-            ElementBytes(inputs_.limits),
-        64);
-    const auto& attention = AttentionOf(*inputs_.spec, inputs_.layout.layers.begin + i);
     const LayerInputs layer{
         .spec = inputs_.spec,
         .layout = &inputs_.layout,
@@ -150,17 +140,13 @@ void Engine::BuildLayers() {
         .groups = {.tp = tp_, .stage = stage_},
         .scratch = scratch_,
         .rope = rope_[i],
-        .cache = {.k = next,
-                  .v = next + bytes,
+        .cache = {.data = next,
                   .fp32 = inputs_.limits.fp32_kv,
                   .num_blocks = inputs_.num_blocks,
-                  .block_tokens = inputs_.limits.block_tokens,
-                  .num_kv_heads =
-                      static_cast<uint32_t>(inputs_.layout.per_layer[i].kv_heads.size()),
-                  .head_dim = attention.head_dim},
+                  .block_tokens = inputs_.limits.block_tokens},
         .stream = inputs_.stream.get(),
     };
-    next += 2 * bytes;
+    next += CacheBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.num_blocks);
     layers_.push_back({.weights = layer.weights,
                        .attention = MakeAttentionLayer(layer),
                        .ffn = MakeFfnLayer(layer)});

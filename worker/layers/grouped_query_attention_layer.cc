@@ -7,6 +7,22 @@
 #include "kernels/linear.h"
 
 namespace essor::worker {
+namespace {
+
+// Keys first, values behind them.
+kernels::PagedKv CacheOf(const LayerCache& cache, uint32_t num_kv_heads, uint32_t head_dim) {
+  const uint64_t elements =
+      uint64_t{cache.num_blocks} * num_kv_heads * cache.block_tokens * head_dim;
+  return {.k = cache.data,
+          .v = cache.data + elements * (cache.fp32 ? 4 : 2),
+          .fp32 = cache.fp32,
+          .num_blocks = cache.num_blocks,
+          .block_tokens = cache.block_tokens,
+          .num_kv_heads = num_kv_heads,
+          .head_dim = head_dim};
+}
+
+}  // namespace
 
 GroupedQueryAttentionLayer::GroupedQueryAttentionLayer(const model::GroupedQueryAttention& spec,
                                                        const LayerInputs& inputs)
@@ -14,8 +30,8 @@ GroupedQueryAttentionLayer::GroupedQueryAttentionLayer(const model::GroupedQuery
       inputs_(inputs),
       hidden_(inputs.spec->hidden_size),
       num_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].heads.size())),
-      num_kv_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].kv_heads.size())) {
-}
+      num_kv_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].kv_heads.size())),
+      cache_(CacheOf(inputs.cache, num_kv_heads_, spec.head_dim)) {}
 
 absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float* x, float* y) {
   const LayerScratch& scratch = inputs_.scratch;
@@ -23,14 +39,14 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
   const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
   Project(batch, x);
   NormAndRotate(batch);
-  kernels::WriteKv({.cache = inputs_.cache,
+  kernels::WriteKv({.cache = cache_,
                     .k = scratch.key,
                     .v = scratch.value,
                     .k_stride = key_width,
                     .v_stride = key_width,
                     .sequences = batch.sequences},
                    *inputs_.stream);
-  kernels::Attention({.cache = inputs_.cache,
+  kernels::Attention({.cache = cache_,
                       .q = scratch.query,
                       .q_stride = query_width,
                       .num_heads = num_heads_,

@@ -21,6 +21,7 @@ class GroupedQueryAttentionLayer : public SubLayer {
   const uint32_t hidden_;
   const uint32_t num_heads_;     // of this rank
   const uint32_t num_kv_heads_;  // of this rank
+  const kernels::PagedKv cache_;
 };
 
 }  // namespace essor::worker

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <variant>
 
+#include "model/plan/attention_shape.h"
 #include "worker/layers/dense_ffn_layer.h"
 #include "worker/layers/grouped_query_attention_layer.h"
+#include "worker/layers/latent_attention_layer.h"
 #include "worker/layers/moe_ffn_layer.h"
 
 namespace essor::worker {
@@ -19,8 +21,7 @@ Overloaded(Cases...) -> Overloaded<Cases...>;  // clang 14 does not deduce for a
 
 // Widths of the scratch rows.
 struct Widths {
-  uint64_t query = 0;
-  uint64_t key = 0;
+  model::AttentionWidths attention = {};
   uint64_t experts = 0;
   uint64_t top_k = 0;
 };
@@ -29,9 +30,8 @@ Widths WidthsOf(const model::ModelSpec& spec, const model::RankLayout& layout) {
   Widths widths;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
     const model::LayerSpec& layer = spec.layers[layout.layers.begin + i];
-    const auto& gqa = std::get<model::GroupedQueryAttention>(layer.attention);
-    widths.query = std::max(widths.query, layout.per_layer[i].heads.size() * gqa.head_dim);
-    widths.key = std::max(widths.key, layout.per_layer[i].kv_heads.size() * gqa.head_dim);
+    widths.attention = model::Widest(
+        widths.attention, model::AttentionWidthsOf(layer.attention, layout.per_layer[i]));
     if (const auto* moe = std::get_if<model::MoeFfn>(&layer.ffn)) {
       widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
       widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
@@ -47,10 +47,12 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   const Widths widths = WidthsOf(spec, layout);
   const uint64_t rows = max_step_tokens;
   LayerScratch scratch;
-  scratch.query = arena.Take<float>(rows * widths.query);
-  scratch.key = arena.Take<float>(rows * widths.key);
-  scratch.value = arena.Take<float>(rows * widths.key);
-  scratch.attention = arena.Take<float>(rows * widths.query);
+  scratch.query = arena.Take<float>(rows * widths.attention.query);
+  scratch.latent_query = arena.Take<float>(rows * widths.attention.latent_query);
+  scratch.query_latent = arena.Take<float>(rows * widths.attention.query_latent);
+  scratch.key = arena.Take<float>(rows * widths.attention.key);
+  scratch.value = arena.Take<float>(rows * widths.attention.value);
+  scratch.attention = arena.Take<float>(rows * widths.attention.result);
   scratch.router_logits = arena.Take<float>(rows * widths.experts);
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
@@ -61,8 +63,11 @@ std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs) {
   const model::LayerSpec& layer = inputs.spec->layers[inputs.layout->layers.begin + inputs.index];
   return std::visit(
       Overloaded{[&](const model::GroupedQueryAttention& spec) -> std::unique_ptr<SubLayer> {
-        return std::make_unique<GroupedQueryAttentionLayer>(spec, inputs);
-      }},
+                   return std::make_unique<GroupedQueryAttentionLayer>(spec, inputs);
+                 },
+                 [&](const model::LatentAttention& spec) -> std::unique_ptr<SubLayer> {
+                   return std::make_unique<LatentAttentionLayer>(spec, inputs);
+                 }},
       layer.attention);
 }
 

@@ -2,6 +2,7 @@
 // one class here, composed of kernels and exchanges; the engine only knows these interfaces.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
@@ -40,18 +41,28 @@ struct RopeTable {
 // Scratch that all layers of a rank share, sized for the widest of them and max_step_tokens rows.
 // Contents live for one Forward() only.
 struct LayerScratch {
-  float* query = nullptr;           // [T, heads * head_dim]
-  float* key = nullptr;             // [T, kv_heads * head_dim]
-  float* value = nullptr;           // [T, kv_heads * head_dim]
-  float* attention = nullptr;       // [T, heads * head_dim]
-  float* router_logits = nullptr;   // [T, experts]
-  uint32_t* expert_ids = nullptr;   // [T, top_k]
+  float* query = nullptr;          // [T, heads * head_dim]
+  float* latent_query = nullptr;   // [T, heads * kv_lora], of latent attention
+  float* query_latent = nullptr;   // [T, q_lora], likewise
+  float* key = nullptr;            // [T, kv_heads * head_dim], or latents [T, kv_lora]
+  float* value = nullptr;          // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
+  float* attention = nullptr;      // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
+  float* router_logits = nullptr;  // [T, experts]
+  uint32_t* expert_ids = nullptr;  // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
 };
 
 // Takes the scratch for `layout`'s layers out of `arena` (see Arena::Measure).
 LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
                               const model::RankLayout& layout, uint32_t max_step_tokens);
+
+// One layer's KV cache on one rank: num_blocks x block_tokens x KvElementsPerToken() elements.
+struct LayerCache {
+  std::byte* data = nullptr;
+  bool fp32 = false;  // bf16 otherwise
+  uint32_t num_blocks = 0;
+  uint32_t block_tokens = 0;
+};
 
 // What both halves of layer `index` (within layout.layers) are made from; all borrowed.
 struct LayerInputs {
@@ -62,7 +73,9 @@ struct LayerInputs {
   RankGroups groups;
   LayerScratch scratch;
   RopeTable rope;
-  kernels::PagedKv cache;
+  // The layer's part of the KV cache, as the kind of its attention divides it; the storage's first
+  // byte is cache-line aligned.
+  LayerCache cache;
   kernels::Stream* stream;
 };
 std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs);

@@ -36,14 +36,37 @@ PackTarget TargetOf(const PackTask& task) {
           .num_rows = static_cast<uint32_t>(task.num_rows)};
 }
 
+// Rows of a slice that the tensor holds transposed, as float32: row i is column i there. Of one
+// attention head, so small that each task may read all stored rows.
+absl::Status DecodeTransposed(const PackTask& task, std::span<float> rows) {
+  const model::WeightSlice& slice = *task.slice;
+  const model::WeightBinding& binding = slice.binding;
+  std::vector<float> stored(binding.rows);
+  for (uint64_t c = 0; c < slice.cols.size(); ++c) {
+    const uint64_t stored_row = binding.first_row + slice.cols.begin + c;
+    ESSOR_RETURN_IF_ERROR(
+        model::DecodeToFloat(*task.tensor, stored_row * binding.rows, std::span<float>(stored)));
+    for (uint64_t i = 0; i < task.num_rows; ++i) {
+      rows[i * slice.cols.size() + c] = stored[slice.rows.begin + task.first_row + i];
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecodeRows(const PackTask& task, std::span<float> rows) {
+  if (task.slice->binding.transposed) return DecodeTransposed(task, rows);
+  const uint64_t k = task.slice->cols.size();
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(
+        *task.tensor, ElementOf(*task.slice, task.first_row + i), rows.subspan(i * k, k)));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PackAsFloat(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
   std::vector<float> rows(task.num_rows * k);
-  for (uint64_t i = 0; i < task.num_rows; ++i) {
-    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(*task.tensor,
-                                               ElementOf(*task.slice, task.first_row + i),
-                                               std::span<float>(rows.data() + i * k, k)));
-  }
+  ESSOR_RETURN_IF_ERROR(DecodeRows(task, std::span<float>(rows)));
   if (task.format == WeightFormat::kF32) {
     kernels::PackF32(rows, k, TargetOf(task));
     return absl::OkStatus();
@@ -117,12 +140,15 @@ absl::Status PackQuantised4(const PackTask& task) {
 
 std::span<const std::byte> SourceBytes(const PackTask& task) {
   const model::WeightBinding& binding = task.slice->binding;
+  const model::WeightSlice& slice = *task.slice;
   const DTypeInfo& dtype = InfoOf(task.tensor->dtype);
-  const uint64_t first = binding.first_row + task.slice->rows.begin + task.first_row;
-  const uint64_t row_bytes = binding.cols / dtype.block_elements * dtype.block_bytes;
+  const uint64_t first = binding.transposed ? slice.cols.begin : slice.rows.begin + task.first_row;
+  const uint64_t num_rows = binding.transposed ? slice.cols.size() : task.num_rows;
+  const uint64_t row_elements = binding.transposed ? binding.rows : binding.cols;
+  const uint64_t row_bytes = row_elements / dtype.block_elements * dtype.block_bytes;
   const std::span<const std::byte> data = task.tensor->data;
-  const uint64_t begin = std::min<uint64_t>(first * row_bytes, data.size());
-  return data.subspan(begin, std::min<uint64_t>(task.num_rows * row_bytes, data.size() - begin));
+  const uint64_t begin = std::min<uint64_t>((binding.first_row + first) * row_bytes, data.size());
+  return data.subspan(begin, std::min<uint64_t>(num_rows * row_bytes, data.size() - begin));
 }
 
 absl::Status PackRows(const PackTask& task) {
@@ -130,7 +156,9 @@ absl::Status PackRows(const PackTask& task) {
     case WeightFormat::kF32:
       return PackAsFloat(task);
     case WeightFormat::kBF16:
-      return task.tensor->dtype == DType::kBF16 ? PackStoredBF16(task) : PackAsFloat(task);
+      return task.tensor->dtype == DType::kBF16 && !task.slice->binding.transposed
+                 ? PackStoredBF16(task)
+                 : PackAsFloat(task);
     case WeightFormat::kQ8:
       return PackQuantised8(task);
     case WeightFormat::kQ4:

@@ -21,7 +21,7 @@ struct PackTask {
   uint64_t num_rows;
 };
 
-// The part of the mapped file that the task reads (its rows from the first to the last one).
+// The part of the mapped file that the task reads (from its first to its last row, as stored).
 std::span<const std::byte> SourceBytes(const PackTask& task);
 
 // Thread-safe for tasks of different rows. Errors of the checkpoint's decoders.

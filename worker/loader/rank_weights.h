@@ -10,6 +10,17 @@
 
 namespace essor::worker {
 
+// What latent attention has besides query and output; see model::WeightRole.
+struct LatentWeights {
+  kernels::PackedMatrix query_down;             // [q_lora, hidden]; n = 0 without query latent
+  const float* query_down_norm = nullptr;       // [q_lora]
+  kernels::PackedMatrix latent_down;            // [kv_lora, hidden]
+  kernels::PackedMatrix rope_key;               // [rope_head_dim, hidden]
+  const float* latent_norm = nullptr;           // [kv_lora]
+  std::vector<kernels::PackedMatrix> key_up;    // of the rank's heads: [kv_lora, nope_head_dim]
+  std::vector<kernels::PackedMatrix> value_up;  // likewise: [value_head_dim, kv_lora]
+};
+
 // Vectors are float32 whatever the checkpoint stores; null where the model has none. Matrices are
 // the rank's slices: their n and k are those of the slice.
 struct LayerWeights {
@@ -18,6 +29,7 @@ struct LayerWeights {
   kernels::PackedMatrix key;              // [kv_heads * head_dim, hidden]
   kernels::PackedMatrix value;            // [kv_heads * head_dim, hidden]
   kernels::PackedMatrix output;           // [hidden, heads * head_dim]
+  LatentWeights latent;                   // of latent attention, whose query may read a latent
   const float* query_bias = nullptr;
   const float* key_bias = nullptr;
   const float* value_bias = nullptr;

@@ -54,6 +54,10 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
       place.format = slice.binding.role == WeightRole::kRouter
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
+      const bool quantised = place.format == WeightFormat::kQ8 || place.format == WeightFormat::kQ4;
+      if (quantised && model::IsHeldUnquantised(slice.binding.role)) {
+        place.format = WeightFormat::kBF16;
+      }
       place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size());
     }
     offset += (place.bytes + 63) / 64 * 64;
@@ -197,7 +201,27 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix);
     return;
   }
+  if (binding.head >= 0) {  // heads come in ascending order
+    (binding.role == WeightRole::kKeyUp ? layer.latent.key_up : layer.latent.value_up)
+        .push_back(matrix);
+    return;
+  }
   switch (binding.role) {
+    case WeightRole::kQueryDown:
+      layer.latent.query_down = matrix;
+      break;
+    case WeightRole::kQueryDownNorm:
+      layer.latent.query_down_norm = vector;
+      break;
+    case WeightRole::kLatentDown:
+      layer.latent.latent_down = matrix;
+      break;
+    case WeightRole::kRopeKey:
+      layer.latent.rope_key = matrix;
+      break;
+    case WeightRole::kLatentNorm:
+      layer.latent.latent_norm = vector;
+      break;
     case WeightRole::kAttentionNorm:
       layer.attention_norm = vector;
       break;

@@ -11,6 +11,7 @@
 #include "common/float16.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/plan/memory_plan.h"
 
 namespace essor::worker {
 namespace {
@@ -127,6 +128,56 @@ TEST(WeightLoaderTest, FindsExpertsInsideAStackedTensor) {
   EXPECT_EQ(Row(experts[0].up, 1), (std::vector<float>{6, 7}));
   EXPECT_EQ(Row(experts[1].up, 0), (std::vector<float>{8, 9}));
   EXPECT_EQ(experts[0].up.format, kernels::WeightFormat::kBF16);
+}
+
+// kv_b_proj of two heads: for each two key rows, then one value row, over a latent of 65, which
+// takes two packing tasks.
+TEST(WeightLoaderTest, TransposesTheKeysOfEachHead) {
+  constexpr uint32_t kLatent = 65;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    FakeCheckpoint checkpoint;
+    checkpoint.Add("kv_b", {6, kLatent}, 0, dtype);
+    auto key = Slice(WeightRole::kKeyUp, "kv_b", {0, kLatent}, {0, 2}, 2);
+    key.binding.head = 1;
+    key.binding.first_row = 3;
+    key.binding.transposed = true;
+    auto value = Slice(WeightRole::kValueUp, "kv_b", {0, 1}, {0, kLatent}, kLatent);
+    value.binding.head = 1;
+    value.binding.first_row = 5;
+    const std::vector<model::WeightSlice> slices = {key, value};
+    const auto layout = OneLayer({});
+    const auto weights = LoadRankWeights(
+        {.checkpoint = &checkpoint, .layout = &layout, .slices = &slices, .num_threads = 2});
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const LatentWeights& latent = (*weights)->layers[0].latent;
+    const auto stored = [&](uint32_t row, uint32_t column) {
+      const auto exact = static_cast<float>(row * kLatent + column);
+      return dtype == DType::kF32 ? exact : ToFloat(ToBFloat16(exact));
+    };
+    ASSERT_EQ(latent.key_up.size(), 1u);
+    ASSERT_EQ(latent.value_up.size(), 1u);
+    ASSERT_EQ(latent.key_up[0].n, kLatent);
+    for (uint32_t i = 0; i < kLatent; ++i) {
+      EXPECT_EQ(Row(latent.key_up[0], i), (std::vector<float>{stored(3, i), stored(4, i)}));
+      EXPECT_EQ(Row(latent.value_up[0], 0)[i], stored(5, i));
+    }
+  }
+}
+
+// Blocks of 32 run across what becomes a row.
+TEST(WeightLoaderTest, TransposedWeightsAreNotHeldQuantised) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("kv_b", {64, 32}, 0, DType::kQ8_0);  // all zero
+  auto key = Slice(WeightRole::kKeyUp, "kv_b", {0, 32}, {0, 64}, 64);
+  key.binding.head = 0;
+  key.binding.transposed = true;
+  const std::vector<model::WeightSlice> slices = {key};
+  const auto layout = OneLayer({});
+  const auto weights =
+      LoadRankWeights({.checkpoint = &checkpoint, .layout = &layout, .slices = &slices});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  EXPECT_EQ((*weights)->layers[0].latent.key_up[0].format, kernels::WeightFormat::kBF16);
+  EXPECT_EQ((*weights)->storage.size(), model::WeightBytes(slices, DType::kQ8_0, false));
 }
 
 TEST(WeightLoaderTest, RoutersStayInFloat32) {

@@ -1,0 +1,87 @@
+#include "model/plan/attention_shape.h"
+
+#include <algorithm>
+#include <variant>
+
+namespace essor::model {
+namespace {
+
+uint32_t OutputHeadDimOf(const GroupedQueryAttention& attention) { return attention.head_dim; }
+uint32_t OutputHeadDimOf(const LatentAttention& attention) { return attention.value_head_dim; }
+
+AttentionWidths WidthsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
+  const uint64_t query = layer.heads.size() * attention.head_dim;
+  const uint64_t key = layer.kv_heads.size() * attention.head_dim;
+  return {.query = query, .key = key, .value = key, .result = query};
+}
+
+AttentionWidths WidthsOf(const LatentAttention& attention, const RankLayout::Layer& layer) {
+  const uint64_t heads = layer.heads.size();
+  // The heads' values take the place of their queries, which are no longer needed by then.
+  return {.query = heads * std::max(attention.query_head_dim(), attention.value_head_dim),
+          .latent_query = heads * attention.kv_lora_rank,
+          .query_latent = attention.q_lora_rank,
+          .key = attention.kv_lora_rank,
+          .value = attention.rope_head_dim,
+          .result = heads * attention.kv_lora_rank};
+}
+
+AttentionHeads HeadsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
+  return {.kv_heads = layer.kv_heads.size(),
+          .group = layer.heads.size() / layer.kv_heads.size(),
+          .key_dim = attention.head_dim,
+          .value_dim = attention.head_dim,
+          .sliding_window = attention.sliding_window};
+}
+
+AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer& layer) {
+  return {.kv_heads = 1,
+          .group = layer.heads.size(),
+          .key_dim = attention.cached_dim(),
+          .value_dim = attention.kv_lora_rank,
+          .sliding_window = 0};
+}
+
+uint64_t KvElementsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
+  return 2 * layer.kv_heads.size() * attention.head_dim;
+}
+uint64_t KvElementsOf(const LatentAttention& attention, const RankLayout::Layer&) {
+  return attention.cached_dim();
+}
+
+}  // namespace
+
+const RopeSpec& RopeOf(const AttentionSpec& attention) {
+  return std::visit([](const auto& kind) -> const RopeSpec& { return kind.rope; }, attention);
+}
+
+uint32_t NumHeads(const AttentionSpec& attention) {
+  return std::visit([](const auto& kind) { return kind.num_heads; }, attention);
+}
+
+uint32_t OutputHeadDim(const AttentionSpec& attention) {
+  return std::visit([](const auto& kind) { return OutputHeadDimOf(kind); }, attention);
+}
+
+uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer) {
+  return std::visit([&](const auto& kind) { return KvElementsOf(kind, layer); }, attention);
+}
+
+AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayout::Layer& layer) {
+  return std::visit([&](const auto& kind) { return WidthsOf(kind, layer); }, attention);
+}
+
+AttentionWidths Widest(const AttentionWidths& a, const AttentionWidths& b) {
+  return {.query = std::max(a.query, b.query),
+          .latent_query = std::max(a.latent_query, b.latent_query),
+          .query_latent = std::max(a.query_latent, b.query_latent),
+          .key = std::max(a.key, b.key),
+          .value = std::max(a.value, b.value),
+          .result = std::max(a.result, b.result)};
+}
+
+AttentionHeads AttentionHeadsOf(const AttentionSpec& attention, const RankLayout::Layer& layer) {
+  return std::visit([&](const auto& kind) { return HeadsOf(kind, layer); }, attention);
+}
+
+}  // namespace essor::model

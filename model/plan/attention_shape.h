@@ -1,0 +1,45 @@
+// What planning and the engine ask of a layer's attention, whatever its kind.
+#pragma once
+
+#include <cstdint>
+
+#include "model/plan/parallel_plan.h"
+#include "model/spec/model_spec.h"
+
+namespace essor::model {
+
+const RopeSpec& RopeOf(const AttentionSpec& attention);
+
+uint32_t NumHeads(const AttentionSpec& attention);
+
+// Columns of one head in the output projection.
+uint32_t OutputHeadDim(const AttentionSpec& attention);
+
+// Elements of the KV cache that one token takes in one layer of a rank. A latent is held once by
+// every rank of a tensor-parallel group, since all heads read it.
+uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer);
+
+// Widths, in floats, of the rows that a rank's attention layer works on (worker/layers/layer.h).
+struct AttentionWidths {
+  uint64_t query = 0;         // queries of the rank's heads
+  uint64_t latent_query = 0;  // latent attention: the same heads' queries over the latent
+  uint64_t query_latent = 0;  // latent attention: the latent that queries are made from
+  uint64_t key = 0;           // keys, or the latent
+  uint64_t value = 0;         // values, or the rotated key beside the latent
+  uint64_t result = 0;        // what attention gives: per head a value, or a sum of latents
+};
+AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
+// The larger of each.
+AttentionWidths Widest(const AttentionWidths& a, const AttentionWidths& b);
+
+// How the attention kernels see the layer on a rank.
+struct AttentionHeads {
+  uint64_t kv_heads = 0;  // sets of keys and values
+  uint64_t group = 0;     // query heads that read each
+  uint64_t key_dim = 0;
+  uint64_t value_dim = 0;
+  uint64_t sliding_window = 0;  // 0 = all keys
+};
+AttentionHeads AttentionHeadsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
+
+}  // namespace essor::model

@@ -1,0 +1,98 @@
+// DeepSeek V3 and R1, and their relatives Kimi K2 and Moonlight, which carry other numbers: latent
+// attention with an own latent for the query (Moonlight: without), YaRN whose magnitude goes into
+// the softmax scale. Only configs without expert layers so far.
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+#include "model/spec/decoder_bindings.h"
+#include "model/spec/decoder_config.h"
+#include "model/spec/families.h"
+#include "model/spec/rope_config.h"
+
+namespace essor::model {
+namespace {
+
+// transformers builds both latent norms without the config's epsilon.
+constexpr double kLatentNormEps = 1e-6;
+
+absl::Status CheckWidths(const ConfigView& config, const LatentAttention& attention,
+                         uint32_t num_layers) {
+  const uint64_t heads = attention.num_heads;
+  if (heads * num_layers > kMaxHeadsOfModel) {
+    return config.Error("num_attention_heads",
+                        absl::StrCat(heads, " in each of ", num_layers, " layers are more than ",
+                                     kMaxHeadsOfModel));
+  }
+  const struct {
+    const char* key;
+    uint64_t dim;
+  } kHeadDims[] = {{"qk_nope_head_dim", attention.query_head_dim()},
+                   {"v_head_dim", uint64_t{attention.nope_head_dim} + attention.value_head_dim},
+                   {"kv_lora_rank", attention.cached_dim()}};
+  for (const auto& [key, dim] : kHeadDims) {
+    if (heads * dim > kMaxWidth) {
+      return config.Error(key,
+                          absl::StrCat(heads, " heads of ", dim, " exceed a width of ", kMaxWidth));
+    }
+  }
+  if (attention.rope_head_dim % 2 != 0) {
+    return config.Error("qk_rope_head_dim", absl::StrCat(attention.rope_head_dim, " is odd"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LatentAttention> ReadAttention(const ConfigView& config, const Decoder& decoder,
+                                              const DecoderDefaults& defaults) {
+  ESSOR_ASSIGN_OR_RETURN(const bool bias, config.BoolOr("attention_bias", false));
+  if (bias) {
+    return config.Error("attention_bias", "biases of latent attention are not supported");
+  }
+  LatentAttention attention{.latent_norm_eps = kLatentNormEps};
+  ESSOR_ASSIGN_OR_RETURN(attention.num_heads, config.Size("num_attention_heads", kMaxHeads));
+  ESSOR_ASSIGN_OR_RETURN(attention.q_lora_rank, config.SizeOr("q_lora_rank", kMaxWidth, 0));
+  ESSOR_ASSIGN_OR_RETURN(attention.kv_lora_rank, config.Size("kv_lora_rank", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(attention.nope_head_dim, config.Size("qk_nope_head_dim", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(attention.rope_head_dim, config.Size("qk_rope_head_dim", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(attention.value_head_dim, config.Size("v_head_dim", kMaxWidth));
+  ESSOR_RETURN_IF_ERROR(CheckWidths(config, attention, decoder.num_layers));
+  ESSOR_ASSIGN_OR_RETURN(
+      attention.rope, ReadRope(config, {.head_dim = attention.rope_head_dim,
+                                        .max_position_embeddings = decoder.spec.max_context_tokens,
+                                        .default_theta = defaults.rope_theta}));
+  ESSOR_ASSIGN_OR_RETURN(attention.rope.interleaved, config.BoolOr("rope_interleave", true));
+  attention.softmax_scale = 1.0 / std::sqrt(static_cast<double>(attention.query_head_dim()));
+  if (const auto* yarn = std::get_if<RopeSpec::YarnScaling>(&attention.rope.scaling)) {
+    attention.softmax_scale *= yarn->score_magnitude * yarn->score_magnitude;
+  }
+  return attention;
+}
+
+absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
+  const DecoderDefaults defaults{.norm_eps = 1e-6, .max_position_embeddings = 4096};
+  ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoderFrame(config, defaults));
+  ESSOR_ASSIGN_OR_RETURN(const LatentAttention attention, ReadAttention(config, decoder, defaults));
+  ESSOR_ASSIGN_OR_RETURN(const double dense_layers, config.NumberOr("first_k_dense_replace", 3));
+  if (dense_layers < decoder.num_layers) {
+    return config.Error("first_k_dense_replace",
+                        absl::StrCat(dense_layers, " of ", decoder.num_layers,
+                                     " layers are dense, and expert layers of this family are not "
+                                     "supported yet"));
+  }
+  ESSOR_ASSIGN_OR_RETURN(const DenseFfn ffn, ReadDenseFfn(config));
+  decoder.spec.layers.assign(decoder.num_layers, {.attention = attention, .ffn = ffn});
+  return decoder.spec;
+}
+
+std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exists) {
+  return BindDecoder(spec, {}, exists);
+}
+
+}  // namespace
+
+extern const ModelFamily kDeepseekV3Family = {"deepseek_v3", MakeSpec, Bind,
+                                              /*may_have_draft_layers=*/true};
+extern const ModelFamily kKimiK2Family = {"kimi_k2", MakeSpec, Bind,
+                                          /*may_have_draft_layers=*/true};
+
+}  // namespace essor::model

@@ -1,0 +1,210 @@
+#include <string>
+#include <variant>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/spec/families.h"
+#include "model/spec/logical_weights.h"
+#include "model/spec/rope_frequencies.h"
+#include "nlohmann/json.hpp"
+
+namespace essor::model {
+namespace {
+
+using ::testing::HasSubstr;
+
+// The published config.json of DeepSeek-V3, where attention is concerned; without expert layers.
+nlohmann::json PublishedConfig() {
+  return {{"model_type", "deepseek_v3"},
+          {"hidden_size", 7168},
+          {"intermediate_size", 18432},
+          {"num_hidden_layers", 61},
+          {"first_k_dense_replace", 61},
+          {"num_attention_heads", 128},
+          {"num_key_value_heads", 128},
+          {"q_lora_rank", 1536},
+          {"kv_lora_rank", 512},
+          {"qk_nope_head_dim", 128},
+          {"qk_rope_head_dim", 64},
+          {"v_head_dim", 128},
+          {"attention_bias", false},
+          {"vocab_size", 129280},
+          {"tie_word_embeddings", false},
+          {"rope_theta", 10000},
+          {"rope_scaling",
+           {{"type", "yarn"},
+            {"factor", 40},
+            {"original_max_position_embeddings", 4096},
+            {"beta_fast", 32},
+            {"beta_slow", 1},
+            {"mscale", 1.0},
+            {"mscale_all_dim", 1.0}}},
+          {"rms_norm_eps", 1e-6},
+          {"hidden_act", "silu"},
+          {"num_nextn_predict_layers", 1},
+          {"max_position_embeddings", 163840},
+          {"bos_token_id", 0},
+          {"eos_token_id", 1}};
+}
+
+absl::StatusOr<ModelSpec> SpecOf(const nlohmann::json& config) {
+  const auto view = ConfigView::Parse(config.dump(), "config.json");
+  EXPECT_TRUE(view.ok()) << view.status();
+  return SpecFromConfig(*view);
+}
+
+const LatentAttention& AttentionOf(const ModelSpec& spec) {
+  return std::get<LatentAttention>(spec.layers.front().attention);
+}
+
+TEST(DeepseekV3Test, PublishedAttention) {
+  const auto spec = SpecOf(PublishedConfig());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->max_context_tokens, 163840u);
+  const LatentAttention& attention = AttentionOf(*spec);
+  EXPECT_EQ(attention.num_heads, 128u);
+  EXPECT_EQ(attention.query_head_dim(), 192u);
+  EXPECT_EQ(attention.cached_dim(), 576u);
+  EXPECT_EQ(attention.latent_norm_eps, 1e-6);
+  EXPECT_TRUE(attention.rope.interleaved);
+  EXPECT_EQ(attention.rope.rotary_dim, 64u);
+  // 192^-0.5 * (0.1 ln 40 + 1)^2, and nothing of it left for the tables.
+  EXPECT_NEAR(attention.softmax_scale, 0.0721687837 * 1.8738533, 1e-7);
+  EXPECT_EQ(FrequenciesOf(attention.rope).attention_factor, 1.0f);
+}
+
+TEST(DeepseekV3Test, WeightsOfOneLayerCountUp) {
+  nlohmann::json config = PublishedConfig();
+  config["num_hidden_layers"] = 1;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  // Down and up of the query, down and up of the latent, output, two latent norms.
+  const uint64_t attention =
+      7168 * 1536 + 1536 * 24576 + 576 * 7168 + 512 * 32768 + 16384 * 7168 + 1536 + 512;
+  const uint64_t rest = uint64_t{3} * 7168 * 18432 + 2 * 7168;
+  EXPECT_EQ(spec->NumParameters(), attention + rest + uint64_t{2} * 129280 * 7168 + 7168);
+}
+
+TEST(DeepseekV3Test, EpsilonOfTheConfigIsNotThatOfTheLatentNorms) {
+  nlohmann::json config = PublishedConfig();
+  config["rms_norm_eps"] = 1e-5;  // Kimi K2.5
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->norm_eps, 1e-5);
+  EXPECT_EQ(AttentionOf(*spec).latent_norm_eps, 1e-6);
+}
+
+// Moonlight: no latent for queries, no scaling. Its file says model_type deepseek_v3 as well.
+TEST(DeepseekV3Test, WithoutQueryLatentAndScaling) {
+  nlohmann::json config = PublishedConfig();
+  config["q_lora_rank"] = nullptr;
+  config["rope_scaling"] = nullptr;
+  config["rope_interleave"] = false;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(AttentionOf(*spec).q_lora_rank, 0u);
+  EXPECT_FALSE(AttentionOf(*spec).rope.interleaved);
+  EXPECT_NEAR(AttentionOf(*spec).softmax_scale, 0.0721687837, 1e-9);
+  for (const WeightBinding& binding : BindingsOf(*spec, [](const std::string&) { return false; })) {
+    EXPECT_NE(binding.role, WeightRole::kQueryDown);
+    if (binding.role != WeightRole::kQuery) continue;
+    EXPECT_THAT(binding.tensor, HasSubstr("self_attn.q_proj.weight"));
+    EXPECT_EQ(binding.cols, 7168u);
+  }
+}
+
+TEST(DeepseekV3Test, KimiK2IsTheSameMachine) {
+  nlohmann::json config = PublishedConfig();
+  config["model_type"] = "kimi_k2";
+  config["num_attention_heads"] = 64;
+  config["rope_scaling"]["factor"] = 32;
+  config["rope_scaling"]["beta_fast"] = 1;
+  const auto spec = SpecOf(config);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->family, "kimi_k2");
+  EXPECT_NEAR(AttentionOf(*spec).softmax_scale, 0.0721687837 * 1.34657359 * 1.34657359, 1e-7);
+}
+
+TEST(DeepseekV3Test, PartsOfFusedProjections) {
+  const auto spec = SpecOf(PublishedConfig());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const auto bindings = BindingsOf(*spec, [](const std::string&) { return false; });
+  const auto find = [&](WeightRole role, int32_t head) {
+    for (const WeightBinding& binding : bindings) {
+      if (binding.layer == 2 && binding.role == role && binding.head == head) return binding;
+    }
+    ADD_FAILURE() << "no binding for role " << static_cast<int>(role);
+    return bindings.front();
+  };
+  const std::string prefix = "model.layers.2.self_attn.";
+  EXPECT_EQ(find(WeightRole::kQueryDown, -1).tensor, prefix + "q_a_proj.weight");
+  EXPECT_EQ(find(WeightRole::kQuery, -1).tensor, prefix + "q_b_proj.weight");
+  const WeightBinding rope_key = find(WeightRole::kRopeKey, -1);
+  EXPECT_EQ(rope_key.tensor, prefix + "kv_a_proj_with_mqa.weight");
+  EXPECT_EQ(rope_key.first_row, 512u);
+  EXPECT_EQ(rope_key.rows, 64u);
+  const WeightBinding key = find(WeightRole::kKeyUp, 3);
+  EXPECT_EQ(key.tensor, prefix + "kv_b_proj.weight");
+  EXPECT_TRUE(key.transposed);
+  EXPECT_EQ(key.first_row, 3u * 256);
+  EXPECT_EQ(key.rows, 512u);
+  EXPECT_EQ(key.cols, 128u);
+  const WeightBinding value = find(WeightRole::kValueUp, 3);
+  EXPECT_EQ(value.tensor, prefix + "kv_b_proj.weight");
+  EXPECT_FALSE(value.transposed);
+  EXPECT_EQ(value.first_row, 3u * 256 + 128);
+  EXPECT_EQ(value.rows, 128u);
+  EXPECT_EQ(value.cols, 512u);
+}
+
+TEST(DeepseekV3Test, DraftLayersAreKnownByTheirNumber) {
+  const auto spec = SpecOf(PublishedConfig());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(IsDraftTensor(*spec, "model.layers.61.eh_proj.weight"));
+  EXPECT_FALSE(IsDraftTensor(*spec, "model.layers.60.eh_proj.weight"));
+  EXPECT_FALSE(IsDraftTensor(*spec, "model.layers.weight"));
+  EXPECT_FALSE(IsDraftTensor(*spec, "model.norm.weight"));
+  ModelSpec other = *spec;
+  other.family = "llama";
+  EXPECT_FALSE(IsDraftTensor(other, "model.layers.61.eh_proj.weight"));
+}
+
+TEST(DeepseekV3Test, RefusesWithTheKeysName) {
+  const struct {
+    const char* key;
+    nlohmann::json value;
+    const char* message;
+  } kCases[] = {
+      {"attention_bias", true, "attention_bias: biases of latent attention are not supported"},
+      {"kv_lora_rank", nullptr, "kv_lora_rank: missing"},
+      {"qk_rope_head_dim", 63, "qk_rope_head_dim: 63 is odd"},
+      {"v_head_dim", 0, "v_head_dim: 0 is outside"},
+      {"q_lora_rank", 0, "q_lora_rank: 0 is outside"},
+      {"qk_nope_head_dim", 1000000, "qk_nope_head_dim: 128 heads of 1000064 exceed a width"},
+      {"v_head_dim", 1000000, "v_head_dim: 128 heads of 1000128 exceed a width"},
+      {"kv_lora_rank", 1000000, "kv_lora_rank: 128 heads of 1000064 exceed a width"},
+      {"first_k_dense_replace", 3,
+       "first_k_dense_replace: 3 of 61 layers are dense, and expert layers of this family are not "
+       "supported yet"},
+      {"num_hidden_layers", 1000, "first_k_dense_replace"},
+  };
+  for (const auto& test : kCases) {
+    nlohmann::json config = PublishedConfig();
+    config[test.key] = test.value;
+    const auto spec = SpecOf(config);
+    EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << test.key;
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(test.message));
+  }
+}
+
+// Each head has weights of its own: a lying config must not make us list millions of them.
+TEST(DeepseekV3Test, RefusesMoreHeadsThanAnyModelHas) {
+  nlohmann::json config = PublishedConfig();
+  config["num_hidden_layers"] = 1000;
+  config["num_attention_heads"] = 1000;
+  EXPECT_THAT(std::string(SpecOf(config).status().message()),
+              HasSubstr("num_attention_heads: 1000 in each of 1000 layers are more than 262144"));
+}
+
+}  // namespace
+}  // namespace essor::model

@@ -1,0 +1,39 @@
+// Multi-head latent attention over a paged cache of latents, in the absorbed form for every row
+// (docs/decisions/0008): the same additions in prefill and decode.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/latent_attention.h"
+#include "worker/layers/layer.h"
+
+namespace essor::worker {
+
+// The rank's query heads over the latents of all tokens, which every rank of the tensor-parallel
+// group computes and keeps for itself; the output projection's partial sums are added over the
+// group.
+class LatentAttentionLayer : public SubLayer {
+ public:
+  LatentAttentionLayer(const model::LatentAttention& spec, const LayerInputs& inputs);
+  absl::Status Forward(const Batch& batch, const float* x, float* y) override;
+
+ private:
+  void ProjectQueries(const Batch& batch, const float* x);
+  void ProjectLatents(const Batch& batch, const float* x);
+  void Rotate(const Batch& batch);
+  // Queries of each head to the space of the latents.
+  void AbsorbKeys(const Batch& batch);
+  // What each head gathered there to its values, in the place of the queries.
+  void ExpandValues(const Batch& batch);
+  void ProjectOutput(const Batch& batch, float* y);
+  void Multiply(const Batch& batch, const float* x, uint32_t x_stride,
+                const kernels::LinearOutput& output);
+
+  const model::LatentAttention& spec_;
+  const LayerInputs inputs_;
+  const uint32_t hidden_;
+  const uint32_t num_heads_;  // of this rank
+  const kernels::PagedLatents cache_;
+};
+
+}  // namespace essor::worker
