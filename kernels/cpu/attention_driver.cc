@@ -14,6 +14,10 @@ namespace {
 // Below this many whole tasks per thread, one-row tasks are split by partition as well.
 constexpr uint32_t kTasksPerThread = 4;
 
+// Floats of the states that such parts may keep, 64 MB: a long context has hundreds of partitions,
+// and each keeps a result for every head. The first row may always be split.
+constexpr uint64_t kSplitFloats = 16 << 20;
+
 // A task whose partitions are computed apart: `states` holds one set of states for each.
 struct SplitTask {
   AttentionTask task;
@@ -29,6 +33,7 @@ struct AttentionJob {
   uint64_t num_tasks = 0;  // parts of split ones included
   uint64_t num_splits = 0;
   uint64_t num_state_sets = 0;  // of one row each
+  bool may_split = false;
   // About 0.4 us each on one thread: a tile loaded and six queries taken through it.
   uint64_t cost = 0;
   AttentionTask* tasks = nullptr;
@@ -56,16 +61,29 @@ AttentionTask ChunkTask(const AttentionJob& job, const SequenceRows& sequence, u
           .partition_end = last_key / kKvPartition + 1};
 }
 
-bool IsSplit(const AttentionTask& task) {
+bool IsSplittable(const AttentionTask& task) {
   return task.row_end - task.row_begin == 1 && task.partition_end - task.partition_begin > 1;
 }
 
-// Calls body(task) for each chunk of each sequence, for KV head 0.
+// Sets of states that kSplitFloats hold.
+uint64_t StateSetsMax(const AttentionJob& job) {
+  return kSplitFloats / SoftmaxStateFloats(job.group, job.call.value_dim);
+}
+
+// Calls body(task, split) for each chunk of each sequence, for KV head 0; `split` says whether its
+// partitions are computed apart.
 template <typename Body>
 void ForEachChunk(const AttentionJob& job, const Body& body) {
+  uint64_t state_sets = 0;
   for (const SequenceRows& sequence : job.call.sequences) {
     for (uint64_t chunk = 0; chunk < NumChunks(job, sequence); ++chunk) {
-      body(ChunkTask(job, sequence, chunk));
+      const AttentionTask task = ChunkTask(job, sequence, chunk);
+      const uint64_t sets =
+          uint64_t{task.partition_end - task.partition_begin} * job.call.num_kv_heads;
+      const bool split = job.may_split && IsSplittable(task) &&
+                         (state_sets == 0 || state_sets + sets <= StateSetsMax(job));
+      if (split) state_sets += sets;
+      body(task, split);
     }
   }
 }
@@ -86,14 +104,14 @@ void CountTasks(AttentionJob& job, uint32_t num_threads) {
   for (const SequenceRows& sequence : call.sequences) {
     whole_tasks += NumChunks(job, sequence) * num_kv_heads;
   }
-  const bool split = num_threads > 1 && whole_tasks < uint64_t{kTasksPerThread} * num_threads;
-  ForEachChunk(job, [&](const AttentionTask& task) {
+  job.may_split = num_threads > 1 && whole_tasks < uint64_t{kTasksPerThread} * num_threads;
+  ForEachChunk(job, [&](const AttentionTask& task, bool split) {
     const uint64_t partitions = task.partition_end - task.partition_begin;
     const uint64_t queries = uint64_t{task.row_end - task.row_begin} * job.group;
     const uint64_t tiles = VisibleKeys(call, *task.sequence, task.row_end - 1).end / kKvTile + 1;
     job.cost +=
         num_kv_heads * std::min(tiles, partitions * (kKvPartition / kKvTile)) * (queries / 6 + 1);
-    if (split && IsSplit(task)) {
+    if (split) {
       job.num_tasks += partitions * num_kv_heads;
       job.num_state_sets += partitions * num_kv_heads;
       job.num_splits += num_kv_heads;
@@ -142,9 +160,9 @@ void FillTasks(AttentionJob& job) {
   uint64_t num_tasks = 0;
   uint64_t num_splits = 0;
   float* states = job.states;
-  ForEachChunk(job, [&](AttentionTask task) {
+  ForEachChunk(job, [&](AttentionTask task, bool split) {
     for (task.kv_head = 0; task.kv_head < job.call.num_kv_heads; ++task.kv_head) {
-      if (job.num_splits == 0 || !IsSplit(task)) {
+      if (!split) {
         job.task_states[num_tasks] = nullptr;
         job.tasks[num_tasks++] = task;
         continue;
@@ -249,7 +267,9 @@ size_t RunAttentionWorkspaceBytes(const AttentionBounds& bounds, uint32_t num_th
       (uint64_t{bounds.max_rows} / job.rows_per_task + bounds.max_sequences) * bounds.num_kv_heads;
   if (num_threads > 1) {
     job.num_splits = std::min<uint64_t>(job.num_tasks, uint64_t{kTasksPerThread} * num_threads);
-    job.num_state_sets = job.num_splits * (uint64_t{bounds.max_positions} / kKvPartition + 1);
+    const uint64_t partitions = uint64_t{bounds.max_positions} / kKvPartition + 1;
+    job.num_state_sets = std::min(job.num_splits * partitions,
+                                  std::max(StateSetsMax(job), partitions * bounds.num_kv_heads));
     job.num_tasks += job.num_state_sets;
   }
   return LayOut(job, num_threads, nullptr);

@@ -278,23 +278,6 @@ TEST_P(AttentionTest, SameBitsWhenALongContextIsSharedAmongThreads) {
   }
 }
 
-// Passes everything on and remembers the largest workspace asked for.
-class MeasuringStream : public CpuStream {
- public:
-  explicit MeasuringStream(CpuStream& stream) : stream_(stream) {}
-  std::byte* Workspace(size_t bytes) override {
-    largest_ = std::max(largest_, bytes);
-    return stream_.Workspace(bytes);
-  }
-  ThreadPool& pool() override { return stream_.pool(); }
-  CpuIsa isa() const override { return stream_.isa(); }
-  size_t largest() const { return largest_; }
-
- private:
-  CpuStream& stream_;
-  size_t largest_ = 0;
-};
-
 TEST_P(AttentionTest, AsksForNoMoreWorkspaceThanAnnounced) {
   for (uint32_t num_threads : {1u, 3u}) {
     auto stream = MakeStream(num_threads);

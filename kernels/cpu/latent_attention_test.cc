@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "common/float16.h"
@@ -258,6 +259,79 @@ TEST_P(LatentAttentionTest, SameBitsWhenALongContextIsSharedAmongThreads) {
       decoded.Step({{0, context, 1}}, stream.get());
     }
     EXPECT_TRUE(SameBits(decoded.result(0), whole.result(0))) << num_threads << " threads";
+  }
+}
+
+// States of split rows are bounded: the last of these rows find no room and go whole, and nobody
+// can tell. One row has 12 partitions with states of 0.8 MB each.
+TEST_P(LatentAttentionTest, SameBitsWhenNotEveryRowCanBeSplit) {
+  if (GetParam() == CpuIsa::kReference || GetParam() == CpuIsa::kPortable) {
+    GTEST_SKIP() << "many multiplications, and the division is the same";
+  }
+  constexpr uint32_t kHeads = 100;
+  constexpr uint32_t kLatent = 2000;
+  constexpr uint32_t kRope = 2;
+  constexpr uint32_t kContext = 2820;
+  constexpr uint32_t kRows = 8;
+  std::vector<float> cache = RandomFloats(size_t{kContext + 1} * (kLatent + kRope), 1);
+  const uint32_t block_table = 0;
+  std::vector<SequenceRows> sequences;
+  for (uint32_t row = 0; row < kRows; ++row) {
+    sequences.push_back(
+        {.first_row = row, .num_rows = 1, .context_tokens = kContext, .block_table = &block_table});
+  }
+  const auto q_latent = RandomFloats(size_t{kRows} * kHeads * kLatent, 2);
+  const auto q_rope = RandomFloats(size_t{kRows} * kHeads * kRope, 3);
+  std::vector<std::vector<float>> results;
+  for (const uint32_t num_threads : {1u, 3u}) {
+    std::vector<float> y(q_latent.size(), kPoison);
+    LatentAttention({.cache = {.data = cache.data(),
+                               .fp32 = true,
+                               .num_blocks = 1,
+                               .block_tokens = kContext + 1,
+                               .latent_dim = kLatent,
+                               .rope_dim = kRope},
+                     .q_latent = q_latent.data(),
+                     .q_rope = q_rope.data(),
+                     .q_rope_row_stride = kHeads * kRope,
+                     .q_rope_head_stride = kRope,
+                     .num_heads = kHeads,
+                     .scale = 0.02f,
+                     .sequences = sequences,
+                     .y = y.data()},
+                    *MakeStream(num_threads));
+    results.push_back(std::move(y));
+  }
+  EXPECT_TRUE(SameBits(results[0], results[1]));
+}
+
+// DeepSeek V3 on one rank with its longest context: the states of one row (169 MB) and the scratch
+// of the threads, not those of every row that might be split.
+TEST(LatentAttentionWorkspaceTest, DoesNotGrowWithRowsTimesContext) {
+  const LatentAttentionLimits limits{.num_heads = 128,
+                                     .latent_dim = 512,
+                                     .rope_dim = 64,
+                                     .max_rows = 512,
+                                     .max_sequences = 64,
+                                     .max_positions = 163840};
+  EXPECT_LT(LatentAttentionWorkspaceBytes(limits, 64), size_t{300} << 20);
+}
+
+TEST_P(LatentAttentionTest, AsksForNoMoreWorkspaceThanAnnounced) {
+  for (const uint32_t num_threads : {1u, 3u}) {
+    auto stream = MakeStream(num_threads);
+    LatentBench bench(
+        {.heads = 5, .latent_dim = 20, .rope_dim = 4, .num_sequences = 2, .tokens = 530});
+    MeasuringStream measuring(*stream);
+    bench.Step({{0, 0, 529}, {1, 0, 128}}, &measuring);
+    bench.Step({{0, 529, 1}, {1, 128, 1}}, &measuring);
+    EXPECT_LE(measuring.largest(), LatentAttentionWorkspaceBytes({.num_heads = 5,
+                                                                  .latent_dim = 20,
+                                                                  .rope_dim = 4,
+                                                                  .max_rows = 657,
+                                                                  .max_sequences = 2,
+                                                                  .max_positions = 530},
+                                                                 num_threads));
   }
 }
 

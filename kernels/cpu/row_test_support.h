@@ -1,6 +1,7 @@
 // What the tests of elementwise operations, attention, routing and sampling share.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,6 +35,23 @@ class EachIsaTest : public ::testing::TestWithParam<CpuIsa> {
   static std::unique_ptr<CpuStream> MakeStream(uint32_t num_threads = 1) {
     return CpuStream::Create({.threads = {.num_threads = num_threads}, .isa = GetParam()});
   }
+};
+
+// Passes everything on and remembers the largest workspace asked for.
+class MeasuringStream : public CpuStream {
+ public:
+  explicit MeasuringStream(CpuStream& stream) : stream_(stream) {}
+  std::byte* Workspace(size_t bytes) override {
+    largest_ = std::max(largest_, bytes);
+    return stream_.Workspace(bytes);
+  }
+  ThreadPool& pool() override { return stream_.pool(); }
+  CpuIsa isa() const override { return stream_.isa(); }
+  size_t largest() const { return largest_; }
+
+ private:
+  CpuStream& stream_;
+  size_t largest_ = 0;
 };
 
 inline std::string IsaTestName(const ::testing::TestParamInfo<CpuIsa>& info) {

@@ -97,7 +97,8 @@ uint64_t FfnWorkspace(const Widths& widths, uint64_t hidden, const ServingLimits
 }
 
 // Attention cuts long contexts into partitions of 256 positions when there are fewer tasks than
-// threads, and keeps a softmax state for each (kernels/cpu/attention.cc).
+// threads, and keeps a softmax state for each: those of one row, or 64 MB
+// (kernels/cpu/attention_driver.cc).
 uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
                             const ServingLimits& limits) {
   constexpr uint64_t kSplits = 4 * kKernelThreads;
@@ -105,7 +106,8 @@ uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
   constexpr uint64_t kKeysOfTile = 64;
   constexpr uint64_t kQueriesOfTask = 96;
   constexpr uint64_t kTaskBytes = 64;
-  const uint64_t state_sets = kSplits * (ContextTokens(spec, limits) / kPartition + 1);
+  constexpr uint64_t kSplitFloats = 16 << 20;
+  const uint64_t partitions = ContextTokens(spec, limits) / kPartition + 1;
   uint64_t most = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
     const RankLayout::Layer& layer = layout.per_layer[i];
@@ -113,6 +115,9 @@ uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
         AttentionHeadsOf(spec.layers[layout.layers.begin + i].attention, layer);
     const uint64_t key = RoundUp(heads.key_dim, 16);
     const uint64_t state = RoundUp(heads.value_dim, 16) + 18;  // with maximum, sum, lane sums
+    const uint64_t state_sets = std::min(
+        kSplits * partitions,
+        std::max(kSplitFloats / (heads.group * (state - 16)), partitions * heads.kv_heads));
     const uint64_t tasks =
         (limits.max_step_tokens + limits.max_sequences) * heads.kv_heads + state_sets;
     const uint64_t queries = std::max(kQueriesOfTask, heads.group);
