@@ -12,6 +12,7 @@
 #include "CLI/CLI.hpp"
 #include "kernels/attention.h"
 #include "kernels/cpu/cpu_stream.h"
+#include "kernels/latent_attention.h"
 #include "tests/benchmarks/machine_limits.h"
 
 namespace essor::benchmarks {
@@ -34,6 +35,13 @@ struct Case {
   uint32_t rows;     // of each sequence
   uint32_t context;  // tokens before them
   bool fp32;
+  // Latent attention where above 0: head_dim is then the latent's, and kv_heads 1.
+  uint32_t rope_dim = 0;
+
+  // Elements of the cache for one token.
+  uint32_t TokenElements() const {
+    return rope_dim > 0 ? head_dim + rope_dim : 2 * kv_heads * head_dim;
+  }
 };
 constexpr Case kCases[] = {
     {"smollm2.prefill-512", 9, 3, 64, 1, 512, 0, false},
@@ -45,6 +53,9 @@ constexpr Case kCases[] = {
     {"smollm2.decode-at-8192", 9, 3, 64, 1, 1, 8191, false},
     {"smollm2.decode-16-at-1024", 9, 3, 64, 16, 1, 1023, false},
     {"qwen3-30b-a3b.decode-at-8192", 32, 4, 128, 1, 1, 8191, false},
+    {"deepseek-v3-tp8.chunk-64-at-960", 16, 1, 512, 1, 64, 960, false, 64},
+    {"deepseek-v3-tp8.decode-at-4096", 16, 1, 512, 1, 1, 4095, false, 64},
+    {"deepseek-v3.decode-at-4096", 128, 1, 512, 1, 1, 4095, false, 64},
 };
 
 constexpr uint32_t kBlockTokens = 16;
@@ -58,8 +69,8 @@ class Workload {
     const uint32_t tokens = shape.context + shape.rows;
     const uint32_t blocks_each = (tokens + kBlockTokens - 1) / kBlockTokens;
     num_blocks_ = blocks_each * shape.sequences;
-    elements_ = size_t{num_blocks_} * shape.kv_heads * kBlockTokens * shape.head_dim;
-    layer_bytes_ = 2 * elements_ * (shape.fp32 ? sizeof(float) : sizeof(uint16_t));
+    layer_bytes_ = size_t{num_blocks_} * kBlockTokens * shape.TokenElements() *
+                   (shape.fp32 ? sizeof(float) : sizeof(uint16_t));
     num_layers_ = std::max<size_t>(1, kWorkingSet / layer_bytes_);
     memory_ = std::make_unique<BigBuffer>(num_layers_ * layer_bytes_);
     FillCache();
@@ -75,10 +86,12 @@ class Workload {
                             .context_tokens = shape.context,
                             .block_table = block_table_.data() + size_t{s} * blocks_each});
     }
-    const size_t width = size_t{shape.heads} * shape.head_dim;
-    q_.resize(width * shape.rows * shape.sequences);
+    const size_t heads = size_t{shape.heads} * shape.rows * shape.sequences;
+    q_.resize(heads * shape.head_dim);
+    q_rope_.resize(heads * shape.rope_dim);
     y_.resize(q_.size());
     for (float& value : q_) value = (static_cast<float>(engine() % 2001) - 1000) / 1000;
+    for (float& value : q_rope_) value = (static_cast<float>(engine() % 2001) - 1000) / 1000;
   }
 
   std::span<const std::byte> memory() const { return {memory_->data(), memory_->size()}; }
@@ -87,10 +100,10 @@ class Workload {
   double Operations() const {
     const double first = shape_.context + 1.0;
     const double keys = shape_.rows * (first + (shape_.rows - 1) / 2.0);
-    return shape_.sequences * keys * shape_.heads * shape_.head_dim * 4.0;
+    return shape_.sequences * keys * shape_.heads * (4.0 * shape_.head_dim + 2.0 * shape_.rope_dim);
   }
 
-  // Of keys and values, each once.
+  // Of keys and values (or latents), each once.
   double Bytes() const {
     return static_cast<double>(layer_bytes_) * (shape_.context + shape_.rows) * shape_.sequences /
            (static_cast<double>(num_blocks_) * kBlockTokens);
@@ -98,6 +111,7 @@ class Workload {
 
   void Run(kernels::CpuStream& stream) {
     std::byte* layer = memory_->data() + next_++ % num_layers_ * layer_bytes_;
+    if (shape_.rope_dim > 0) return RunLatent(layer, stream);
     Attention({.cache = {.k = layer,
                          .v = layer + layer_bytes_ / 2,
                          .fp32 = shape_.fp32,
@@ -116,6 +130,24 @@ class Workload {
   }
 
  private:
+  void RunLatent(std::byte* layer, kernels::CpuStream& stream) {
+    LatentAttention({.cache = {.data = layer,
+                               .fp32 = shape_.fp32,
+                               .num_blocks = num_blocks_,
+                               .block_tokens = kBlockTokens,
+                               .latent_dim = shape_.head_dim,
+                               .rope_dim = shape_.rope_dim},
+                     .q_latent = q_.data(),
+                     .q_rope = q_rope_.data(),
+                     .q_rope_row_stride = shape_.heads * shape_.rope_dim,
+                     .q_rope_head_stride = shape_.rope_dim,
+                     .num_heads = shape_.heads,
+                     .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
+                     .sequences = sequences_,
+                     .y = y_.data()},
+                    stream);
+  }
+
   // Values of about -1 to 1 in either format.
   void FillCache() {
     std::mt19937 engine(1);
@@ -134,13 +166,13 @@ class Workload {
 
   const Case shape_;
   uint32_t num_blocks_ = 0;
-  size_t elements_ = 0;  // of k in a layer
   size_t layer_bytes_ = 0;
   size_t num_layers_ = 0;
   std::unique_ptr<BigBuffer> memory_;
   std::vector<uint32_t> block_table_;
   std::vector<kernels::SequenceRows> sequences_;
   std::vector<float> q_;
+  std::vector<float> q_rope_;  // of latent attention
   std::vector<float> y_;
   size_t next_ = 0;
 };
@@ -185,7 +217,7 @@ Result Measure(const Case& shape, const Options& options, kernels::CpuStream& st
 }
 
 void PrintText(const Result& r) {
-  std::printf("%-30s %10.1f (%9.1f..%9.1f) %7.1f %6.1f %5.2f %8.1f %7.1f %5.2f\n", r.name.c_str(),
+  std::printf("%-32s %10.1f (%9.1f..%9.1f) %7.1f %6.1f %5.2f %8.1f %7.1f %5.2f\n", r.name.c_str(),
               r.microseconds.median, r.microseconds.min, r.microseconds.max,
               r.bytes_per_second() / 1e9, r.read_limit.median / 1e9, r.of_read(),
               r.operations_per_second() / 1e9, r.peak.median / 1e9, r.of_peak());
@@ -213,7 +245,7 @@ void RunAll(const Options& options) {
   } else {
     std::printf("isa %s, %u threads, median of %u rounds\n", kernels::CpuIsaName(stream->isa()),
                 options.threads, options.rounds);
-    std::printf("%-30s %10s (%9s..%9s) %7s %6s %5s %8s %7s %5s\n", "case", "us", "min", "max",
+    std::printf("%-32s %10s (%9s..%9s) %7s %6s %5s %8s %7s %5s\n", "case", "us", "min", "max",
                 "GB/s", "read", "ratio", "Gflop/s", "peak", "ratio");
   }
   bool first = true;
