@@ -27,6 +27,8 @@ struct AttentionWidths {
   uint64_t key = 0;           // keys, or the latent
   uint64_t value = 0;         // values, or the rotated key beside the latent
   uint64_t result = 0;        // what attention gives: per head a value, or a sum of latents
+
+  uint64_t total() const { return query + latent_query + query_latent + key + value + result; }
 };
 AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
 // The larger of each.

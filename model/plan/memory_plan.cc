@@ -226,10 +226,8 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   const Widths widths = WidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
   // router.
-  const AttentionWidths& attention = widths.attention;
-  const uint64_t per_token = 3 * spec.hidden_size + attention.query + attention.latent_query +
-                             attention.query_latent + attention.key + attention.value +
-                             attention.result + widths.experts + 2 * widths.top_k;
+  const uint64_t per_token =
+      3 * spec.hidden_size + widths.attention.total() + widths.experts + 2 * widths.top_k;
   const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
   // One call at a time has the kernels' workspace.
   const uint64_t kernels = std::max(FfnWorkspace(widths, spec.hidden_size, limits),

@@ -82,8 +82,7 @@ struct RankLayout {
   // Per layer of `layers`, in order.
   struct Layer {
     Range heads;       // query heads
-    Range kv_heads;    // KV heads; above the KV-head count ranks share one (replicated), as all
-                       // ranks share the one latent of latent attention
+    Range kv_heads;    // KV heads; above the KV-head count ranks share one (replicated)
     Range ffn;         // columns of a dense FFN's intermediate, empty for an MoE layer
     Range experts;     // whole experts this rank takes part in, empty for a dense layer
     Range expert_ffn;  // its columns of each such expert's intermediate
@@ -103,8 +102,8 @@ struct RankLayout {
 //  * Heads: whole KV groups, one more on the lower ranks where they do not divide evenly; above the
 //    KV-head count each rank has one KV head (a copy) and a part of its group's query heads. So on
 //    every rank local query head i reads local KV head i / (heads.size() / kv_heads.size()).
-//    Latent attention: heads one by one, the latent whole on every rank (its cache and the
-//    projections to it do not shrink with tp).
+//    Latent attention: heads one by one, the latent whole on every rank as its one KV head (its
+//    cache and the projections to it do not shrink with tp).
 //  * FFN columns: consecutive multiples of quant_block, one more on the higher ranks. Experts:
 //    consecutive, one more on the higher ranks, which by the rule above have the fewer heads.
 //  * Vocabulary: multiples of 64 rows (less where there are more ranks than that), one more on the

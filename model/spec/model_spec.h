@@ -147,6 +147,12 @@ enum class WeightRole {
   kKeyNorm,    // [1, head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
+  kFfnNorm,  // [1, hidden]
+  kRouter,   // [experts, hidden]
+  kGate,     // [intermediate, hidden], of the dense FFN or of one expert
+  kUp,       // likewise
+  kDown,     // [hidden, intermediate]
+
   // Of latent attention. kQuery and kOutput are as above, with the head dims of query and value;
   // kQuery's input is the query's latent where there is one.
   kQueryDown,      // [q_lora, hidden]
@@ -156,11 +162,6 @@ enum class WeightRole {
   kLatentNorm,     // [1, kv_lora]
   kKeyUp,          // of one head: [kv_lora, nope_head_dim], from a query to the latent
   kValueUp,        // of one head: [value_head_dim, kv_lora]
-  kFfnNorm,        // [1, hidden]
-  kRouter,         // [experts, hidden]
-  kGate,           // [intermediate, hidden], of the dense FFN or of one expert
-  kUp,             // likewise
-  kDown,           // [hidden, intermediate]
 };
 
 // Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are

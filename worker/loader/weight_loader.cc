@@ -179,6 +179,36 @@ void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatri
   if (role == WeightRole::kDown) ffn.down = matrix;
 }
 
+// Whether `role` is one of latent attention's own. Those of heads come in ascending order.
+bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vector,
+                  LatentWeights& latent) {
+  switch (role) {
+    case WeightRole::kQueryDown:
+      latent.query_down = matrix;
+      return true;
+    case WeightRole::kQueryDownNorm:
+      latent.query_down_norm = vector;
+      return true;
+    case WeightRole::kLatentDown:
+      latent.latent_down = matrix;
+      return true;
+    case WeightRole::kRopeKey:
+      latent.rope_key = matrix;
+      return true;
+    case WeightRole::kLatentNorm:
+      latent.latent_norm = vector;
+      return true;
+    case WeightRole::kKeyUp:
+      latent.key_up.push_back(matrix);
+      return true;
+    case WeightRole::kValueUp:
+      latent.value_up.push_back(matrix);
+      return true;
+    default:
+      return false;
+  }
+}
+
 void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& weights) {
   const model::WeightBinding& binding = place.slice->binding;
   const std::byte* data = weights.storage.data() + place.offset;
@@ -201,27 +231,8 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix);
     return;
   }
-  if (binding.head >= 0) {  // heads come in ascending order
-    (binding.role == WeightRole::kKeyUp ? layer.latent.key_up : layer.latent.value_up)
-        .push_back(matrix);
-    return;
-  }
+  if (AssignLatent(binding.role, matrix, vector, layer.latent)) return;
   switch (binding.role) {
-    case WeightRole::kQueryDown:
-      layer.latent.query_down = matrix;
-      break;
-    case WeightRole::kQueryDownNorm:
-      layer.latent.query_down_norm = vector;
-      break;
-    case WeightRole::kLatentDown:
-      layer.latent.latent_down = matrix;
-      break;
-    case WeightRole::kRopeKey:
-      layer.latent.rope_key = matrix;
-      break;
-    case WeightRole::kLatentNorm:
-      layer.latent.latent_norm = vector;
-      break;
     case WeightRole::kAttentionNorm:
       layer.attention_norm = vector;
       break;
