@@ -140,7 +140,7 @@ absl::StatusOr<std::vector<WeightBinding>> BindGguf(const ModelSpec& spec, const
     if (tensor.expert.has_value()) binding.first_row = *tensor.expert * binding.rows;
     binding.tensor = std::move(tensor.name);
   }
-  ESSOR_RETURN_IF_ERROR(CheckBindings(spec, file, "its metadata", bindings));
+  ESSOR_RETURN_IF_ERROR(CheckBindings(spec, file, file.path() + "'s metadata", bindings));
   return bindings;
 }
 
