@@ -42,6 +42,7 @@ struct Widths {
   uint64_t experts = 0;
   uint64_t top_k = 1;
   uint64_t ffn = 0;
+  uint64_t shared = 0;  // output of a shared expert
   uint64_t rotary = 0;
 };
 
@@ -57,7 +58,8 @@ Widths WidthsOf(const ModelSpec& spec, const RankLayout& layout) {
     if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
       widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
       widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
-      widths.ffn = std::max(widths.ffn, layer.expert_ffn.size());
+      widths.ffn = std::max({widths.ffn, layer.expert_ffn.size(), layer.ffn.size()});
+      if (layer.ffn.size() > 0) widths.shared = spec.hidden_size;
     } else {
       widths.ffn = std::max(widths.ffn, layer.ffn.size());
     }
@@ -222,9 +224,9 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits) {
   const Widths widths = WidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
-  // router.
-  const uint64_t per_token =
-      3 * spec.hidden_size + 2 * widths.query + 2 * widths.key + widths.experts + 2 * widths.top_k;
+  // router; shared expert.
+  const uint64_t per_token = 3 * spec.hidden_size + 2 * widths.query + 2 * widths.key +
+                             widths.experts + 2 * widths.top_k + widths.shared;
   const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
   // One call at a time has the kernels' workspace.
   const uint64_t kernels = std::max(FfnWorkspace(widths, spec.hidden_size, limits),

@@ -10,6 +10,9 @@
 namespace essor::model {
 
 // One file each.
+extern const ModelFamily kErnie45Family;
+extern const ModelFamily kErnie45MoeFamily;
+extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kLlamaFamily;
 extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
@@ -19,7 +22,8 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kLlamaFamily, &kMixtralFamily, &kQwen2Family, &kQwen3Family, &kQwen3MoeFamily,
+    &kErnie45Family, &kErnie45MoeFamily, &kGlm4MoeFamily, &kLlamaFamily,
+    &kMixtralFamily, &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
 };
 
 const ModelFamily* FindFamily(const std::string& model_type) {

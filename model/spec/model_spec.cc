@@ -57,4 +57,8 @@ bool IsVector(WeightRole role) {
   }
 }
 
+bool IsFfnMatrix(WeightRole role) {
+  return role == WeightRole::kGate || role == WeightRole::kUp || role == WeightRole::kDown;
+}
+
 }  // namespace essor::model

@@ -22,8 +22,9 @@ constexpr double kFloat32Kl = 1e-6;
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
 
-const char* const kCases[] = {"llama",     "llama_tied",      "qwen2",  "qwen3",
-                              "qwen3_moe", "qwen3_moe_mixed", "mixtral"};
+const char* const kCases[] = {"llama",        "llama_tied",      "qwen2",   "qwen3",
+                              "qwen3_moe",    "qwen3_moe_mixed", "mixtral", "ernie4_5",
+                              "ernie4_5_moe", "glm4_moe"};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -145,7 +146,8 @@ std::vector<PlanCase> PlanCases() {
       if (!too_few_heads) cases.push_back({family, plan});  // 3 heads
     }
   }
-  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {
+  for (const char* family :
+       {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }

@@ -237,6 +237,9 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kRouter:
       layer.router = matrix;
       break;
+    case WeightRole::kRouterBias:
+      layer.router_bias = vector;
+      break;
     default:
       SetExpert(layer.dense, binding.role, matrix);
       break;
