@@ -100,10 +100,12 @@ inline Prefetch PrefetchOf(const std::byte* next, size_t tile_bytes, uint32_t pa
   return {next + panel * (tile_bytes / num_panels), (128 + num_panels - 1) / num_panels};
 }
 
-// Columns of a tile, a multiple of 32, that take a quarter of a small L2.
+// Columns of a tile, a multiple of 128 and so of every block of scales, that take a quarter of a
+// small L2.
 inline uint32_t ChunkColumns(WeightFormat format) {
   constexpr size_t kChunkBytes = 256 * 1024;
-  return static_cast<uint32_t>(kChunkBytes / TileBytes(format, kQuantBlock)) * kQuantBlock;
+  constexpr uint32_t kGranule = kFp8BlockColumns;
+  return static_cast<uint32_t>(kChunkBytes / TileBytes(format, kGranule)) * kGranule;
 }
 
 inline size_t AlignUp(size_t bytes) { return (bytes + 63) / 64 * 64; }
