@@ -135,9 +135,7 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
 
 }  // namespace
 
-uint32_t QuantBlockOf(DType stored) {
-  return InfoOf(stored).block_elements > 1 || stored == DType::kF8E4M3 ? 32 : 1;
-}
+uint32_t QuantBlockOf(DType stored) { return InfoOf(stored).block_elements > 1 ? 32 : 1; }
 
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
                     uint32_t quant_block) {

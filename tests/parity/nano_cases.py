@@ -174,8 +174,8 @@ CASES = (
         fp8="ue8m0",
         sensitivity=(_EPS, _THETA),
     ),
-    # Every matrix has several blocks and partial ones; two ranks hold 2 and 4 of 6 heads of 40 dims and 64 and 80 of
-    # 144 FFN columns, so that they cut blocks.
+    # Every matrix has several blocks and partial ones; two ranks hold 2 and 4 of 6 heads of 40 dims and 72 of 144
+    # FFN columns each, so that they cut blocks.
     _case(
         "qwen3_moe_fp8_blocks",
         "Qwen3Moe",
