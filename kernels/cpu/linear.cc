@@ -130,13 +130,13 @@ void RunUnit(const LinearOutput& output, const Activations& x, const LinearKerne
     const auto multiply = kernels.MultiplyOf(output.weight.format, rows.count * x.Parts(kind));
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
       const std::byte* weights = TileOf(output.weight, tile);
-      multiply(
-          {.tile = weights,
-           .panel = data,
-           .k = x.k,
-           .block_offset = output.weight.block_offset,
-           .out = products,
-           .prefetch = PrefetchOf(weights + unit_bytes, tile_bytes, panel, x.split.num_panels())});
+      multiply({.tile = weights,
+                .panel = data,
+                .k = x.k,
+                .block_offset = output.weight.block_offset,
+                .out = products,
+                .prefetch = PrefetchOf(output.weight.format, weights, weights + unit_bytes,
+                                       tile_bytes, panel, x.split.num_panels())});
       StoreTile(output, tile, rows, x.Parts(kind), products);
     }
   }

@@ -238,13 +238,15 @@ class FfnRun {
                   .k = shape_.hidden,
                   .block_offset = weights.gate.block_offset,
                   .out = gate,
-                  .prefetch = PrefetchOf(gate_tile + ahead, tile_bytes, at, num_panels)});
+                  .prefetch = PrefetchOf(shape_.gate_up_format, gate_tile, gate_tile + ahead,
+                                         tile_bytes, at, num_panels)});
         multiply({.tile = up_tile,
                   .panel = x,
                   .k = shape_.hidden,
                   .block_offset = weights.up.block_offset,
                   .out = up,
-                  .prefetch = PrefetchOf(up_tile + ahead, tile_bytes, at, num_panels)});
+                  .prefetch = PrefetchOf(shape_.gate_up_format, up_tile, up_tile + ahead,
+                                         tile_bytes, at, num_panels)});
         pack_gated(gate, up, panel.num_rows, tile * kTileRows, HiddenPanel(panel));
       }
     }
@@ -297,7 +299,8 @@ class FfnRun {
              .block_offset = block_offset,
              .resume = column != 0,
              .out = products + size_t{panel.first_slot} * parts_ * kTileRows,
-             .prefetch = PrefetchOf(next, bytes, i - expert.first_panel, num_panels)});
+             .prefetch = PrefetchOf(shape_.down_format, weights, next, bytes,
+                                    i - expert.first_panel, num_panels)});
       }
     }
   }
