@@ -115,6 +115,13 @@ TEST(Fp8BlocksTest, WrongShapesAndTypesAreRefused) {
               HasSubstr("tensor w.weight: is f8_e4m3, but its shape [300]"));
 }
 
+TEST(Fp8BlocksTest, CodesAreNothingWithoutScales) {
+  std::vector<float> out(4);
+  const absl::Status status = DecodeToFloat(Codes({2, 2}).view, 0, out);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("tensor w.weight is f8_e4m3, not a type"));
+}
+
 TEST(Fp8BlocksTest, BadValuesAreRefused) {
   Owned weight = Codes({1, 200});
   std::vector<float> out(200);
