@@ -188,6 +188,26 @@ TEST_F(Fp8LoadTest, SlicesThatCutBlocksKeepTheirScales) {
   }
 }
 
+// Expert 1 of a stack of two matrices whose rows are no multiple of a block.
+TEST_F(Fp8LoadTest, StackedExpertsHaveScalesOfTheirOwn) {
+  checkpoint_.Add("experts", {2, 130, 4}, 0, DType::kF8E4M3);
+  checkpoint_.Add("experts_scale_inv", {2, 2, 1}, 1, DType::kF32);
+  auto slice = Slice(WeightRole::kUp, "experts", {0, 130}, {0, 4}, 4);
+  slice.binding.expert = 1;
+  slice.binding.first_row = 130;
+  slice.binding.scales = "experts_scale_inv";
+  slices_ = {slice};
+  const auto layout = OneLayer({1, 2});
+  const auto weights =
+      LoadRankWeights({.checkpoint = &checkpoint_, .layout = &layout, .slices = &slices_});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const kernels::PackedMatrix& up = (*weights)->layers[0].experts[0].up;
+  for (const uint32_t row : {0u, 127u, 128u, 129u}) {
+    const Float8E4M3 code{static_cast<uint8_t>((130 + row) * 4 % 127)};
+    EXPECT_EQ(Row(up, row)[0], ToFloat(code) * (row < 128 ? 3.0f : 4.0f)) << row;
+  }
+}
+
 TEST_F(Fp8LoadTest, MissingAndBrokenScalesAreRefused) {
   EXPECT_THAT(std::string(Load(Precision::kStored).status().message()), HasSubstr("w_scale_inv"));
   checkpoint_.Add("w_scale_inv", {5, 5}, 1, DType::kF32);
