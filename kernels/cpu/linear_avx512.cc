@@ -69,9 +69,14 @@ struct Avx512 {
     const I sign = _mm512_set1_epi8(-128);
     const I even = _mm512_set1_epi16(0x00ff);
     // The look-up takes seven bits of an index and passes over the sign.
-    const I low = _mm512_permutex2var_epi8(LoadI(Bytes(kFp8.low)), w, LoadI(Bytes(kFp8.low + 64)));
+    // Hidden from the compiler, so that it reads the tables as operands: kept in registers they
+    // push sums of the caller's loop out to memory (clang, 12 rows: 3.7 us instead of 3.1).
+    const Fp8Tables* tables = &kFp8;
+    asm volatile("" : "+r"(tables));
+    const I low =
+        _mm512_permutex2var_epi8(LoadI(Bytes(tables->low)), w, LoadI(Bytes(tables->low + 64)));
     const I high =
-        _mm512_permutex2var_epi8(LoadI(Bytes(kFp8.high)), w, LoadI(Bytes(kFp8.high + 64)));
+        _mm512_permutex2var_epi8(LoadI(Bytes(tables->high)), w, LoadI(Bytes(tables->high + 64)));
     constexpr int kOrAnd = 0xf8;   // a | (b & c)
     constexpr int kSelect = 0xca;  // a ? b : c
     const I with_sign = _mm512_ternarylogic_epi32(high, w, sign, kOrAnd);
