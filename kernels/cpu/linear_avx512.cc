@@ -68,11 +68,11 @@ struct Avx512 {
   static void DecodeFp8(I w, I& first, I& second) {
     const I sign = _mm512_set1_epi8(-128);
     const I even = _mm512_set1_epi16(0x00ff);
-    // The look-up takes seven bits of an index and passes over the sign.
     // Hidden from the compiler, so that it reads the tables as operands: kept in registers they
     // push sums of the caller's loop out to memory (clang, 12 rows: 3.7 us instead of 3.1).
     const Fp8Tables* tables = &kFp8;
     asm volatile("" : "+r"(tables));
+    // The look-up takes seven bits of an index and passes over the sign.
     const I low =
         _mm512_permutex2var_epi8(LoadI(Bytes(tables->low)), w, LoadI(Bytes(tables->low + 64)));
     const I high =
