@@ -18,9 +18,20 @@ constexpr uint64_t kAlignment = 64;
 
 uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
-// Bytes that the packed formats of kernels/cpu/pack_layout.h take for one row. `model` may not
-// depend on `kernels`, so the figures stand here again; packed_bytes_test compares the two.
-uint64_t PackedRowBytes(DType stored, uint64_t columns) {
+// e4m3 in words of 4, those that a boundary of blocks cuts twice, and a float per block.
+uint64_t Fp8RowBytes(const Range& columns) {
+  constexpr uint64_t kBlock = 128;
+  constexpr uint64_t kWord = 4;
+  const uint64_t blocks = (columns.end + kBlock - 1) / kBlock - columns.begin / kBlock;
+  const uint64_t cut_words = columns.begin % kWord == 0 ? 0 : blocks - 1;
+  return RoundUp(columns.size(), kWord) + kWord * cut_words + kFloatBytes * blocks;
+}
+
+// Bytes that the packed formats of kernels/cpu/pack_layout.h take for the columns of one row.
+// `model` may not depend on `kernels`, so the figures stand here again; packed_bytes_test compares
+// the two.
+uint64_t PackedRowBytes(DType stored, const Range& range) {
+  const uint64_t columns = range.size();
   switch (stored) {
     case DType::kF32:
       return 4 * columns;
@@ -30,6 +41,8 @@ uint64_t PackedRowBytes(DType stored, uint64_t columns) {
     case DType::kQ4_1:
     case DType::kQ4_K:
       return columns / 32 * 20;  // half a byte each, scale and minimum
+    case DType::kF8E4M3:
+      return Fp8RowBytes(range);
     default:
       return 2 * RoundUp(columns, 2);  // bfloat16 in pairs
   }
@@ -197,9 +210,13 @@ absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
   const WeightRole role = slice.binding.role;
   if (IsVector(role)) return slice.cols.size() * kFloatBytes;
-  const bool as_float = fp32 || role == WeightRole::kRouter;
-  return RoundUp(slice.rows.size(), kTileRows) *
-         PackedRowBytes(as_float ? DType::kF32 : stored, slice.cols.size());
+  if (fp32 || role == WeightRole::kRouter) {
+    stored = DType::kF32;
+  } else if (stored == DType::kF8E4M3 && !slice.binding.stored.has_value() &&
+             (role == WeightRole::kEmbedding || role == WeightRole::kHead)) {
+    stored = DType::kBF16;
+  }
+  return RoundUp(slice.rows.size(), kTileRows) * PackedRowBytes(stored, slice.cols);
 }
 
 uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool fp32) {

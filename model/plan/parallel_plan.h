@@ -38,7 +38,8 @@ struct ParallelPlan {
 };
 
 // Granularity at which columns may be cut when the matrices are stored as `stored`: the length of
-// the blocks that share a scale in the kernels' packed formats, 1 for plain types.
+// the blocks that share a scale in the kernels' packed formats, 1 for plain types and for
+// e4m3, whose blocks may be cut anywhere.
 uint32_t QuantBlockOf(DType stored);
 
 // OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example

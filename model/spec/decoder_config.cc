@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "model/spec/quantization_config.h"
 #include "model/spec/rope_config.h"
 
 namespace essor::model {
@@ -42,14 +43,7 @@ absl::Status RefuseUnsupported(const ConfigView& config) {
   if (activation != "silu" && activation != "swish") {
     return config.Error(key, absl::StrCat("activation \"", activation, "\" is not silu"));
   }
-  if (config.Has("quantization_config")) {
-    ESSOR_ASSIGN_OR_RETURN(const ConfigView quantization, config.Object("quantization_config"));
-    ESSOR_ASSIGN_OR_RETURN(const std::string method,
-                           quantization.StringOr("quant_method", "unnamed"));
-    return quantization.Error("quant_method",
-                              absl::StrCat("\"", method, "\" checkpoints are not supported"));
-  }
-  return absl::OkStatus();
+  return IsFp8Checkpoint(config).status();
 }
 
 absl::StatusOr<GroupedQueryAttention> ReadAttention(const ConfigView& config, uint32_t hidden_size,

@@ -164,6 +164,9 @@ struct WeightBinding {
   uint32_t interleaved_head_dim = 0;
   // Element type of the tensor, where a checkpoint was opened.
   std::optional<DType> stored = {};
+  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
+  // `stored` is kF8E4M3.
+  std::string scales = {};
 };
 
 }  // namespace essor::model

@@ -27,6 +27,7 @@ import torch
 import transformers
 
 import nano_cases
+import nano_fp8
 import nano_tokenizer
 
 BASE_SEED = 20261123
@@ -263,6 +264,16 @@ def neutral_variants(model):
     return kinds
 
 
+def misread_scales_kl(directory, stored, prompts):
+    model = load(directory)
+    names = {name: parameter for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, weight in nano_fp8.misread_scales(stored):
+            if name in names:  # the experts are fused in memory, the attention's projections are not
+                names[name].copy_(weight)
+    return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
+
+
 def sensitivity(case, directory, prompts):
     """Mean KL caused by making each kind of tensor neutral, and by each wrong config key."""
     reference = [prompt.logits for prompt in prompts]
@@ -285,18 +296,24 @@ def build(case, seed, directory):
     model = model_class(config)
     redraw(model, case, seed)
     save(model, case, directory)
+    stored = nano_fp8.quantise(directory, case, seed) if case.fp8 else None
     model, bf16 = load(directory), load(directory, torch.bfloat16)
     prompts = choose_prompts(model, bf16, seed)
     if prompts is None:
         return None
     bf16_kl = mean_kl([p.logits for p in prompts], [forward(bf16, p.ids)[0] for p in prompts])
     moved = sensitivity(case, directory, prompts)
+    if stored:
+        moved["weight_scale_inv"] = misread_scales_kl(directory, stored, prompts)
     needed = SENSITIVITY_RATIO * max(3 * bf16_kl, KL_FLOOR)
     weak = {label: kl for label, kl in moved.items() if kl < needed}
     if weak:
         print(f"{case.name} seed {seed}: needs KL {needed:.2e}, too weak: {weak}", file=sys.stderr)
         return None
-    return prompts, bf16_kl, moved, RouterTap(model).layers
+    layers = RouterTap(model).layers
+    if stored:
+        nano_fp8.write(directory, case, stored)
+    return prompts, bf16_kl, moved, layers
 
 
 def write_golden(case, seed, result, out):

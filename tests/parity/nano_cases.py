@@ -23,6 +23,7 @@ class Case:
     overrides: dict
     published: bool = False
     shard_bytes: int = 0  # 0: one model.safetensors
+    fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
     sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 
@@ -164,6 +165,34 @@ CASES = (
         "Qwen3Moe",
         _QWEN3_MOE | dict(num_hidden_layers=4, norm_topk_prob=False, mlp_only_layers=[0, 2]),
         sensitivity=(_EPS, _THETA, ("norm_topk_prob", dict(norm_topk_prob=True))),
+    ),
+    _case(
+        "qwen3_moe_fp8",
+        "Qwen3Moe",
+        _QWEN3_MOE | dict(num_hidden_layers=2, norm_topk_prob=True, mlp_only_layers=[]),
+        published=True,
+        fp8="ue8m0",
+        sensitivity=(_EPS, _THETA),
+    ),
+    # Every matrix has several blocks and partial ones; two ranks hold 2 and 4 of 6 heads of 40 dims and 72 of 144
+    # FFN columns each, so that they cut blocks.
+    _case(
+        "qwen3_moe_fp8_blocks",
+        "Qwen3Moe",
+        _QWEN3_MOE
+        | dict(
+            hidden_size=192,
+            moe_intermediate_size=144,
+            num_attention_heads=6,
+            num_key_value_heads=3,
+            head_dim=40,
+            num_experts=4,
+            num_hidden_layers=2,
+            norm_topk_prob=True,
+            mlp_only_layers=[],
+        ),
+        fp8="f32",
+        sensitivity=(_EPS, _THETA),
     ),
     _case(
         "mixtral",

@@ -6,6 +6,7 @@
 
 #include "common/float16.h"
 #include "common/status_macros.h"
+#include "model/checkpoint/fp8_blocks.h"
 
 namespace essor::worker {
 namespace {
@@ -13,10 +14,10 @@ namespace {
 using kernels::PackTarget;
 using kernels::WeightFormat;
 
-// First element, in the tensor, of row `row` of the slice. Rows of interleaved heads are looked up
-// at their stored place: canonical row i of a head's first half is stored as 2i, of the second half
-// as 2(i - half) + 1.
-uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
+// Row of the tensor, taken as [*, cols], that row `row` of the slice is. Rows of interleaved heads
+// are looked up at their stored place: canonical row i of a head's first half is stored as 2i, of
+// the second half as 2(i - half) + 1.
+uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
   const model::WeightBinding& binding = slice.binding;
   uint64_t whole_row = slice.rows.begin + row;
   if (const uint64_t head_dim = binding.interleaved_head_dim; head_dim != 0) {
@@ -25,7 +26,18 @@ uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
     const uint64_t stored = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
     whole_row = whole_row - in_head + stored;
   }
-  return (binding.first_row + whole_row) * binding.cols + slice.cols.begin;
+  return binding.first_row + whole_row;
+}
+
+// First element, in the tensor, of that row.
+uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
+  return TensorRow(slice, row) * slice.binding.cols + slice.cols.begin;
+}
+
+model::Fp8Row Fp8RowOf(const PackTask& task, uint64_t i) {
+  return {.row = TensorRow(*task.slice, task.first_row + i),
+          .first_col = task.slice->cols.begin,
+          .end_col = task.slice->cols.end};
 }
 
 PackTarget TargetOf(const PackTask& task) {
@@ -33,16 +45,19 @@ PackTarget TargetOf(const PackTask& task) {
           .n = static_cast<uint32_t>(task.slice->rows.size()),
           .k = static_cast<uint32_t>(task.slice->cols.size()),
           .first_row = static_cast<uint32_t>(task.first_row),
-          .num_rows = static_cast<uint32_t>(task.num_rows)};
+          .num_rows = static_cast<uint32_t>(task.num_rows),
+          .block_offset = BlockOffsetOf(*task.slice, task.format)};
 }
 
 absl::Status PackAsFloat(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
   std::vector<float> rows(task.num_rows * k);
   for (uint64_t i = 0; i < task.num_rows; ++i) {
-    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(*task.tensor,
-                                               ElementOf(*task.slice, task.first_row + i),
-                                               std::span<float>(rows.data() + i * k, k)));
+    const std::span<float> row = std::span(rows).subspan(i * k, k);
+    ESSOR_RETURN_IF_ERROR(
+        task.scales != nullptr
+            ? model::DecodeFp8Row(*task.tensor, *task.scales, Fp8RowOf(task, i), row)
+            : model::DecodeToFloat(*task.tensor, ElementOf(*task.slice, task.first_row + i), row));
   }
   if (task.format == WeightFormat::kF32) {
     kernels::PackF32(rows, k, TargetOf(task));
@@ -113,7 +128,30 @@ absl::Status PackQuantised4(const PackTask& task) {
   return absl::OkStatus();
 }
 
+absl::Status PackFloat8(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  const uint64_t blocks = Fp8RowOf(task, 0).num_blocks();
+  std::vector<uint8_t> codes(task.num_rows * k);
+  std::vector<float> scales(task.num_rows * blocks);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    const model::Fp8Row row = Fp8RowOf(task, i);
+    ESSOR_RETURN_IF_ERROR(
+        model::ReadFp8Codes(*task.tensor, row, std::span(codes).subspan(i * k, k)));
+    ESSOR_RETURN_IF_ERROR(model::ReadFp8Scales(*task.tensor, *task.scales, row,
+                                               std::span(scales).subspan(i * blocks, blocks)));
+  }
+  kernels::PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks}, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+uint32_t BlockOffsetOf(const model::WeightSlice& slice, WeightFormat format) {
+  static_assert(kernels::kFp8BlockColumns == model::kFp8BlockSize);
+  return format == WeightFormat::kFp8
+             ? static_cast<uint32_t>(slice.cols.begin % kernels::kFp8BlockColumns)
+             : 0;
+}
 
 std::span<const std::byte> SourceBytes(const PackTask& task) {
   const model::WeightBinding& binding = task.slice->binding;
@@ -135,6 +173,8 @@ absl::Status PackRows(const PackTask& task) {
       return PackQuantised8(task);
     case WeightFormat::kQ4:
       return PackQuantised4(task);
+    case WeightFormat::kFp8:
+      return PackFloat8(task);
   }
   return absl::InternalError("unknown weight format");
 }
