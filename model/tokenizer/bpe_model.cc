@@ -62,7 +62,7 @@ bool HasInnerBlank(std::string_view text) {
   constexpr std::string_view kBlank = "\u2581";
   for (size_t at = text.find(kBlank, 1); at != std::string_view::npos;
        at = text.find(kBlank, at + 1)) {
-    if (at < kBlank.size() || text.substr(at - kBlank.size(), kBlank.size()) != kBlank) return true;
+    if (!text.substr(0, at).ends_with(kBlank)) return true;
   }
   return false;
 }

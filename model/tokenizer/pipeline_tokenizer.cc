@@ -51,18 +51,30 @@ void PipelineTokenizer::SetToken(TokenId id, std::string_view bytes, bool specia
   bytes_.append(bytes);
 }
 
-void PipelineTokenizer::SetPlainToken(const DecoderDefinition& decoder, TokenId id,
-                                      std::string text, bool special) {
+absl::Status PipelineTokenizer::SetPlainToken(const DecoderDefinition& decoder, TokenId id,
+                                              std::string text, bool special) {
   for (const auto& [from, to] : decoder.replacements) {
-    for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at)) {
-      text.replace(at, from.size(), to);
-      at += to.size();
+    std::string replaced;
+    size_t copied = 0;
+    for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, copied)) {
+      replaced.append(text, copied, at - copied).append(to);
+      copied = at + from.size();
+      if (replaced.size() > kTokenBytesMax) break;
     }
+    replaced.append(text, copied);
+    if (replaced.size() > kTokenBytesMax && replaced.size() > text.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("token %d decodes to more than %d bytes", id, kTokenBytesMax));
+    }
+    text = std::move(replaced);
   }
   const std::optional<uint8_t> byte = ByteOfFallbackToken(text);
   const bool is_byte = decoder.byte_fallback && byte.has_value();
   SetToken(id, is_byte ? std::string(1, static_cast<char>(*byte)) : text, special);
   tokens_[id].byte_fallback = is_byte;
+  if (bytes_.size() <= kVocabularyBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("the tokens decode to more than %d bytes", kVocabularyBytesMax));
 }
 
 absl::Status PipelineTokenizer::BuildVocabulary(const TokenizerDefinition& definition) {
@@ -77,9 +89,10 @@ absl::Status PipelineTokenizer::BuildVocabulary(const TokenizerDefinition& defin
     if (!definition.model.byte_level) return SetPlainToken(definition.decoder, id, text, special);
     // A special token is its text even where that could be read in the byte-level alphabet.
     SetToken(id, special ? text : bytes_of(text), special);
+    return absl::OkStatus();
   };
   for (const auto& [text, id] : definition.model.vocab) {
-    set(id, text, /*special=*/false);
+    ESSOR_RETURN_IF_ERROR(set(id, text, /*special=*/false));
     ids_[text] = id;
   }
   absl::flat_hash_map<TokenId, std::string> added;
@@ -95,7 +108,7 @@ absl::Status PipelineTokenizer::BuildVocabulary(const TokenizerDefinition& defin
       return absl::InvalidArgumentError(absl::StrFormat(
           "added tokens \"%s\" and \"%s\" share id %d", owner->second, token.content, token.id));
     }
-    set(token.id, token.content, token.special);
+    ESSOR_RETURN_IF_ERROR(set(token.id, token.content, token.special));
     ids_[token.content] = token.id;
     if (token.special && is_new) special_tokens_.push_back(token.id);
   }
@@ -224,7 +237,7 @@ absl::Status PipelineTokenizer::EncodePiece(std::string_view piece, const char* 
     for (size_t at = piece.find(kBlank); at != std::string_view::npos;
          at = piece.find(kBlank, at + kBlank.size())) {
       if (at == begin) continue;
-      if (piece.substr(at - kBlank.size(), kBlank.size()) == kBlank) continue;
+      if (piece.substr(0, at).ends_with(kBlank)) continue;
       model_->Encode(piece.substr(begin, at - begin), text_end, &scratch->bpe, ids);
       begin = at;
     }

@@ -55,6 +55,9 @@ class PipelineTokenizer final : public Tokenizer {
     std::vector<AddedTokenMatcher::Segment> raw_segments;
     std::vector<AddedTokenMatcher::Segment> normalized_segments;
   };
+  // Decoders may lengthen tokens: each of them, and all together, may come to this much.
+  static constexpr size_t kTokenBytesMax = size_t{64} << 10;
+  static constexpr size_t kVocabularyBytesMax = size_t{512} << 20;
   // Concurrent calls beyond this many make their own.
   static constexpr size_t kScratchesKept = 8;
 
@@ -63,7 +66,8 @@ class PipelineTokenizer final : public Tokenizer {
   absl::Status BuildMatchers(const std::vector<AddedToken>& tokens);
   void SetToken(TokenId id, std::string_view bytes, bool special);
   // What a token of plain text decodes to.
-  void SetPlainToken(const DecoderDefinition& decoder, TokenId id, std::string text, bool special);
+  absl::Status SetPlainToken(const DecoderDefinition& decoder, TokenId id, std::string text,
+                             bool special);
 
   // `guards`: see AddedTokenMatcher.
   absl::Status EncodeSegments(std::string_view text, bool parse_special,
