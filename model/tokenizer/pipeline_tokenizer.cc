@@ -10,10 +10,23 @@
 #include "model/tokenizer/byte_fallback.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/guards.h"
+#include "model/tokenizer/text_chunks.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "model/tokenizer/utf8.h"
 
 namespace essor::model {
+namespace {
+
+// Those of `guards` in `piece`, counted from its beginning.
+void GuardsIn(const Piece& piece, std::span<const uint32_t> guards, std::vector<uint32_t>* result) {
+  result->clear();
+  for (auto guard = std::lower_bound(guards.begin(), guards.end(), piece.begin);
+       guard != guards.end() && *guard < piece.end; ++guard) {
+    result->push_back(*guard - piece.begin);
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> PipelineTokenizer::Create(
     TokenizerDefinition definition) {
@@ -38,6 +51,7 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> PipelineTokenizer::Create(
           "post_processor adds token %d, but the vocabulary ends at %d", id, result->vocab_size()));
     }
   }
+  result->chunks_ = definition.chunks;
   result->prefix_ = std::move(definition.prefix);
   result->suffix_ = std::move(definition.suffix);
   return std::unique_ptr<Tokenizer>(std::move(result));
@@ -182,11 +196,27 @@ absl::StatusOr<std::vector<TokenId>> PipelineTokenizer::Encode(std::string_view 
     text = unguarded.text;
   }
   const absl::Status status =
-      EncodeSegments(text, options.parse_special, unguarded.guards, scratch.get(), &ids);
+      EncodeChunks(text, options.parse_special, unguarded.guards, scratch.get(), &ids);
   ReturnScratch(std::move(scratch));
   ESSOR_RETURN_IF_ERROR(status);
   if (options.add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
   return ids;
+}
+
+absl::Status PipelineTokenizer::EncodeChunks(std::string_view text, bool parse_special,
+                                             std::span<const uint32_t> guards, Scratch* scratch,
+                                             std::vector<TokenId>* ids) const {
+  if (!chunks_.has_value()) return EncodeSegments(text, parse_special, guards, scratch, ids);
+  std::vector<uint32_t> chunk_guards;
+  uint32_t begin = 0;
+  for (const uint32_t end : ChunkEnds(text, *chunks_)) {
+    const Piece chunk{begin, end};
+    GuardsIn(chunk, guards, &chunk_guards);
+    ESSOR_RETURN_IF_ERROR(
+        EncodeSegments(chunk.In(text), parse_special, chunk_guards, scratch, ids));
+    begin = end;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PipelineTokenizer::EncodeSegments(std::string_view text, bool parse_special,
@@ -200,11 +230,7 @@ absl::Status PipelineTokenizer::EncodeSegments(std::string_view text, bool parse
       ids->push_back(segment.token);
       continue;
     }
-    segment_guards.clear();
-    for (auto guard = std::lower_bound(guards.begin(), guards.end(), segment.piece.begin);
-         guard != guards.end() && *guard < segment.piece.end; ++guard) {
-      segment_guards.push_back(*guard - segment.piece.begin);
-    }
+    GuardsIn(segment.piece, guards, &segment_guards);
     const std::string_view raw = segment.piece.In(text);
     ESSOR_ASSIGN_OR_RETURN(
         const std::string_view normalized,

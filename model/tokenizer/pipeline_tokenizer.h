@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -69,7 +70,10 @@ class PipelineTokenizer final : public Tokenizer {
   absl::Status SetPlainToken(const DecoderDefinition& decoder, TokenId id, std::string text,
                              bool special);
 
-  // `guards`: see AddedTokenMatcher.
+  // All chunks of `text`. `guards`: see AddedTokenMatcher.
+  absl::Status EncodeChunks(std::string_view text, bool parse_special,
+                            std::span<const uint32_t> guards, Scratch* scratch,
+                            std::vector<TokenId>* ids) const;
   absl::Status EncodeSegments(std::string_view text, bool parse_special,
                               std::span<const uint32_t> guards, Scratch* scratch,
                               std::vector<TokenId>* ids) const;
@@ -87,6 +91,7 @@ class PipelineTokenizer final : public Tokenizer {
   std::unique_ptr<PreTokenizer> pre_tokenizer_;
   std::unique_ptr<AddedTokenMatcher> raw_matcher_;
   std::unique_ptr<AddedTokenMatcher> normalized_matcher_;
+  std::optional<ChunkLimits> chunks_;
   std::vector<TokenId> prefix_;
   std::vector<TokenId> suffix_;
 

@@ -109,9 +109,16 @@ struct DecoderDefinition {
   TextStart start = TextStart::kAsIs;
 };
 
+// Where long texts are cut (text_chunks.h).
+struct ChunkLimits {
+  size_t characters_max = 0;
+  size_t run_max = 0;
+};
+
 struct TokenizerDefinition {
   BpeDefinition model;
   std::optional<UnigramDefinition> unigram;  // instead of BPE; needs model.unk_token
+  std::optional<ChunkLimits> chunks;         // none: texts stay whole
   std::vector<AddedToken> added_tokens;
   std::vector<NormalizerStep> normalizers;
   // With model.byte_level the last one, and only it, is ByteLevel; otherwise none is.

@@ -15,10 +15,12 @@ namespace essor::model {
 inline constexpr size_t kTiktokenBytesMax = size_t{32} << 20;
 
 // The tokenizer of Kimi K2 and Moonlight (tokenization_kimi.py of their checkpoints): the file
-// holds ranks only, so the pre-tokeniser is known from the name tiktoken.model. The 256 ids behind
-// the ranks are special tokens: those of added_tokens_decoder, and "<|reserved_token_ID|>". Nothing
-// is put around a text unless add_bos_token or add_eos_token say so. InvalidArgument naming the
-// line for anything malformed, a rank that is missing or given twice, and a byte without a token.
+// holds ranks only, so the pre-tokeniser is known from the name tiktoken.model. As there, long
+// texts and long runs without white space are cut first, through special tokens too. The 256 ids
+// behind the ranks are special tokens: those of added_tokens_decoder, and "<|reserved_token_ID|>".
+// Nothing is put around a text unless add_bos_token or add_eos_token say so. InvalidArgument naming
+// the line for anything malformed, a rank that is missing or given twice, and a byte without a
+// token.
 absl::StatusOr<TokenizerDefinition> ParseTiktoken(std::string_view ranks,
                                                   const TokenizerConfig& config);
 

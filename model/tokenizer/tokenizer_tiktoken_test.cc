@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,33 @@ TEST(TiktokenTest, SpecialTokensStandBehindTheRanks) {
   EXPECT_EQ(tokenizer->vocab_size(), 259u + 256u);
   EXPECT_EQ(tokenizer->TokenBytes(260), "<|reserved_token_260|>");
   EXPECT_TRUE(tokenizer->IsSpecial(514));
+}
+
+TEST(TiktokenTest, LongTextsAreCutAsKimisOwnClassCutsThem) {
+  const auto tokenizer = Make(Ranks(), kConfig);
+  const auto has_bos = [&](const std::string& text) {
+    const auto ids = *tokenizer->Encode(text, {.parse_special = true});
+    return std::find(ids.begin(), ids.end(), 259u) != ids.end();
+  };
+  // The cut is before the 25 001st character of a run: inside the token, or not.
+  EXPECT_FALSE(has_bos(std::string(24'998, 'x') + "[BOS]"));
+  EXPECT_TRUE(has_bos(std::string(24'995, 'x') + "[BOS]"));
+  EXPECT_TRUE(has_bos(std::string(25'000, 'x') + "[BOS]"));
+  EXPECT_TRUE(has_bos(std::string(24'997, 'x') + " [BOS]"));
+  EXPECT_FALSE(has_bos(std::string(49'998, 'x') + "[BOS]"));
+  // And after 400 000 characters.
+  std::string words;
+  for (int i = 0; i < 199'999; ++i) words += "\u00e9 ";
+  EXPECT_FALSE(has_bos(words + "[BOS]"));
+  EXPECT_TRUE(has_bos(words + "xy[BOS]"));
+}
+
+TEST(TiktokenTest, GuardsHoldInEveryChunk) {
+  const auto tokenizer = Make(Ranks(), kConfig);
+  const std::string text = std::string(25'000, 'x') + "\uFDD0[BOS][BOS]";
+  const auto ids = *tokenizer->Encode(text, {.parse_special = true, .guarded = true});
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), 259u), 1);
+  EXPECT_EQ(ids.back(), 259u);
 }
 
 TEST(TiktokenTest, BosOnlyWhenTheConfigSaysSo) {
