@@ -11,13 +11,13 @@
 #include "client/convert/tokenizer_json_writer.h"
 #include "client/convert/weight_stream.h"
 #include "common/float16.h"
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/gguf_names.h"
-#include "common/scratch_directory.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "nlohmann/json.hpp"
@@ -344,6 +344,15 @@ TEST(ConvertErrorTest, BrokenSources) {
   ExpectError(Convert(scratch / "bad.gguf", scratch / "out"), kInvalid, "bad.gguf: ends inside");
   EXPECT_FALSE(fs::exists(scratch / "out"));
   EXPECT_FALSE(fs::exists(scratch / "out.partial"));
+}
+
+TEST(ConvertErrorTest, GgufHoldsByteLevelVocabulariesOnly) {
+  const ScratchDirectory scratch;
+  fs::copy(Nano("llama"), scratch / "model");
+  fs::copy_file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/tokenizer/plain_bpe_prepend.json",
+                scratch / "model" + "/tokenizer.json", fs::copy_options::overwrite_existing);
+  ExpectError(Convert(scratch / "model", scratch / "m.gguf"), absl::StatusCode::kInvalidArgument,
+              "only byte-level vocabularies");
 }
 
 TEST(ConvertErrorTest, ExistingOutputsAreKeptUnlessToldOtherwise) {

@@ -178,7 +178,8 @@ absl::StatusOr<TextFiles> OpenTextFiles(const std::string& path) {
   if (files.tokenizer == nullptr) {
     return absl::NotFoundError(
         absl::StrCat(path, kind == PathKind::kGguf ? ": no tokenizer inside (tokenizer.ggml.model)"
-                                                   : ": no tokenizer.json"));
+                                                   : ": no tokenizer.json, tiktoken.model "
+                                                     "or tokenizer.model"));
   }
   return files;
 }

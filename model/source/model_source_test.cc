@@ -179,7 +179,52 @@ TEST(ModelSourceTest, ModelsWithoutTextFilesStillOpen) {
   EXPECT_EQ((*source)->chat_template, nullptr);
   const auto files = OpenTextFiles(copy.path());
   EXPECT_EQ(files.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(std::string(files.status().message()), copy.path() + ": no tokenizer.json");
+  EXPECT_EQ(std::string(files.status().message()),
+            copy.path() + ": no tokenizer.json, tiktoken.model or tokenizer.model");
+}
+
+std::string SmallTokenizer(const std::string& file) {
+  return std::string(ESSOR_SOURCE_DIR) + "/tests/data/tokenizer/" + file;
+}
+
+TEST(ModelSourceTest, TheTokenizerIsReadFromTheFileThatIsThere) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer.json");
+  copy.Remove("tokenizer_config.json");
+  const auto copy_in = [&](const std::string& from, const char* name) {
+    std::filesystem::copy_file(SmallTokenizer(from), copy.path() + "/" + name,
+                               std::filesystem::copy_options::overwrite_existing);
+  };
+  copy_in("spm_bpe/tokenizer.model", "tokenizer.model");
+  const auto pieces = OpenTextFiles(copy.path());
+  ASSERT_TRUE(pieces.ok()) << pieces.status();
+  EXPECT_TRUE(pieces->tokenizer->IdOf("<ud>").ok());
+  EXPECT_FALSE(pieces->tokenizer->IdOf("[BOS]").ok());
+
+  copy_in("kimi/tiktoken.model", "tiktoken.model");
+  copy_in("kimi/tokenizer_config.json", "tokenizer_config.json");
+  const auto ranks = OpenTextFiles(copy.path());
+  ASSERT_TRUE(ranks.ok()) << ranks.status();
+  EXPECT_TRUE(ranks->tokenizer->IdOf("[BOS]").ok());
+
+  copy_in("small_gpt2.json", "tokenizer.json");
+  const auto json = OpenTextFiles(copy.path());
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_FALSE(json->tokenizer->IdOf("[BOS]").ok());
+}
+
+TEST(ModelSourceTest, NamesTheTokenizerFileThatIsWrong) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer.json");
+  copy.Write("tokenizer.model", "text");
+  EXPECT_THAT(std::string(OpenTextFiles(copy.path()).status().message()),
+              HasSubstr(copy.path() + ": tokenizer.model: "));
+  copy.Write("tiktoken.model", 1);
+  EXPECT_THAT(std::string(OpenTextFiles(copy.path()).status().message()),
+              HasSubstr(copy.path() + ": tiktoken.model: line 1"));
+  copy.Write("tokenizer_config.json", {{"added_tokens_decoder", 1}});
+  EXPECT_THAT(std::string(OpenTextFiles(copy.path()).status().message()),
+              HasSubstr(copy.path() + ": tokenizer_config.json: added_tokens_decoder"));
 }
 
 TEST(ModelSourceTest, TextFilesNeedNoModel) {
