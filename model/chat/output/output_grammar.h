@@ -13,15 +13,14 @@ namespace essor::model {
 inline constexpr size_t kMarkerBytesMax = 64;
 
 enum class CallOp {
-  kExpect,         // white space, then one of the branches' markers
-  kName,           // the function's name, up to one of the markers
-  kId,             // the call's id, up to one of the markers
-  kNamedId,        // an id that holds the name: functions.NAME:INDEX
-  kKey,            // a parameter's name, up to one of the markers
-  kValue,          // its value, any text up to one of the markers
-  kJsonArguments,  // a JSON object: the arguments
-  kJsonCall,       // a JSON object with a name, perhaps arguments (or parameters), id and type, and
-                   // nothing else: an unknown key would be lost
+  kExpect,           // white space, then one of the branches' markers
+  kName,             // the function's name, up to one of the markers
+  kId,               // the call's id, up to one of the markers
+  kNamedId,          // an id that holds the name: functions.NAME:INDEX
+  kKey,              // a parameter's name, up to one of the markers
+  kValue,            // its value, any text up to one of the markers
+  kJsonArguments,    // a JSON object: the arguments
+  kJsonCall,         // a JSON object of name, arguments or parameters, id, type; no other key
   kPythonArguments,  // keyword arguments up to their closing parenthesis
 };
 
