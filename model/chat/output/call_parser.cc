@@ -246,7 +246,7 @@ bool CallParser::AcceptJsonCall() {
 // From a dict, or from a string that holds one as JSON, as some models write.
 bool CallParser::SetArguments(const Value& value) {
   if (const std::string* text = value.as_text()) {
-    const absl::StatusOr<Value> inner = jinja::ParseJson(*text, "arguments");
+    const absl::StatusOr<Value> inner = ParseJsonValue(*text);
     if (!inner.ok() || inner->as_dict() == nullptr) return false;
     call_.arguments = *text;
     return true;
