@@ -144,8 +144,7 @@ TEST(OutputParserTest, MalformedHermesComesBack) {
       "<tool_call>{\"name\": \"f\", \"thought\": 1}</tool_call>",
       "<tool_call>{\"name\": \"f\", \"arguments\": [1]}</tool_call>",
       "<tool_call>{\"name\": \"f\", \"arguments\": \"x\"}</tool_call>",
-      "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"n\\\": "
-      "1-2-3-4-5-6-7-8-9-0-1}\"}</tool_call>",
+      R"(<tool_call>{"name": "f", "arguments": "{\"n\": 1-2-3-4-5-6-7-8-9-0-1}"}</tool_call>)",
       "<tool_call>{\"name\": \"f\", \"arguments\": {}, \"parameters\": {}}</tool_call>",
       "<tool_call>{\"name\": \"f\", \"type\": \"code\"}</tool_call>",
       "<tool_call>{\"name\": \"f\", \"id\": 3}</tool_call>",
