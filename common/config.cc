@@ -82,6 +82,10 @@ std::optional<int> ParseOptions(CLI::App* app, int argc, char** argv) {
     const std::vector<std::string> unknown = Selected(app)->remaining();
     if (!unknown.empty()) return Refuse(*Selected(app), "unknown argument: " + unknown.front());
     return app->exit(success);
+  } catch (const CLI::RequiredError& error) {
+    const std::vector<std::string> unknown = Selected(app)->remaining();
+    if (!unknown.empty()) return Refuse(*Selected(app), "unknown argument: " + unknown.front());
+    return Refuse(*Selected(app), error.what());
   } catch (const CLI::ParseError& error) {
     return Refuse(*Selected(app), error.what());
   }

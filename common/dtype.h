@@ -15,11 +15,13 @@ enum class DType {
   kI64,  // index tensors only
   kI32,
   kU8,
-  kQ8_0,  // 32 x int8, one f16 scale
-  kQ4_0,  // 32 x 4 bit, one f16 scale; w = scale * (q - 8)
-  kQ4_1,  // 32 x 4 bit, f16 scale and minimum; w = scale * q + minimum
-  kQ4_K,  // 256 x 4 bit in 8 sub-blocks with 6-bit scales and minima
-  kQ6_K,  // 256 x 6 bit in 16 sub-blocks with 8-bit scales
+  kQ8_0,    // 32 x int8, one f16 scale
+  kQ4_0,    // 32 x 4 bit, one f16 scale; w = scale * (q - 8)
+  kQ4_1,    // 32 x 4 bit, f16 scale and minimum; w = scale * q + minimum
+  kQ4_K,    // 256 x 4 bit in 8 sub-blocks with 6-bit scales and minima
+  kQ6_K,    // 256 x 6 bit in 16 sub-blocks with 8-bit scales
+  kF8E4M3,  // without its scales, which are another tensor's
+  kF8E8M0,  // powers of two: scales only
 };
 
 struct DTypeInfo {

@@ -35,6 +35,8 @@ using WorkerId = StrongId<struct WorkerIdTag, uint64_t>;
 using SequenceId = StrongId<struct SequenceIdTag, uint64_t>;
 // An index into the model's vocabulary. Not a strong type: it is arithmetic data on every hot path.
 using TokenId = uint32_t;
+// What a rank answers when no token could be chosen: none of the row's logits was a finite number.
+inline constexpr TokenId kNoToken = UINT32_MAX;
 // A KV block of an instance, 0 .. num_blocks-1; the same id on every rank.
 using BlockId = StrongId<struct BlockIdTag, uint32_t>;
 

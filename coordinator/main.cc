@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/host_port.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "common/version.h"

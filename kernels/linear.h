@@ -27,8 +27,8 @@ struct LinearParams {
   uint32_t x_stride;
   uint32_t num_rows;  // T; 0 is allowed and does nothing
   std::span<const LinearOutput> outputs;
-  // kBF16 weights only: x counts as the sum of two bfloat16 values instead of one, so that its
-  // rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice the
+  // kBF16 and kFp8 weights only: x counts as the sum of two bfloat16 values instead of one, so that
+  // its rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice the
   // multiplications, the same weight bytes; other formats ignore it.
   bool split_x = false;
 };
@@ -38,9 +38,9 @@ void Linear(const LinearParams& params, Stream& stream);
 size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows,
                             bool split_x = false);
 
-// Weights of one gated FFN: y = down(silu(gate x) * (up x)). With a kBF16 down matrix the hidden
-// values count as two bfloat16 values each, as with LinearParams::split_x: their rounding would be
-// the largest of a layer. gate and up have the same format.
+// Weights of one gated FFN: y = down(silu(gate x) * (up x)). With a kBF16 or kFp8 down matrix the
+// hidden values count as two bfloat16 values each, as with LinearParams::split_x: their rounding
+// would be the largest of a layer. gate and up have the same format.
 struct GatedFfnWeights {
   PackedMatrix gate;  // [I, K]
   PackedMatrix up;    // [I, K]

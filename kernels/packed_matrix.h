@@ -16,6 +16,10 @@ enum class WeightFormat {
   kBF16,  // bfloat16 weights; x is rounded to bfloat16; products summed in float32
   kQ8,    // int8 with one f16 scale per 32 columns; x is quantised to int8 per 32 columns
   kQ4,    // 4 bit with f16 scale and minimum per 32 columns; x likewise
+  // e4m3 with one float32 scale per row and block of 128 columns. x as with kBF16 (which holds
+  // every e4m3 value exactly): the format's own activation scheme, e4m3 per 128 columns, would add
+  // an error of 2^-4 that no reference has. Products of a block are summed in float32, then scaled.
+  kFp8,
 };
 
 // Non-owning view of a packed [N, K] matrix. Trivially copyable.
@@ -23,11 +27,12 @@ struct PackedMatrix {
   WeightFormat format = WeightFormat::kF32;
   uint32_t n = 0;
   uint32_t k = 0;                   // a multiple of 32 for kQ8 and kQ4
+  uint32_t block_offset = 0;        // kFp8: see Fp8Rows
   const std::byte* data = nullptr;  // 64-byte aligned, PackedMatrixBytes() long
 };
 
 // Bytes of a packed matrix: N is padded to the tile width, K to the format's granule.
-size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k);
+size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k, uint32_t block_offset = 0);
 
 // Write `num_rows` rows beginning at row `first_row` of the packed matrix at `destination` (laid
 // out for [n, k]). Different rows may be packed from different threads as long as no two calls
@@ -39,8 +44,9 @@ struct PackTarget {
   std::byte* destination;
   uint32_t n;
   uint32_t k;
-  uint32_t first_row;  // a multiple of kPackRowGroup
-  uint32_t num_rows;   // a multiple of kPackRowGroup, or up to n
+  uint32_t first_row;         // a multiple of kPackRowGroup
+  uint32_t num_rows;          // a multiple of kPackRowGroup, or up to n
+  uint32_t block_offset = 0;  // kFp8: see Fp8Rows
 };
 // Row i of the source begins at element i * row_stride.
 void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& target);
@@ -53,6 +59,16 @@ struct QuantRows {
 };
 void PackQ8(const QuantRows& rows, size_t row_stride, const PackTarget& target);
 void PackQ4(const QuantRows& rows, size_t row_stride, const PackTarget& target);
+// The columns of a slice need not begin at a block of the whole matrix: column c lies in block
+// (block_offset + c) / 128, with block_offset = the slice's first column mod 128. Every row has
+// scales of its own, so that rows may begin anywhere, too.
+inline constexpr uint32_t kFp8BlockColumns = 128;
+struct Fp8Rows {
+  std::span<const uint8_t> codes;  // [i * row_stride + c]; a NaN code makes its products NaN
+  std::span<const float> scales;   // [i * scale_stride + block]
+  size_t scale_stride;
+};
+void PackFp8(const Fp8Rows& rows, size_t row_stride, const PackTarget& target);
 
 // Row `row` as float32 (embedding look-up of tied matrices, tests). `out` has k elements.
 void UnpackRow(const PackedMatrix& matrix, uint32_t row, std::span<float> out);

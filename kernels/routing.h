@@ -7,16 +7,37 @@
 
 namespace essor::kernels {
 
-// Softmax over the E logits of a row in float32, the k largest (ties: the lower expert id first),
-// optionally divided by their sum. The k largest are chosen by comparing logits, so that the choice
-// is the same on every processor. NaN counts as -infinity; where no logit is above that the weights
-// are NaN, and the ids still valid.
+enum class RouterScore {
+  kSoftmax,  // exp(l) over the sum of all E
+  kSigmoid,  // 1 / (1 + exp(-l))
+};
+
+// The most experts that the general router below takes.
+inline constexpr uint32_t kRoutedExpertsMax = 4096;
+
+// The k best experts of a row (ties: the lower expert id first) and their weights.
+//
+// Scores are float32. An expert's choice value is its score plus its bias (float32); with groups,
+// the E experts are num_groups equal, consecutive ones, a group's value is the sum of its two best
+// choice values, and experts outside the top_groups best groups are out of the question (value
+// -infinity: zero would be wrong with negative biases). The k best choice values win. A weight is
+// the score without the bias, divided by the sum of the k if `renormalise` (by at least 1e-20),
+// times scale. (DeepSeek-V3: arXiv 2412.19437 section 2.1.2.)
+//
+// The choice is the same on every processor: plain softmax routers (no bias, one group) compare
+// logits, the others score with arithmetic that has one result. NaN counts as -infinity; where
+// nothing is above that the weights are NaN, and the ids still valid.
 struct RouterParams {
   const float* logits;  // [T, E]
   uint32_t num_rows;
   uint32_t num_experts;
   uint32_t top_k;  // 1 .. num_experts
+  RouterScore score = RouterScore::kSoftmax;
+  const float* bias = nullptr;  // [E] or null
+  uint32_t num_groups = 1;      // divides num_experts
+  uint32_t top_groups = 1;      // 1 .. num_groups, with top_k experts among them at least
   bool renormalise;
+  float scale = 1;
   uint32_t* expert_ids;   // [T, k], best first
   float* expert_weights;  // [T, k]
 };

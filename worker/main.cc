@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_format.h"
 #include "common/config.h"
+#include "common/host_port.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "worker/engine/cpu_share.h"
@@ -22,6 +23,8 @@
 
 namespace essor::worker {
 namespace {
+
+constexpr int kBadUsage = 2;
 
 struct Flags {
   std::string coordinator = "127.0.0.1:50052";
@@ -172,6 +175,10 @@ int Main(int argc, char** argv) {
   AddFlags(app, flags);
   AddStandardOptions(&app);
   if (const auto code = ParseOptions(&app, argc, argv)) return *code;
+  if (const absl::Status usable = ParseHostPort(flags.coordinator).status(); !usable.ok()) {
+    Fail(usable);
+    return kBadUsage;
+  }
   InitLogging({.process = "worker", .json = flags.log_json, .level = flags.log_level});
   const int code = Serve(flags);
   std::fflush(nullptr);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/progress_line.h"
+#include "common/host_port.h"
 #include "common/status_macros.h"
 #include "model/plan/parallel_plan.h"
 
@@ -99,6 +100,7 @@ absl::Status CheckClusterFlags(const ClusterFlags& flags) {
   if (flags.server.empty() == flags.local.model.empty()) {
     return absl::InvalidArgumentError("say either --model MODEL or --server HOST:PORT");
   }
+  if (!flags.server.empty()) ESSOR_RETURN_IF_ERROR(ParseHostPort(flags.server).status());
   return CheckLocalFlags(flags.local);
 }
 

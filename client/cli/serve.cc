@@ -10,6 +10,7 @@
 #include "client/cli/command.h"
 #include "client/cli/interrupt.h"
 #include "client/cli/progress_line.h"
+#include "common/host_port.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 
@@ -73,6 +74,9 @@ void ServeCommand::AddFlags(CLI::App& app) {
 
 absl::Status ServeCommand::CheckUsage() const {
   if (local_.model.empty()) return absl::InvalidArgumentError("say which model: --model MODEL");
+  for (const std::string& address : {listen_grpc_, listen_http_, listen_cluster_}) {
+    ESSOR_RETURN_IF_ERROR(ParseHostPort(address).status());
+  }
   return CheckLocalFlags(local_);
 }
 

@@ -8,6 +8,7 @@
 #include "client/cli/json_output.h"
 #include "client/cli/status_text.h"
 #include "client/inference_client.h"
+#include "common/host_port.h"
 #include "common/status_macros.h"
 
 namespace essor::cli {
@@ -22,6 +23,8 @@ class StatusCommand : public Command {
         ->capture_default_str();
     app.add_flag("--json", json_, "Print JSON");
   }
+
+  absl::Status CheckUsage() const override { return ParseHostPort(server_).status(); }
 
   absl::Status Run(const CommandContext&) override {
     const auto client = client::InferenceClient::Connect(server_);

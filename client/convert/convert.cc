@@ -291,8 +291,8 @@ absl::StatusOr<Upcycle> ParseUpcycle(const std::string& text) {
       upcycle.top_k <= upcycle.num_experts) {
     return upcycle;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is not EXPERTSxTOP_K, such as 8x2"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "\"", text, "\" is not EXPERTSxTOP_K with TOP_K from 1 to EXPERTS, such as 8x2"));
 }
 
 absl::Status ConvertModel(const ConvertOptions& options) {

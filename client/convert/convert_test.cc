@@ -350,6 +350,15 @@ TEST(ConvertErrorTest, BrokenSources) {
   EXPECT_FALSE(fs::exists(scratch / "out.partial"));
 }
 
+TEST(ConvertErrorTest, GgufHoldsByteLevelVocabulariesOnly) {
+  const ScratchDirectory scratch;
+  fs::copy(Nano("llama"), scratch / "model");
+  fs::copy_file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/tokenizer/plain_bpe_prepend.json",
+                scratch / "model" + "/tokenizer.json", fs::copy_options::overwrite_existing);
+  ExpectError(Convert(scratch / "model", scratch / "m.gguf"), absl::StatusCode::kInvalidArgument,
+              "only byte-level vocabularies");
+}
+
 TEST(ConvertErrorTest, ExistingOutputsAreKeptUnlessToldOtherwise) {
   const ScratchDirectory scratch;
   fs::create_directory(scratch / "out");

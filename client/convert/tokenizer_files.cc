@@ -28,7 +28,7 @@ using JsonWriter = rapidjson::PrettyWriter<rapidjson::StringBuffer>;
 constexpr const char* kCopied[] = {
     "tokenizer.json",  "tokenizer_config.json",   "generation_config.json", "chat_template.jinja",
     "vocab.json",      "special_tokens_map.json", "added_tokens.json",      "merges.txt",
-    "tokenizer.model",
+    "tokenizer.model", "tiktoken.model",
 };
 
 // GGUF's key and Hugging Face's for the same token.
@@ -235,6 +235,10 @@ absl::StatusOr<GgufMetadataList> FromDirectory(const SourceModel& source) {
   if (!text.ok()) return text.status();
   ESSOR_ASSIGN_OR_RETURN(const model::TokenizerDefinition definition,
                          model::ParseTokenizerJson(*text));
+  if (!definition.model.byte_level) {
+    return absl::InvalidArgumentError(
+        "tokenizer.json: only byte-level vocabularies can be written to GGUF");
+  }
   if (definition.prefix.size() > 1 || definition.suffix.size() > 1) {
     return absl::InvalidArgumentError(
         "tokenizer.json: GGUF cannot say that several tokens surround a text");

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "common/check.h"
 #include "rapidjson/stringbuffer.h"
 #include "rapidjson/writer.h"
 
@@ -43,6 +44,8 @@ struct NormalizerPutter {
     PutPattern(json, step.is_regex, step.pattern);
     json.Key("content"), PutString(json, step.content);
   }
+  // Only tokenizer.model files have it, and those are copied.
+  void operator()(const model::BlanksStep&) const { ESSOR_CHECK(false); }
 };
 
 void PutByteLevel(JsonWriter& json, bool add_prefix_space, bool use_regex) {
@@ -68,6 +71,13 @@ struct PreTokenizerPutter {
   }
   void operator()(const model::ByteLevelStep& step) const {
     PutByteLevel(json, step.add_prefix_space, step.use_regex);
+  }
+  void operator()(const model::MetaspaceStep& step) const {
+    static constexpr const char* kSchemes[] = {"always", "first", "never"};
+    json.Key("type"), json.String("Metaspace");
+    json.Key("replacement"), PutString(json, step.replacement);
+    json.Key("prepend_scheme"), json.String(kSchemes[static_cast<size_t>(step.prepend)]);
+    json.Key("split"), json.Bool(step.split);
   }
 };
 

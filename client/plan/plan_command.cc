@@ -21,7 +21,8 @@ absl::Status CheckCount(const char* flag, uint64_t value, uint64_t most) {
 }
 
 // The types --weights may name besides "auto".
-constexpr DType kNamedWeights[] = {DType::kF32, DType::kBF16, DType::kQ8_0, DType::kQ4_1};
+constexpr DType kNamedWeights[] = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kQ8_0,
+                                   DType::kQ4_1};
 
 absl::StatusOr<DType> WeightsOf(const PlanCommand& command) {
   for (const DType dtype : kNamedWeights) {
@@ -35,8 +36,9 @@ absl::Status CheckWeights(const std::string& weights) {
   for (const DType dtype : kNamedWeights) {
     if (weights == InfoOf(dtype).name) return absl::OkStatus();
   }
-  return BadFlag("--weights",
-                 absl::StrCat("\"", weights, "\" is not one of auto, f32, bf16, q8_0, q4_1"));
+  return BadFlag(
+      "--weights",
+      absl::StrCat("\"", weights, "\" is not one of auto, f32, bf16, f8_e4m3, q8_0, q4_1"));
 }
 
 absl::StatusOr<uint32_t> ContextOf(const PlanCommand& command, const model::ModelSpec& spec) {

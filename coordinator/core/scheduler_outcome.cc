@@ -1,5 +1,6 @@
 // What the answer to a step does to the sequences in it.
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,11 @@ namespace {
 
 bool Contains(const std::vector<TokenId>& tokens, TokenId token) {
   return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
+}
+
+// Weights or activations with NaN or infinities: nothing that follows would mean anything.
+absl::Status NotFinite() {
+  return absl::InternalError("the model's logits are not finite numbers; are its weights intact?");
 }
 
 }  // namespace
@@ -30,7 +36,11 @@ absl::Status Scheduler::ApplyOutcome(StepOutcome outcome, absl::Time now,
     // A slot emptied meanwhile belonged to a request that was cancelled.
     Sequence* const sequence = slots_[entry.slot].get();
     if (entry.samples) {
-      if (sequence != nullptr) ApplyToken(sequence, token->token, now, events);
+      if (sequence != nullptr && token->token == kNoToken) {
+        EndRequest(sequence->request, NotFinite(), events);
+      } else if (sequence != nullptr) {
+        ApplyToken(sequence, token->token, now, events);
+      }
       ++token;
     }
     if (entry.scores) {
@@ -50,7 +60,8 @@ absl::Status Scheduler::CheckOutcome(const StepOutcome& outcome) const {
       if (token == outcome.sampled.size() || outcome.sampled[token].slot != entry.slot) {
         return absl::InternalError(absl::StrCat("no token for slot ", entry.slot));
       }
-      if (outcome.sampled[token].token >= model_.vocab_size) {
+      if (outcome.sampled[token].token >= model_.vocab_size &&
+          outcome.sampled[token].token != kNoToken) {
         return absl::InternalError(
             absl::StrCat("token ", outcome.sampled[token].token, " for slot ", entry.slot,
                          " is outside the vocabulary of ", model_.vocab_size));
@@ -114,6 +125,9 @@ void Scheduler::ApplyToken(Sequence* sequence, TokenId token, absl::Time now,
 
 void Scheduler::ApplyScores(Sequence* sequence, const InFlight& entry, ScoreRows rows,
                             absl::Time now, std::vector<RequestEvent>* events) {
+  const bool usable = std::none_of(rows.logprobs.begin(), rows.logprobs.end(),
+                                   [](float logprob) { return std::isnan(logprob); });
+  if (!usable) return EndRequest(sequence->request, NotFinite(), events);
   const Request& request = *sequence->request;
   const auto length = static_cast<uint32_t>(request.Input(sequence->index).size());
   const bool last = !sequence->prefilling();

@@ -1,5 +1,6 @@
 #include "coordinator/core/scheduler.h"
 
+#include <cmath>
 #include <numeric>
 #include <string>
 
@@ -259,6 +260,31 @@ TEST_F(SchedulerTest, DeadlinesEndRequests) {
   scheduler_->ExpireDeadlines(now_ + absl::Seconds(3), &events_);
   EXPECT_EQ(DoneMessages(), "2=DEADLINE_EXCEEDED 1=DEADLINE_EXCEEDED");
   EXPECT_EQ(scheduler_->blocks().num_used(), 0u);
+}
+
+// NaN weights or activations: only the request that met them ends.
+TEST_F(SchedulerTest, LogitsThatAreNotFiniteEndTheirRequestAlone) {
+  Start({.max_running_requests = 2, .num_slots = 2}, 100);
+  ASSERT_TRUE(Submit(1, Task(4, 10)).ok());
+  ASSERT_TRUE(Submit(2, Task(4, 10)).ok());
+  ASSERT_TRUE(Plan().has_value());
+  const StepOutcome outcome{.sampled = {{0, kNoToken}, {1, 5}}, .scores = {}};
+  ASSERT_TRUE(scheduler_->ApplyOutcome(outcome, now_, &events_).ok());
+  EXPECT_EQ(DoneMessages(), "1=INTERNAL");
+  EXPECT_EQ(scheduler_->num_running_requests(), 1u);
+  EXPECT_EQ(Show(Plan()), "release 0 1:0");
+}
+
+TEST_F(SchedulerTest, LogProbabilitiesThatAreNotNumbersEndTheirRequest) {
+  Start({.num_slots = 2}, 100);
+  ScoreTask task;
+  task.sequences = {{10, 11, 12}};
+  ASSERT_TRUE(scheduler_->Submit(RequestId(1), task, now_).ok());
+  ASSERT_TRUE(Plan().has_value());
+  StepOutcome outcome;
+  outcome.scores.push_back({.slot = 0, .logprobs = {-1.0f, NAN}, .logits = {}});
+  ASSERT_TRUE(scheduler_->ApplyOutcome(std::move(outcome), now_, &events_).ok());
+  EXPECT_EQ(DoneMessages(), "1=INTERNAL");
 }
 
 TEST_F(SchedulerTest, FailAllEndsEverythingAndANewEpochStartsEmpty) {

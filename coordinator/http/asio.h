@@ -1,5 +1,5 @@
 // Boost's networking with coroutines, included in one way everywhere: Boost 1.74 needs <utility>
-// first under C++20 (std::exchange), and clang 14 needs essor_use_coroutines (cmake/EssorTargets.cmake).
+// first under C++20 (std::exchange), and clang 14 needs essor_use_coroutines (EssorTargets.cmake).
 #pragma once
 
 #include <utility>

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/host_port.h"
 #include "common/status_macros.h"
 #include "coordinator/http/connection.h"
 #include "coordinator/service/grpc_server.h"

@@ -162,7 +162,9 @@ void Driver::PostEnded(const std::shared_ptr<WorkerLink>& link) {
 
 void Driver::Drain() {
   if (draining_.exchange(true)) return;
-  spdlog::info("draining: {} requests are running or waiting", num_alive_.load());
+  if (serving_ || num_alive_ > 0) {
+    spdlog::info("draining: {} requests are running or waiting", num_alive_.load());
+  }
   Post([] {}, /*bounded=*/false);  // publishes the new state
   WakeThread();
 }
@@ -348,6 +350,8 @@ void Driver::Deliver(RequestEvent* event) {
     probe_ = std::nullopt;
     serving_ = event->done->ok() && membership_.state() == Membership::State::kReady;
     if (serving_) spdlog::info("serving epoch={}", membership_.epoch().value());
+    // Another formation would load the same weights.
+    if (absl::IsInternal(*event->done)) Perform(InstanceFailed{.reason = *event->done});
     return;
   }
   const auto found = requests_.find(event->request.value());

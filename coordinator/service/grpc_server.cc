@@ -2,9 +2,11 @@
 
 #include <chrono>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/host_port.h"
+#include "common/log.h"
 #include "common/status_macros.h"
+#include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 
@@ -14,25 +16,15 @@ namespace {
 constexpr int kMaxMessageBytes = 64 << 20;
 constexpr const char* kHealthNames[] = {"essor.v1.Inference", "essor.v1.Admin"};
 
-}  // namespace
+// gRPC's own lines, internals of several hundred bytes: what they mean is said by our statuses.
+void LogForGrpc(gpr_log_func_args* args) { spdlog::debug("gRPC: {}", LogSafe(args->message, 512)); }
 
-absl::StatusOr<HostPort> ParseHostPort(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  uint32_t port = 0;
-  if (colon == std::string::npos || colon == 0 ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("'", address, "' is not HOST:PORT"));
-  }
-  HostPort result{.host = address.substr(0, colon), .port = static_cast<uint16_t>(port)};
-  if (result.host.front() == '[' && result.host.back() == ']') {
-    result.host = result.host.substr(1, result.host.size() - 2);
-  }
-  return result;
-}
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const Options& options) {
   ESSOR_ASSIGN_OR_RETURN(const HostPort wanted, ParseHostPort(options.address));
-  // Both are process-wide switches that the builder reads.
+  // All three are process-wide switches; the builder reads the last two.
+  gpr_set_log_function(LogForGrpc);
   grpc::EnableDefaultHealthCheckService(options.health);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;

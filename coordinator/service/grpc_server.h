@@ -38,11 +38,4 @@ class GrpcServer {
   std::string address_;
 };
 
-// "host:port" or "[v6]:port" to its host with ':' and the port. InvalidArgument for anything else.
-struct HostPort {
-  std::string host;
-  uint16_t port = 0;
-};
-absl::StatusOr<HostPort> ParseHostPort(const std::string& address);
-
 }  // namespace essor::coordinator

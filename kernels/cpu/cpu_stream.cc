@@ -56,11 +56,11 @@ CpuIsa DetectCpuIsa() {
 
   constexpr uint64_t kAvx512State = 0xe0;  // opmasks, upper halves of ZMM0-15, ZMM16-31
   constexpr uint32_t kFDqBwVl = (1u << 16) | (1u << 17) | (1u << 30) | (1u << 31);  // in EBX
-  constexpr uint32_t kVnni = 1u << 11;                                              // in ECX
+  constexpr uint32_t kVbmiVnni = (1u << 1) | (1u << 11);                            // in ECX
   constexpr uint32_t kBf16 = 1u << 5;  // in EAX of sub-leaf 1
   const CpuidRegisters leaf7_1 = Cpuid(7, 1);
-  if (!HasBits(xcr0, kAvx512State) || !HasBits(leaf7.ebx, kFDqBwVl) || !HasBits(leaf7.ecx, kVnni) ||
-      !HasBits(leaf7_1.eax, kBf16)) {
+  if (!HasBits(xcr0, kAvx512State) || !HasBits(leaf7.ebx, kFDqBwVl) ||
+      !HasBits(leaf7.ecx, kVbmiVnni) || !HasBits(leaf7_1.eax, kBf16)) {
     return CpuIsa::kAvx2;
   }
   return CpuIsa::kAvx512;

@@ -14,7 +14,7 @@ namespace essor::kernels {
 //   kReference  the plain loops of kernels/reference, on the calling thread only
 //   kPortable   compiled without any flags beyond the build's
 //   kAvx2       AVX2, FMA and F16C
-//   kAvx512     AVX-512 F, BW, VL, DQ, BF16 and VNNI
+//   kAvx512     AVX-512 F, BW, VL, DQ, VBMI, BF16 and VNNI
 enum class CpuIsa { kReference, kPortable, kAvx2, kAvx512 };
 
 // The best one that both the processor has and the operating system saves registers for.

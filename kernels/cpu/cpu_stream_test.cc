@@ -36,6 +36,7 @@ TEST(CpuIsaTest, AgreesWithTheCompilersDetection) {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vbmi") &&
                       __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
   EXPECT_EQ(CpuIsaAvailable(CpuIsa::kAvx2), avx2);
   EXPECT_EQ(CpuIsaAvailable(CpuIsa::kAvx512), avx512);

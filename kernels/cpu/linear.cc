@@ -114,15 +114,14 @@ struct OutputUnits {
 
 OutputUnits UnitsOf(const LinearOutput& output, uint32_t num_threads, uint32_t num_panels) {
   const uint32_t tiles = NumTiles(output.weight.n);
-  const uint32_t group = TilesPerUnit(tiles, TileBytes(output.weight.format, output.weight.k),
-                                      num_threads, num_panels);
+  const uint32_t group = TilesPerUnit(tiles, TileBytes(output.weight), num_threads, num_panels);
   return {group, (tiles + group - 1) / group};
 }
 
 void RunUnit(const LinearOutput& output, const Activations& x, const LinearKernels& kernels,
              uint32_t first_tile, uint32_t end_tile) {
   alignas(64) float products[kMaxPanelRows * kTileRows];
-  const size_t tile_bytes = TileBytes(output.weight.format, output.weight.k);
+  const size_t tile_bytes = TileBytes(output.weight);
   const size_t unit_bytes = (end_tile - first_tile) * tile_bytes;
   for (uint32_t panel = 0; panel < x.split.num_panels(); ++panel) {
     const RowRange rows = x.split.Panel(panel);
@@ -131,12 +130,13 @@ void RunUnit(const LinearOutput& output, const Activations& x, const LinearKerne
     const auto multiply = kernels.MultiplyOf(output.weight.format, rows.count * x.Parts(kind));
     for (uint32_t tile = first_tile; tile < end_tile; ++tile) {
       const std::byte* weights = TileOf(output.weight, tile);
-      multiply(
-          {.tile = weights,
-           .panel = data,
-           .k = x.k,
-           .out = products,
-           .prefetch = PrefetchOf(weights + unit_bytes, tile_bytes, panel, x.split.num_panels())});
+      multiply({.tile = weights,
+                .panel = data,
+                .k = x.k,
+                .block_offset = output.weight.block_offset,
+                .out = products,
+                .prefetch = PrefetchOf(output.weight.format, weights, weights + unit_bytes,
+                                       tile_bytes, panel, x.split.num_panels())});
       StoreTile(output, tile, rows, x.Parts(kind), products);
     }
   }
@@ -146,7 +146,7 @@ void RunUnit(const LinearOutput& output, const Activations& x, const LinearKerne
 
 size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows, bool split_x) {
   const size_t row_bytes = PanelRowBytes(PanelKindOf(format), k);
-  if (!split_x || format != WeightFormat::kBF16) return AlignUp(max_rows * row_bytes);
+  if (!split_x || PanelKindOf(format) != PanelKind::kBF16) return AlignUp(max_rows * row_bytes);
   return AlignUp(2 * max_rows * row_bytes) + AlignUp(size_t{max_rows} * k * sizeof(float));
 }
 

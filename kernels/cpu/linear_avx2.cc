@@ -52,6 +52,36 @@ struct Avx2 {
     return Fma(HighHalf(w), HighHalf(x), Fma(LowHalf(w), LowHalf(x), sum));
   }
 
+  // bf16 is s eeeeeeee mmm0000, whose exponent is e4m3's plus 120: the low byte of a normal number
+  // are the low four bits of e4m3, the high byte a function of the high four. Subnormals, whose
+  // exponent bits are all zero, are a function of the mantissa.
+  static void DecodeFp8(I w, I& first, I& second) {
+    const I low_four = _mm256_and_si256(w, _mm256_set1_epi8(0x0f));
+    const I high_four = HighNibbles(w);
+    const I normal_low = _mm256_slli_epi16(low_four, 4);
+    const I normal_high =
+        _mm256_shuffle_epi8(Twice(_mm_setr_epi8(60, 61, 62, 63, 64, 65, 66, 67, -68, -67, -66, -65,
+                                                -64, -63, -62, -61)),
+                            high_four);
+    const I sub_low = _mm256_shuffle_epi8(
+        Twice(_mm_setr_epi8(0, 0, -128, -64, 0, 32, 64, 96, 0, 0, 0, 0, 0, 0, 0, 0)), low_four);
+    const I sub_high = _mm256_or_si256(
+        _mm256_shuffle_epi8(
+            Twice(_mm_setr_epi8(0, 59, 59, 59, 60, 60, 60, 60, 0, 0, 0, 0, 0, 0, 0, 0)), low_four),
+        _mm256_and_si256(w, _mm256_set1_epi8(-128)));
+    const I subnormal =
+        _mm256_cmpeq_epi8(_mm256_and_si256(w, _mm256_set1_epi8(0x78)), _mm256_setzero_si256());
+    const I nan =
+        _mm256_cmpeq_epi8(_mm256_and_si256(w, _mm256_set1_epi8(0x7f)), _mm256_set1_epi8(0x7f));
+    const I low = _mm256_blendv_epi8(normal_low, sub_low, subnormal);
+    // All ones in the exponent, and the mantissa of a NaN's code is not zero.
+    const I high = _mm256_or_si256(_mm256_blendv_epi8(normal_high, sub_high, subnormal),
+                                   _mm256_and_si256(nan, _mm256_set1_epi8(0x7f)));
+    const I odd = _mm256_set1_epi16(static_cast<int16_t>(0xff00));
+    first = _mm256_blendv_epi8(low, _mm256_slli_epi16(high, 8), odd);
+    second = _mm256_blendv_epi8(_mm256_srli_epi16(low, 8), high, odd);
+  }
+
   // Signed weights: |w| * (x with w's sign), pairs of which stay below 2 * 128 * 127 < 2^15. x is
   // at least -127, so that its negation exists.
   static I InitQ8(int32_t /*minus_128_sum*/) { return _mm256_setzero_si256(); }
@@ -117,6 +147,9 @@ struct Avx2 {
     t = _mm_add_epi32(t, _mm_shuffle_epi32(t, 0xb1));
     return _mm_cvtsi128_si32(t);
   }
+
+ private:
+  static I Twice(__m128i table) { return _mm256_broadcastsi128_si256(table); }
 };
 
 }  // namespace

@@ -1,12 +1,30 @@
-// Compiled with AVX-512 F, BW, VL, DQ, BF16 and VNNI; called only where the processor has them.
+// Compiled with AVX-512 F, BW, VL, DQ, VBMI, BF16 and VNNI; called only where the processor has
+// them.
 #include <immintrin.h>
 
 #include <cstring>
 
+#include "common/float8.h"
 #include "kernels/cpu/linear_kernels_inl.h"
 
 namespace essor::kernels {
 namespace {
+
+// The bytes of the bf16 of the 128 e4m3 magnitudes.
+struct Fp8Tables {
+  alignas(64) uint8_t low[128];
+  alignas(64) uint8_t high[128];
+};
+constexpr Fp8Tables MakeFp8Tables() {
+  Fp8Tables tables{};
+  for (uint32_t code = 0; code < 128; ++code) {
+    const uint16_t bits = BFloat16BitsOf(Float8E4M3{static_cast<uint8_t>(code)});
+    tables.low[code] = static_cast<uint8_t>(bits & 0xffu);
+    tables.high[code] = static_cast<uint8_t>(bits >> 8);
+  }
+  return tables;
+}
+constexpr Fp8Tables kFp8 = MakeFp8Tables();
 
 struct Avx512 {
   static constexpr int kLanes = 16;
@@ -47,6 +65,25 @@ struct Avx512 {
     return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)x);
   }
 
+  static void DecodeFp8(I w, I& first, I& second) {
+    const I sign = _mm512_set1_epi8(-128);
+    const I even = _mm512_set1_epi16(0x00ff);
+    // Hidden from the compiler, so that it reads the tables as operands: kept in registers they
+    // push sums of the caller's loop out to memory (clang, 12 rows: 3.7 us instead of 3.1).
+    const Fp8Tables* tables = &kFp8;
+    asm volatile("" : "+r"(tables));
+    // The look-up takes seven bits of an index and passes over the sign.
+    const I low =
+        _mm512_permutex2var_epi8(LoadI(Bytes(tables->low)), w, LoadI(Bytes(tables->low + 64)));
+    const I high =
+        _mm512_permutex2var_epi8(LoadI(Bytes(tables->high)), w, LoadI(Bytes(tables->high + 64)));
+    constexpr int kOrAnd = 0xf8;   // a | (b & c)
+    constexpr int kSelect = 0xca;  // a ? b : c
+    const I with_sign = _mm512_ternarylogic_epi32(high, w, sign, kOrAnd);
+    first = _mm512_ternarylogic_epi32(even, low, _mm512_slli_epi16(with_sign, 8), kSelect);
+    second = _mm512_ternarylogic_epi32(even, _mm512_srli_epi16(low, 8), with_sign, kSelect);
+  }
+
   static I InitQ8(int32_t minus_128_sum) { return SetI(minus_128_sum); }
   static I DotQ8(I sum, I w, I x) { return _mm512_dpbusd_epi32(sum, w, x); }
   static I LowNibbles(I w) { return _mm512_and_si512(w, _mm512_set1_epi8(0x0f)); }
@@ -76,6 +113,11 @@ struct Avx512 {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words), _mm512_cvtsepi32_epi8(a));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(words + 4), _mm512_cvtsepi32_epi8(b));
     return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+  }
+
+ private:
+  static const std::byte* Bytes(const uint8_t* from) {
+    return reinterpret_cast<const std::byte*>(from);
   }
 };
 

@@ -87,12 +87,15 @@ inline uint32_t TilesPerUnit(uint32_t num_tiles, size_t tile_bytes, uint32_t num
   return std::clamp(std::min(fitting, balanced), 1u, 16u);
 }
 
-// What to fetch while panel `panel` of `num_panels` is multiplied with a tile. All but the first
+// What to fetch while panel `panel` of `num_panels` is multiplied with `tile`. All but the first
 // panel find the tile in the cache: bring `next`, the tile to come, a part with each panel, so that
 // memory works all the time. With one panel the tile itself streams in, which the processor's own
-// prefetching does better alone.
-inline Prefetch PrefetchOf(const std::byte* next, size_t tile_bytes, uint32_t panel,
-                           uint32_t num_panels) {
+// prefetching does better alone; but not for kFp8, whose decoding takes so many instructions that
+// too few loads are under way at a time (measured: 8.8 GB/s without and 12.5 with the read-ahead).
+inline Prefetch PrefetchOf(WeightFormat format, const std::byte* tile, const std::byte* next,
+                           size_t tile_bytes, uint32_t panel, uint32_t num_panels) {
+  constexpr size_t kAheadBytes = 4096;
+  if (num_panels == 1 && format == WeightFormat::kFp8) return {tile + kAheadBytes, 128};
   // A tile that fills the cache would only push itself out.
   constexpr size_t kMaxBytes = 512 * 1024;
   if (num_panels == 1 || tile_bytes > kMaxBytes) return {next, 0};
@@ -100,10 +103,12 @@ inline Prefetch PrefetchOf(const std::byte* next, size_t tile_bytes, uint32_t pa
   return {next + panel * (tile_bytes / num_panels), (128 + num_panels - 1) / num_panels};
 }
 
-// Columns of a tile, a multiple of 32, that take a quarter of a small L2.
+// Columns of a tile, a multiple of 128 and so of every block of scales, that take a quarter of a
+// small L2.
 inline uint32_t ChunkColumns(WeightFormat format) {
   constexpr size_t kChunkBytes = 256 * 1024;
-  return static_cast<uint32_t>(kChunkBytes / TileBytes(format, kQuantBlock)) * kQuantBlock;
+  constexpr uint32_t kGranule = kFp8BlockColumns;
+  return static_cast<uint32_t>(kChunkBytes / TileBytes(format, kGranule)) * kGranule;
 }
 
 inline size_t AlignUp(size_t bytes) { return (bytes + 63) / 64 * 64; }

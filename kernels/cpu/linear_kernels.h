@@ -5,7 +5,7 @@
 // reads it from front to back. Columns are padded with zeros to a multiple of 32. Rows = R:
 //
 //   kF32    per column:        [R] float
-//   kBF16   per column pair:   [R][2] bf16
+//   kBF16   per column pair:   [R][2] bf16 (kBF16 and kFp8 weights)
 //   kQuant  per 32 columns:    [8][R][4] int8, then [R] float scale, [R] int32 -128 * sum,
 //                              [R] float scale * sum       (sum = of the block's int8 values)
 //
@@ -22,7 +22,7 @@ namespace essor::kernels {
 
 enum class PanelKind { kF32, kBF16, kQuant };
 inline constexpr uint32_t kNumPanelKinds = 3;
-inline constexpr uint32_t kNumWeightFormats = 4;
+inline constexpr uint32_t kNumWeightFormats = 5;
 inline constexpr uint32_t kMaxPanelRows = 12;
 inline constexpr size_t kQuantRowBytes = 32 + 4 + 4 + 4;  // of one row in 32 columns
 
@@ -31,6 +31,7 @@ static inline constexpr PanelKind PanelKindOf(WeightFormat format) {
     case WeightFormat::kF32:
       return PanelKind::kF32;
     case WeightFormat::kBF16:
+    case WeightFormat::kFp8:
       return PanelKind::kBF16;
     case WeightFormat::kQ8:
     case WeightFormat::kQ4:
@@ -62,12 +63,13 @@ struct Prefetch {
 
 // out[r * 32 + i] = sum over k columns of panel row r times tile row i. Each sum is taken in one
 // fixed order, the same for every number of rows; with `resume` it goes on from what `out` holds,
-// so that the columns may come in several calls, each but the last of a multiple of 32, without
-// changing a bit.
+// so that the columns may come in several calls, each but the last of a multiple of 32 (kFp8: and
+// up to the end of a block of scales), without changing a bit.
 struct TileProduct {
   const std::byte* tile;   // at its first column to multiply
   const std::byte* panel;  // likewise
   uint32_t k;
+  uint32_t block_offset = 0;  // kFp8: of the first column, see Fp8Rows
   bool resume = false;
   float* out;
   Prefetch prefetch;

@@ -64,6 +64,45 @@ struct Block {
     Store(sum, product.out + lane);
   }
 
+  // The sums of a block stay in registers and those of the row in `out`: both would not fit.
+  static void Fp8(const TileProduct& product, int lane) {
+    if (!product.resume) Clear(product.out + lane);
+    const std::byte* tile = product.tile + lane * 4;
+    Prefetch prefetch = product.prefetch;
+    for (Fp8Block block = FirstFp8Block(product.k, product.block_offset); block.begin < product.k;
+         block = NextFp8Block(block, product.k)) {
+      const std::byte* panel = product.panel + size_t{block.first_word} * 8 * R;
+      F dot[R][V];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) dot[r][v] = Isa::Zero();
+      }
+      for (uint32_t word = 0; word < block.num_words; ++word) {
+        FetchStep(prefetch);
+        I w[V];
+        I pairs[2][V];
+        LoadWords(tile, w);
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) Isa::DecodeFp8(w[v], pairs[0][v], pairs[1][v]);
+#pragma GCC unroll 2
+        for (int pair = 0; pair < 2; ++pair) {
+#pragma GCC unroll 16
+          for (int r = 0; r < R; ++r) {
+            const I x = Isa::SetI(LoadAs<Isa, int32_t>(panel + 4 * (pair * R + r)));
+#pragma GCC unroll 16
+            for (int v = 0; v < V; ++v) dot[r][v] = Isa::DotBF16(dot[r][v], pairs[pair][v], x);
+          }
+        }
+        tile += kTileRows * 4;
+        panel += 8 * R;
+      }
+      FetchStep(prefetch);
+      AddBlock(tile, dot, product.out + lane);
+      tile += kTileRows * 4;
+    }
+  }
+
   static void Q8(const TileProduct& product, int lane) {
     F sum[R][V];
     Begin(product, lane, sum);
@@ -199,6 +238,25 @@ struct Block {
     }
   }
 
+  static void Clear(float* out) {
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) Isa::Store(out + r * kTileRows + v * Isa::kLanes, Isa::Zero());
+    }
+  }
+
+  // out += dot * scale
+  static void AddBlock(const std::byte* scales, const F (&dot)[R][V], float* out) {
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) {
+      const F scale = Isa::Load(reinterpret_cast<const float*>(scales) + v * Isa::kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        float* const to = out + r * kTileRows + v * Isa::kLanes;
+        Isa::Store(to, Isa::Fma(dot[r][v], scale, Isa::Load(to)));
+      }
+    }
+  }
+
   static void Store(const F (&sum)[R][V], float* out) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
@@ -216,6 +274,7 @@ void MultiplyLanes(const TileProduct& product) {
   for (int lane = 0; lane < static_cast<int>(kTileRows); lane += kVectors * Isa::kLanes) {
     if constexpr (kFormat == WeightFormat::kF32) B::F32(product, lane);
     if constexpr (kFormat == WeightFormat::kBF16) B::BF16(product, lane);
+    if constexpr (kFormat == WeightFormat::kFp8) B::Fp8(product, lane);
     if constexpr (kFormat == WeightFormat::kQ8) B::Q8(product, lane);
     if constexpr (kFormat == WeightFormat::kQ4) B::Q4(product, lane);
   }

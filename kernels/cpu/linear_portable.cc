@@ -1,14 +1,25 @@
 // Plain C++ for any processor; the loops over lanes are for the compiler to vectorise.
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
 
 #include "common/float16.h"
+#include "common/float8.h"
 #include "kernels/cpu/linear_kernels_inl.h"
 
 namespace essor::kernels {
 namespace {
+
+constexpr std::array<uint16_t, 256> MakeFp8Table() {
+  std::array<uint16_t, 256> table{};
+  for (uint32_t code = 0; code < 256; ++code) {
+    table[code] = BFloat16BitsOf(Float8E4M3{static_cast<uint8_t>(code)});
+  }
+  return table;
+}
+constexpr std::array<uint16_t, 256> kFp8Table = MakeFp8Table();
 
 struct Portable {
   static constexpr int kLanes = 8;
@@ -80,6 +91,14 @@ struct Portable {
       sum.lane[i] += Bits(w.lane[i] & 0xffff0000u) * Bits(x.lane[i] & 0xffff0000u);
     }
     return sum;
+  }
+
+  static void DecodeFp8(const I& w, I& first, I& second) {
+    const auto decode = [](uint32_t code) { return uint32_t{kFp8Table[code & 0xffu]}; };
+    for (int i = 0; i < kLanes; ++i) {
+      first.lane[i] = decode(w.lane[i]) | decode(w.lane[i] >> 16) << 16;
+      second.lane[i] = decode(w.lane[i] >> 8) | decode(w.lane[i] >> 24) << 16;
+    }
   }
 
   static I InitQ8(int32_t minus_128_sum) { return SetI(minus_128_sum); }

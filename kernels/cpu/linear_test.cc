@@ -51,7 +51,7 @@ class LinearTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightForm
     const PackedMatrix view = w.view();
     std::vector<float> rounded(x.size());
     std::vector<float> weights(view.k);
-    if (split_x && format() == WeightFormat::kBF16) {
+    if (split_x && (format() == WeightFormat::kBF16 || format() == WeightFormat::kFp8)) {
       reference::SplitToBFloat16(x, rounded);
     } else {
       reference::RoundActivations(format(), x, rounded);
@@ -223,6 +223,10 @@ TEST_P(LinearTest, ExtremeValuesDoNotSaturate) {
   } else if (format() == WeightFormat::kQ4) {
     const std::vector<int8_t> values(kN * kK, 15);
     PackQ4({.values = values, .scales = scales, .minima = scales}, kK, w.target());
+  } else if (format() == WeightFormat::kFp8) {
+    const std::vector<uint8_t> largest(kN * kK, 0x7e);  // 448
+    PackFp8({.codes = largest, .scales = std::vector<float>(kN, 9e34f), .scale_stride = 1}, kK,
+            w.target());
   } else {
     const std::vector<uint16_t> large(kN * kK, 0x7e00);  // 4.2e37 as bf16
     format() == WeightFormat::kBF16 ? PackBF16(large, kK, w.target())

@@ -46,6 +46,20 @@ void PackRandomQuantised(TestMatrix& matrix, std::mt19937& engine) {
   PackQ4({.values = values, .scales = scales, .minima = minima}, target.k, target);
 }
 
+// Any code but NaN, with scales that bring the values to N(0, 1 / k): the mean square of the codes
+// 0 .. 126 is 136^2.
+void PackRandomFp8(TestMatrix& matrix, std::mt19937& engine) {
+  const PackTarget target = matrix.target();
+  const auto codes = Fill<uint8_t>(size_t{target.n} * target.k,
+                                   [&] { return Below(engine, 127) | (Below(engine, 2) << 7); });
+  const size_t blocks = (target.block_offset + target.k + 127) / 128;
+  const float mean = 1 / (136 * std::sqrt(static_cast<float>(target.k)));
+  const auto scales = Fill<float>(target.n * blocks, [&] {
+    return mean * (0.5f + static_cast<float>(Below(engine, 1u << 20)) / (1u << 20));
+  });
+  PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks}, target.k, target);
+}
+
 }  // namespace
 
 std::string FormatName(WeightFormat format) {
@@ -58,6 +72,8 @@ std::string FormatName(WeightFormat format) {
       return "q8";
     case WeightFormat::kQ4:
       return "q4";
+    case WeightFormat::kFp8:
+      return "fp8";
   }
   return "unknown";
 }
@@ -72,19 +88,25 @@ std::vector<float> RandomFloats(size_t count, uint32_t seed, float scale) {
   });
 }
 
-TestMatrix::TestMatrix(WeightFormat format, uint32_t n, uint32_t k)
+TestMatrix::TestMatrix(WeightFormat format, uint32_t n, uint32_t k, uint32_t block_offset)
     : format_(format),
       n_(n),
       k_(k),
-      bytes_(PackedMatrixBytes(format, n, k)),
+      block_offset_(block_offset),
+      bytes_(PackedMatrixBytes(format, n, k, block_offset)),
       storage_(bytes_ + 2 * kGuardBytes + 64, kPoison) {
   const auto address = reinterpret_cast<uintptr_t>(storage_.data() + kGuardBytes);
   data_ = storage_.data() + kGuardBytes + (64 - address % 64) % 64;
 }
 
-TestMatrix TestMatrix::Random(WeightFormat format, uint32_t n, uint32_t k, uint32_t seed) {
-  TestMatrix matrix(format, n, k);
+TestMatrix TestMatrix::Random(WeightFormat format, uint32_t n, uint32_t k, uint32_t seed,
+                              uint32_t block_offset) {
+  TestMatrix matrix(format, n, k, block_offset);
   std::mt19937 engine(seed);
+  if (format == WeightFormat::kFp8) {
+    PackRandomFp8(matrix, engine);
+    return matrix;
+  }
   if (format == WeightFormat::kQ8 || format == WeightFormat::kQ4) {
     PackRandomQuantised(matrix, engine);
     return matrix;

@@ -17,7 +17,8 @@ namespace essor::kernels::testing {
 
 std::string FormatName(WeightFormat format);
 inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kBF16,
-                                               WeightFormat::kQ8, WeightFormat::kQ4};
+                                               WeightFormat::kQ8, WeightFormat::kQ4,
+                                               WeightFormat::kFp8};
 
 // Seeded, the same on every machine.
 std::vector<float> RandomFloats(size_t count, uint32_t seed, float scale = 1.0f);
@@ -27,13 +28,21 @@ std::vector<float> RandomFloats(size_t count, uint32_t seed, float scale = 1.0f)
 class TestMatrix {
  public:
   // Values of about N(0, 1 / k), rounded to the format.
-  static TestMatrix Random(WeightFormat format, uint32_t n, uint32_t k, uint32_t seed);
-  TestMatrix(WeightFormat format, uint32_t n, uint32_t k);
+  static TestMatrix Random(WeightFormat format, uint32_t n, uint32_t k, uint32_t seed,
+                           uint32_t block_offset = 0);
+  TestMatrix(WeightFormat format, uint32_t n, uint32_t k, uint32_t block_offset = 0);
 
   std::byte* data() { return data_; }
-  PackedMatrix view() const { return {.format = format_, .n = n_, .k = k_, .data = data_}; }
+  PackedMatrix view() const {
+    return {.format = format_, .n = n_, .k = k_, .block_offset = block_offset_, .data = data_};
+  }
   PackTarget target() {
-    return {.destination = data_, .n = n_, .k = k_, .first_row = 0, .num_rows = n_};
+    return {.destination = data_,
+            .n = n_,
+            .k = k_,
+            .first_row = 0,
+            .num_rows = n_,
+            .block_offset = block_offset_};
   }
   // Whether the bytes around the matrix are still poison.
   bool GuardsIntact() const;
@@ -42,6 +51,7 @@ class TestMatrix {
   WeightFormat format_;
   uint32_t n_;
   uint32_t k_;
+  uint32_t block_offset_;
   size_t bytes_;
   std::vector<std::byte> storage_;
   std::byte* data_;

@@ -63,7 +63,7 @@ struct Workspace {
 // Panel rows of the down product per row: a bfloat16 hidden value and what its rounding left over.
 // The hidden values are the products of two activations and have the widest range of all, so that
 // their rounding to 8 bits would be the largest error of a whole layer.
-uint32_t HiddenParts(WeightFormat down) { return down == WeightFormat::kBF16 ? 2 : 1; }
+uint32_t HiddenParts(WeightFormat down) { return PanelKindOf(down) == PanelKind::kBF16 ? 2 : 1; }
 
 Workspace CutWorkspace(const FfnShape& shape, uint32_t num_tokens, uint32_t num_threads,
                        WorkspaceCutter& cutter) {
@@ -89,7 +89,8 @@ FfnShape ShapeOf(const MoeFfnParams& params) {
               first.gate.k == first.up.k && first.down.k == first.gate.n);
   for (const GatedFfnWeights& expert : params.experts) {
     ESSOR_CHECK(expert.gate.format == first.gate.format && expert.up.format == first.up.format &&
-                expert.down.format == first.down.format);
+                expert.down.format == first.down.format &&
+                expert.down.block_offset == first.down.block_offset);
   }
   return {.gate_up_format = first.gate.format,
           .down_format = first.down.format,
@@ -205,7 +206,7 @@ class FfnRun {
 
   void RunGateUp() {
     const uint32_t tiles = NumTiles(shape_.intermediate);
-    const size_t bytes = 2 * TileBytes(shape_.gate_up_format, shape_.hidden);
+    const size_t bytes = 2 * TileBytes(params_.experts[0].gate);
     const uint32_t group =
         std::min(tiles, TilesPerUnit(num_active_ * tiles, bytes, pool_.num_threads(),
                                      num_panels_ > num_active_ ? 2 : 1));
@@ -221,7 +222,7 @@ class FfnRun {
     alignas(64) float up[kMaxPanelRows * kTileRows];
     const GatedFfnWeights& weights = params_.experts[expert.index];
     const auto pack_gated = kernels_.pack_gated[static_cast<uint32_t>(down_kind_)];
-    const size_t tile_bytes = TileBytes(shape_.gate_up_format, shape_.hidden);
+    const size_t tile_bytes = TileBytes(weights.gate);
     const size_t ahead = (end_tile - first_tile) * tile_bytes;
     const uint32_t num_panels = expert.end_panel - expert.first_panel;
     for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
@@ -235,13 +236,17 @@ class FfnRun {
         multiply({.tile = gate_tile,
                   .panel = x,
                   .k = shape_.hidden,
+                  .block_offset = weights.gate.block_offset,
                   .out = gate,
-                  .prefetch = PrefetchOf(gate_tile + ahead, tile_bytes, at, num_panels)});
+                  .prefetch = PrefetchOf(shape_.gate_up_format, gate_tile, gate_tile + ahead,
+                                         tile_bytes, at, num_panels)});
         multiply({.tile = up_tile,
                   .panel = x,
                   .k = shape_.hidden,
+                  .block_offset = weights.up.block_offset,
                   .out = up,
-                  .prefetch = PrefetchOf(up_tile + ahead, tile_bytes, at, num_panels)});
+                  .prefetch = PrefetchOf(shape_.gate_up_format, up_tile, up_tile + ahead,
+                                         tile_bytes, at, num_panels)});
         pack_gated(gate, up, panel.num_rows, tile * kTileRows, HiddenPanel(panel));
       }
     }
@@ -254,7 +259,7 @@ class FfnRun {
   void RunDown() {
     const size_t rows = size_t{NumPlaces()} * parts_;
     const uint32_t n = params_.experts[0].down.n;
-    const size_t tile_bytes = TileBytes(shape_.down_format, shape_.intermediate);
+    const size_t tile_bytes = TileBytes(params_.experts[0].down);
     ParallelUnits(pool_, NumTiles(n), [&](uint32_t thread, uint32_t tile) {
       float* products = space_.products + thread * rows * kTileRows;
       for (uint32_t a = 0; a < num_active_; ++a) {
@@ -273,12 +278,17 @@ class FfnRun {
                     float* products) {
     const uint32_t k = shape_.intermediate;
     const uint32_t num_panels = expert.end_panel - expert.first_panel;
-    const uint32_t chunk = num_panels == 1 ? k : ChunkColumns(shape_.down_format);
-    for (uint32_t column = 0; column < k; column += chunk) {
-      const uint32_t columns = std::min(chunk, k - column);
-      const size_t bytes = TileBytes(shape_.down_format, columns);
-      const std::byte* weights = tile + TileBytes(shape_.down_format, column);
-      const std::byte* next = column + columns < k ? weights + bytes : next_tile;
+    const uint32_t offset = params_.experts[expert.index].down.block_offset;
+    // Chunks end with blocks of scales, and have to end at multiples of 32 columns, too.
+    const bool whole = num_panels == 1 || offset % kQuantBlock != 0;
+    const uint32_t chunk = ChunkColumns(shape_.down_format);
+    for (uint32_t column = 0, end = 0; column < k; column = end) {
+      const uint32_t block_offset = column == 0 ? offset : 0;
+      end = whole ? k : std::min(column + chunk - block_offset, k);
+      const uint32_t columns = end - column;
+      const size_t bytes = TileBytes(shape_.down_format, columns, block_offset);
+      const std::byte* weights = tile + TileBytes(shape_.down_format, column, offset);
+      const std::byte* next = end < k ? weights + bytes : next_tile;
       for (uint32_t i = expert.first_panel; i < expert.end_panel; ++i) {
         const FfnPanel& panel = space_.panels[i];
         const uint32_t rows = panel.num_rows * parts_;
@@ -286,9 +296,11 @@ class FfnRun {
             {.tile = weights,
              .panel = HiddenPanel(panel) + rows * PanelRowBytes(down_kind_, column),
              .k = columns,
+             .block_offset = block_offset,
              .resume = column != 0,
              .out = products + size_t{panel.first_slot} * parts_ * kTileRows,
-             .prefetch = PrefetchOf(next, bytes, i - expert.first_panel, num_panels)});
+             .prefetch = PrefetchOf(shape_.down_format, weights, next, bytes,
+                                    i - expert.first_panel, num_panels)});
       }
     }
   }

@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/float16.h"
+#include "common/float8.h"
 #include "kernels/cpu/pack_layout.h"
 #include "kernels/packed_matrix.h"
 
@@ -101,9 +102,10 @@ void CheckQuantRows(const QuantRows& rows, size_t row_stride, const PackTarget& 
 
 }  // namespace
 
-size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k) {
+size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k, uint32_t block_offset) {
   ESSOR_CHECK((format != WeightFormat::kQ8 && format != WeightFormat::kQ4) || k % kQuantBlock == 0);
-  return NumTiles(n) * TileBytes(format, k);
+  ESSOR_CHECK(block_offset < kFp8BlockColumns);
+  return NumTiles(n) * TileBytes(format, k, block_offset);
 }
 
 void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& target) {
@@ -176,6 +178,57 @@ void PackQ4(const QuantRows& rows, size_t row_stride, const PackTarget& target) 
 
 namespace {
 
+// Columns 0 2 1 3 of each word, from columns 0 1 2 3.
+Words4 Fp8Order(Words4 words) {
+  return (words & 0xff0000ffu) | ((words & 0x0000ff00u) << 8) | ((words & 0x00ff0000u) >> 8);
+}
+
+// One block of all rows; it lies `offset` bytes into each tile.
+void PackFp8Block(const Fp8Rows& rows, size_t row_stride, const PackTarget& target,
+                  const Fp8Block& block, size_t offset) {
+  const size_t tile_bytes = TileBytes(WeightFormat::kFp8, target.k, target.block_offset);
+  const uint32_t before = block.begin % kFp8WordColumns;  // columns of the word that are not ours
+  TransposeWords(
+      target, block.num_words,
+      [&](uint32_t row, uint32_t word) {
+        const size_t column = size_t{block.first_word + word} * kFp8WordColumns;
+        Words4 words = LoadWords(rows.codes.data() + row * row_stride + column, block.end - column);
+        if (word == 0) words[0] &= ~0u << (8 * before);
+        return Fp8Order(words);
+      },
+      [&](uint32_t tile, uint32_t word) {
+        return tile * tile_bytes + offset + size_t{word} * kTileRows * kFp8WordColumns;
+      });
+  const uint32_t index = (target.block_offset + block.begin) / kFp8BlockColumns;
+  const size_t scales_at = offset + size_t{block.num_words} * kTileRows * kFp8WordColumns;
+  for (uint32_t first = 0; first < target.num_rows; first += kTileRows) {
+    float line[kTileRows] = {};
+    for (uint32_t r = 0; r < std::min(kTileRows, target.num_rows - first); ++r) {
+      line[r] = rows.scales[(first + r) * rows.scale_stride + index];
+    }
+    const size_t tile = (target.first_row + first) / kTileRows;
+    std::memcpy(target.destination + tile * tile_bytes + scales_at, line, sizeof(line));
+  }
+}
+
+}  // namespace
+
+void PackFp8(const Fp8Rows& rows, size_t row_stride, const PackTarget& target) {
+  CheckTarget(target, rows.codes.size(), row_stride);
+  ESSOR_CHECK(target.block_offset < kFp8BlockColumns);
+  if (target.num_rows == 0 || target.k == 0) return;
+  const uint32_t last_block = (target.block_offset + target.k - 1) / kFp8BlockColumns;
+  ESSOR_CHECK((target.num_rows - 1) * rows.scale_stride + last_block < rows.scales.size());
+  size_t offset = 0;
+  for (Fp8Block block = FirstFp8Block(target.k, target.block_offset); block.begin < target.k;
+       block = NextFp8Block(block, target.k)) {
+    PackFp8Block(rows, row_stride, target, block, offset);
+    offset += Fp8BlockBytes(block);
+  }
+}
+
+namespace {
+
 float LoadHalf(const std::byte* from) {
   uint16_t bits;
   std::memcpy(&bits, from, sizeof(bits));
@@ -199,6 +252,21 @@ void UnpackQ4Block(const std::byte* block, uint32_t row, float* out) {
     const auto byte = static_cast<uint32_t>(block[(place / 4 * kTileRows + row) * 4 + place % 4]);
     const uint32_t value = c < kHalf ? byte & 0x0fu : byte >> 4;
     out[c] = scale * static_cast<float>(value) + minimum;
+  }
+}
+
+void UnpackFp8Row(const PackedMatrix& matrix, const std::byte* at, uint32_t row, float* out) {
+  constexpr uint32_t kPlace[kFp8WordColumns] = {0, 2, 1, 3};
+  for (Fp8Block block = FirstFp8Block(matrix.k, matrix.block_offset); block.begin < matrix.k;
+       block = NextFp8Block(block, matrix.k)) {
+    float scale;
+    std::memcpy(&scale, at + (size_t{block.num_words} * kTileRows + row) * 4, sizeof(scale));
+    for (uint32_t c = block.begin; c < block.end; ++c) {
+      const uint32_t word = c / kFp8WordColumns - block.first_word;
+      const std::byte code = at[(word * kTileRows + row) * 4 + kPlace[c % kFp8WordColumns]];
+      out[c] = scale * ToFloat(Float8E4M3{std::to_integer<uint8_t>(code)});
+    }
+    at += Fp8BlockBytes(block);
   }
 }
 
@@ -230,6 +298,9 @@ void UnpackRow(const PackedMatrix& matrix, uint32_t row, std::span<float> out) {
       for (uint32_t b = 0; b < matrix.k / kQuantBlock; ++b) {
         UnpackQ4Block(tile + b * kQ4BlockBytes, r, &out[size_t{b} * kQuantBlock]);
       }
+      return;
+    case WeightFormat::kFp8:
+      UnpackFp8Row(matrix, tile, r, out.data());
       return;
   }
 }

@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <span>
 #include <vector>
 
 #include "common/float16.h"
+#include "common/float8.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/linear_test_support.h"
 #include "kernels/cpu/pack_layout.h"
@@ -160,6 +162,58 @@ TEST(PackTest, QuantisedPaddingIsWritten) {
   }
 }
 
+// Every code, NaN included, in slices that begin anywhere in a block of columns.
+TEST(PackTest, Fp8ComesBackExactly) {
+  constexpr Shape kFp8Shapes[] = {{1, 1}, {33, 127}, {64, 128}, {70, 129}, {100, 260}, {8, 400}};
+  for (const Shape shape : kFp8Shapes) {
+    for (const uint32_t offset : {0u, 1u, 16u, 32u, 66u, 127u}) {
+      const uint32_t stride = StrideOf(shape);
+      std::vector<uint8_t> codes(size_t{shape.n} * stride);
+      for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 7 + i / 256);
+      const size_t blocks = (offset + shape.k + 127) / 128;
+      const std::vector<float> scales = testing::RandomFloats(shape.n * (blocks + 3), 11);
+      TestMatrix matrix(WeightFormat::kFp8, shape.n, shape.k, offset);
+      PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks + 3}, stride,
+              matrix.target());
+      std::vector<float> row(shape.k);
+      for (uint32_t n = 0; n < shape.n; ++n) {
+        UnpackRow(matrix.view(), n, row);
+        for (uint32_t c = 0; c < shape.k; ++c) {
+          const float value = ToFloat(Float8E4M3{codes[size_t{n} * stride + c]}) *
+                              scales[n * (blocks + 3) + (offset + c) / 128];
+          ASSERT_TRUE(std::isnan(value) ? std::isnan(row[c]) : row[c] == value)
+              << shape.n << "x" << shape.k << " from " << offset << " row " << n << " column " << c;
+        }
+      }
+      EXPECT_TRUE(matrix.GuardsIntact());
+    }
+  }
+}
+
+TEST(PackTest, Fp8GroupsMayBePackedSeparatelyAndPaddingIsWritten) {
+  constexpr Shape kShape{150, 205};
+  constexpr uint32_t kOffset = 35;
+  std::mt19937 engine(12);
+  std::vector<uint8_t> codes(kShape.n * kShape.k);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(engine());
+  const std::vector<float> scales = testing::RandomFloats(kShape.n * 2, 13);
+  const size_t bytes = PackedMatrixBytes(WeightFormat::kFp8, kShape.n, kShape.k, kOffset);
+  TestMatrix whole(WeightFormat::kFp8, kShape.n, kShape.k, kOffset);
+  std::memset(whole.data(), 0x11, bytes);
+  PackFp8({.codes = codes, .scales = scales, .scale_stride = 2}, kShape.k, whole.target());
+  TestMatrix parts(WeightFormat::kFp8, kShape.n, kShape.k, kOffset);
+  for (const uint32_t first : {128u, 0u, 64u}) {
+    PackTarget target = parts.target();
+    target.first_row = first;
+    target.num_rows = std::min(kPackRowGroup, kShape.n - first);
+    PackFp8({.codes = std::span(codes).subspan(first * kShape.k),
+             .scales = std::span(scales).subspan(first * 2),
+             .scale_stride = 2},
+            kShape.k, target);
+  }
+  EXPECT_EQ(std::memcmp(whole.data(), parts.data(), bytes), 0);
+}
+
 // What the memory plan counts on: 8.5 and 5 bits a weight, rows padded to 32.
 TEST(PackTest, BytesPerFormat) {
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kF32, 33, 10), 64 * 10 * 4);
@@ -167,6 +221,12 @@ TEST(PackTest, BytesPerFormat) {
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kQ8, 32, 64), 32 * 64 * 17 / 16);
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kQ4, 32, 64), 32 * 64 * 5 / 8);
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kQ8, 0, 64), 0);
+  // A byte each and a float per row and block; columns come in fours.
+  EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp8, 33, 256), 64 * (256 + 2 * 4));
+  EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp8, 32, 129), 32 * (132 + 2 * 4));
+  EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp8, 32, 256, 64), 32 * (256 + 3 * 4));
+  // Two boundaries inside words of four columns.
+  EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp8, 32, 256, 30), 32 * (256 + 2 * 4 + 3 * 4));
 }
 
 TEST(PackDeathTest, RefusesBrokenTargets) {

@@ -1,6 +1,7 @@
 #include "kernels/routing.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -78,6 +79,59 @@ TEST_P(RoutingTest, KnownRow) {
   Route(MakeParams(logits, 4, 2, true, routed), *stream);
   EXPECT_THAT(routed.weights, ElementsAre(::testing::FloatNear(2.0f / 3, 1e-6f),
                                           ::testing::FloatNear(1.0f / 3, 1e-6f)));
+}
+
+// Choice values are rounded to float32 before they are compared, the same in both; a weight is a
+// score (one rounding, of an exponential good to 2^-50) times a factor (one rounding).
+TEST_P(RoutingTest, ScoresBiasesAndGroupsEqualTheReference) {
+  for (const auto score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
+    for (const auto& [experts, groups, kept, top_k] : {std::array{8u, 1u, 1u, 2u},
+                                                       {64u, 1u, 1u, 6u},
+                                                       {8u, 4u, 2u, 3u},
+                                                       {256u, 8u, 4u, 8u},
+                                                       {6u, 6u, 3u, 3u}}) {
+      for (const bool renormalise : {false, true}) {
+        const auto logits = RandomFloats(size_t{150} * experts, experts + top_k, 2.0f);
+        const auto bias = RandomFloats(experts, 7, 0.3f);
+        auto stream = MakeStream(2);
+        Routed expected;
+        Routed actual;
+        const auto params = [&](Routed& routed) {
+          RouterParams router = MakeParams(logits, experts, top_k, renormalise, routed);
+          router.score = score;
+          router.bias = bias.data();
+          router.num_groups = groups;
+          router.top_groups = kept;
+          router.scale = 2.5f;
+          return router;
+        };
+        reference::Route(params(expected));
+        Route(params(actual), *stream);
+        ASSERT_EQ(actual.ids, expected.ids) << experts << " experts in " << groups << " groups";
+        for (size_t i = 0; i < actual.weights.size(); ++i) {
+          ASSERT_NEAR(actual.weights[i], expected.weights[i], 2e-7 * expected.weights[i]);
+        }
+      }
+    }
+  }
+}
+
+// By hand: sigmoid(0) = 1/2 for all, so the biases decide.
+TEST_P(RoutingTest, AGroupThatIsOutCannotBeChosenHoweverLowTheOthersAre) {
+  auto stream = MakeStream();
+  const std::vector<float> logits(6, 0.0f);
+  // Choice values 1.4, -0.6 | -0.3, -0.1 | 0.2, 0.1: groups 0.8, -0.4, 0.3.
+  const std::vector<float> bias = {0.9f, -1.1f, -0.8f, -0.6f, -0.3f, -0.4f};
+  Routed routed;
+  RouterParams params = MakeParams(logits, 6, 4, true, routed);
+  params.score = RouterScore::kSigmoid;
+  params.bias = bias.data();
+  params.num_groups = 3;
+  params.top_groups = 2;
+  params.scale = 2;
+  Route(params, *stream);
+  EXPECT_THAT(routed.ids, ElementsAre(0, 4, 5, 1));  // 1 although 2 and 3 have larger values
+  for (const float weight : routed.weights) EXPECT_FLOAT_EQ(weight, 0.5f);  // unbiased, 2 / 4
 }
 
 TEST_P(RoutingTest, NanLogitsAreChosenLastAndIdsStayValid) {

@@ -93,6 +93,7 @@ void RoundActivations(WeightFormat format, std::span<const float> x, std::span<f
       std::copy(x.begin(), x.end(), out.begin());
       return;
     case WeightFormat::kBF16:
+    case WeightFormat::kFp8:
       for (size_t i = 0; i < x.size(); ++i) out[i] = ToFloat(ToBFloat16(x[i]));
       return;
     case WeightFormat::kQ8:
@@ -112,7 +113,8 @@ void SplitToBFloat16(std::span<const float> x, std::span<float> out) {
 void Linear(const LinearParams& params) {
   for (const LinearOutput& output : params.outputs) {
     const uint32_t k = output.weight.k;
-    const bool split = params.split_x && output.weight.format == WeightFormat::kBF16;
+    const bool split = params.split_x && (output.weight.format == WeightFormat::kBF16 ||
+                                          output.weight.format == WeightFormat::kFp8);
     std::vector<float> x(size_t{params.num_rows} * k);
     for (uint32_t t = 0; t < params.num_rows; ++t) {
       const std::span<const float> row(params.x + size_t{t} * params.x_stride, k);

@@ -48,7 +48,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::string& p
 
 // Reads `num_elements` elements of `tensor` beginning at element `first` into `out` as float32,
 // whatever the dtype (block-quantised ones included; `first` and the count may cut blocks).
-// OutOfRange outside the tensor; InvalidArgument for integer types.
+// OutOfRange outside the tensor; InvalidArgument for integer types, and for f8_e4m3, which is
+// nothing without its scales (fp8_blocks.h).
 absl::Status DecodeToFloat(const TensorView& tensor, uint64_t first, std::span<float> out);
 
 // Canonical forms of quantised rows, exact images of the stored blocks. `first` and the count must

@@ -4,6 +4,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/float8.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/quant_blocks.h"
@@ -101,6 +102,13 @@ absl::Status DecodeToFloat(const TensorView& tensor, uint64_t first, std::span<f
     case DType::kQ6_K:
       DecodeBlocks<256, 210>(data, first, out, DecodeQ6_K);
       return absl::OkStatus();
+    case DType::kF8E8M0:
+      for (size_t i = 0; i < out.size(); ++i) {
+        out[i] = ToFloat(Float8E8M0{std::to_integer<uint8_t>(data[first + i])});
+      }
+      return absl::OkStatus();
+    case DType::kF8E4M3:
+      return BadType(tensor, "a type that can be read without the scales of another tensor");
     case DType::kI64:
     case DType::kI32:
     case DType::kU8:

@@ -3,11 +3,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/safetensors_header.h"
-#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {
@@ -75,7 +75,7 @@ TEST(SafetensorsTest, AcceptsScalarsAndEmptyTensors) {
 // Files of quantised models open; only the tensors that Essor cannot read are refused, by name.
 TEST(SafetensorsTest, UnsupportedTypesAreRefusedWhenLookedUp) {
   const ScratchDirectory directory;
-  directory.Write("model.safetensors", FileOf("{" + Entry("w", "F8_E4M3", "[4]", 0, 4) + "," +
+  directory.Write("model.safetensors", FileOf("{" + Entry("w", "F8_E5M2", "[4]", 0, 4) + "," +
                                                   Entry("v", "F32", "[1]", 4, 8) + "}",
                                               8));
   const auto checkpoint = OpenSafetensors(directory.path());
@@ -85,7 +85,7 @@ TEST(SafetensorsTest, UnsupportedTypesAreRefusedWhenLookedUp) {
   const absl::Status status = (*checkpoint)->Find("w").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("model.safetensors: tensor w"), HasSubstr("F8_E4M3")));
+              AllOf(HasSubstr("model.safetensors: tensor w"), HasSubstr("F8_E5M2")));
 }
 
 struct Lie {

@@ -138,7 +138,7 @@ class Pricer {
 
   static bool IsAttention(WeightRole role) {
     return role != WeightRole::kFfnNorm && role != WeightRole::kRouter &&
-           role != WeightRole::kGate && role != WeightRole::kUp && role != WeightRole::kDown;
+           role != WeightRole::kRouterBias && !IsFfnMatrix(role);
   }
 
   double ExpectedBusiest(const MoeFfn& moe, std::span<const RankLayout> members,

@@ -75,6 +75,8 @@ uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t lay
       cost += elements * moe->num_experts;
     } else if (IsReplicated(weight.role) || weight.rows == 1) {
       cost += elements * ranks;
+    } else if (moe != nullptr && IsFfnMatrix(weight.role)) {
+      cost += elements;  // the shared expert, over all ranks
     } else {
       cost += elements * (ranks / plan.tp);
     }
@@ -132,6 +134,8 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
       layer.experts = SplitEvenly(moe->num_experts, plan.ep, expert_group, Longer::kHigherParts);
       layer.expert_ffn =
           SplitInPieces(moe->intermediate_size, quant_block, slices, slice, Longer::kHigherParts);
+      layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block, ranks,
+                                layout.rank_in_stage, Longer::kLowerParts);
     } else {
       layer.ffn = SplitInPieces(std::get<DenseFfn>(parts.ffn).intermediate_size, quant_block,
                                 plan.tp, layout.tp_index, Longer::kHigherParts);

@@ -19,9 +19,20 @@ constexpr uint64_t kAlignment = 64;
 
 uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
 
-// Bytes that the packed formats of kernels/cpu/pack_layout.h take for one row. `model` may not
-// depend on `kernels`, so the figures stand here again; packed_bytes_test compares the two.
-uint64_t PackedRowBytes(DType stored, uint64_t columns) {
+// e4m3 in words of 4, those that a boundary of blocks cuts twice, and a float per block.
+uint64_t Fp8RowBytes(const Range& columns) {
+  constexpr uint64_t kBlock = 128;
+  constexpr uint64_t kWord = 4;
+  const uint64_t blocks = (columns.end + kBlock - 1) / kBlock - columns.begin / kBlock;
+  const uint64_t cut_words = columns.begin % kWord == 0 ? 0 : blocks - 1;
+  return RoundUp(columns.size(), kWord) + kWord * cut_words + kFloatBytes * blocks;
+}
+
+// Bytes that the packed formats of kernels/cpu/pack_layout.h take for the columns of one row.
+// `model` may not depend on `kernels`, so the figures stand here again; packed_bytes_test compares
+// the two.
+uint64_t PackedRowBytes(DType stored, const Range& range) {
+  const uint64_t columns = range.size();
   switch (stored) {
     case DType::kF32:
       return 4 * columns;
@@ -31,6 +42,8 @@ uint64_t PackedRowBytes(DType stored, uint64_t columns) {
     case DType::kQ4_1:
     case DType::kQ4_K:
       return columns / 32 * 20;  // half a byte each, scale and minimum
+    case DType::kF8E4M3:
+      return Fp8RowBytes(range);
     default:
       return 2 * RoundUp(columns, 2);  // bfloat16 in pairs
   }
@@ -42,6 +55,7 @@ struct Widths {
   uint64_t experts = 0;
   uint64_t top_k = 1;
   uint64_t ffn = 0;
+  uint64_t shared = 0;  // output of a shared expert
   uint64_t rotary = 0;
 };
 
@@ -55,7 +69,8 @@ Widths WidthsOf(const ModelSpec& spec, const RankLayout& layout) {
     if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
       widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
       widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
-      widths.ffn = std::max(widths.ffn, layer.expert_ffn.size());
+      widths.ffn = std::max({widths.ffn, layer.expert_ffn.size(), layer.ffn.size()});
+      if (layer.ffn.size() > 0) widths.shared = spec.hidden_size;
     } else {
       widths.ffn = std::max(widths.ffn, layer.ffn.size());
     }
@@ -198,10 +213,16 @@ absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
   const WeightRole role = slice.binding.role;
   if (IsVector(role)) return slice.cols.size() * kFloatBytes;
-  const bool as_float = fp32 || role == WeightRole::kRouter;
-  if (IsHeldUnquantised(role) && InfoOf(stored).block_elements > 1) stored = DType::kBF16;
-  return RoundUp(slice.rows.size(), kTileRows) *
-         PackedRowBytes(as_float ? DType::kF32 : stored, slice.cols.size());
+  const bool outer = role == WeightRole::kEmbedding || role == WeightRole::kHead;
+  if (fp32 || role == WeightRole::kRouter) {
+    stored = DType::kF32;
+  } else if (stored == DType::kF8E4M3 && !slice.binding.stored.has_value() && outer) {
+    stored = DType::kBF16;
+  } else if (IsHeldUnquantised(role) &&
+             (InfoOf(stored).block_elements > 1 || stored == DType::kF8E4M3)) {
+    stored = DType::kBF16;
+  }
+  return RoundUp(slice.rows.size(), kTileRows) * PackedRowBytes(stored, slice.cols);
 }
 
 uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool fp32) {
@@ -225,9 +246,9 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits) {
   const Widths widths = WidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
-  // router.
-  const uint64_t per_token =
-      3 * spec.hidden_size + widths.attention.total() + widths.experts + 2 * widths.top_k;
+  // router; shared expert.
+  const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
+                             2 * widths.top_k + widths.shared;
   const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
   // One call at a time has the kernels' workspace.
   const uint64_t kernels = std::max(FfnWorkspace(widths, spec.hidden_size, limits),

@@ -20,7 +20,8 @@ struct Format {
 constexpr Format kFormats[] = {{DType::kF32, WeightFormat::kF32},
                                {DType::kBF16, WeightFormat::kBF16},
                                {DType::kQ8_0, WeightFormat::kQ8},
-                               {DType::kQ4_1, WeightFormat::kQ4}};
+                               {DType::kQ4_1, WeightFormat::kQ4},
+                               {DType::kF8E4M3, WeightFormat::kFp8}};
 
 TEST(PackedBytesAgreementTest, MatricesTakeWhatTheKernelsPack) {
   for (const Format& format : kFormats) {
@@ -40,6 +41,30 @@ TEST(PackedBytesAgreementTest, MatricesTakeWhatTheKernelsPack) {
                         .cols = {0, 33}};
   EXPECT_EQ(PackedBytes(odd, DType::kBF16, false),
             kernels::PackedMatrixBytes(WeightFormat::kBF16, 40, 33));
+}
+
+TEST(PackedBytesAgreementTest, Fp8SlicesMayCutBlocks) {
+  for (const uint32_t begin : {0u, 1u, 30u, 32u, 96u, 127u, 128u, 192u, 301u}) {
+    for (const uint32_t width : {1u, 2u, 64u, 97u, 128u, 130u, 384u, 700u}) {
+      const WeightSlice slice{.binding = {.role = WeightRole::kDown, .rows = 70, .cols = 1001},
+                              .rows = {3, 70},
+                              .cols = {begin, begin + width}};
+      EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false),
+                kernels::PackedMatrixBytes(WeightFormat::kFp8, 67, width, begin % 128))
+          << width << " columns from " << begin;
+    }
+  }
+}
+
+// Only projections and FFNs are e4m3 in such a model, unless a checkpoint was seen that says more.
+TEST(PackedBytesAgreementTest, EmbeddingAndHeadOfFp8ModelsAreBFloat16) {
+  for (const WeightRole role : {WeightRole::kEmbedding, WeightRole::kHead}) {
+    WeightSlice slice{
+        .binding = {.role = role, .rows = 64, .cols = 256}, .rows = {0, 64}, .cols = {0, 256}};
+    EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false), 64u * 256 * 2);
+    slice.binding.stored = DType::kF8E4M3;
+    EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false), 64u * (256 + 8));
+  }
 }
 
 ModelSpec SpecOf(const AttentionSpec& attention, const MoeFfn& ffn, uint32_t context) {

@@ -38,7 +38,8 @@ struct ParallelPlan {
 };
 
 // Granularity at which columns may be cut when the matrices are stored as `stored`: the length of
-// the blocks that share a scale in the kernels' packed formats, 1 for plain types.
+// the blocks that share a scale in the kernels' packed formats, 1 for plain types and for
+// e4m3, whose blocks may be cut anywhere.
 uint32_t QuantBlockOf(DType stored);
 
 // OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example
@@ -81,9 +82,11 @@ struct RankLayout {
 
   // Per layer of `layers`, in order.
   struct Layer {
-    Range heads;       // query heads
-    Range kv_heads;    // KV heads; above the KV-head count ranks share one (replicated)
-    Range ffn;         // columns of a dense FFN's intermediate, empty for an MoE layer
+    Range heads;     // query heads
+    Range kv_heads;  // KV heads; above the KV-head count ranks share one (replicated)
+    // Columns of a dense FFN's intermediate (split over tp), or of an MoE layer's shared expert
+    // (split over the stage; empty on some ranks where it has fewer pieces than they are).
+    Range ffn;
     Range experts;     // whole experts this rank takes part in, empty for a dense layer
     Range expert_ffn;  // its columns of each such expert's intermediate
     bool operator==(const Layer&) const = default;

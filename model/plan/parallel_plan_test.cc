@@ -226,6 +226,7 @@ TEST(LayoutTest, StagesAreBalancedByWeight) {
 TEST(LayoutTest, QuantBlockFollowsTheStoredType) {
   EXPECT_EQ(QuantBlockOf(DType::kQ4_1), 32u);
   EXPECT_EQ(QuantBlockOf(DType::kQ6_K), 32u);
+  EXPECT_EQ(QuantBlockOf(DType::kF8E4M3), 1u);
   EXPECT_EQ(QuantBlockOf(DType::kBF16), 1u);
 }
 

@@ -81,6 +81,12 @@ absl::Status CheckFfn(const ParallelPlan& plan, const MoeFfn& ffn, uint32_t quan
     return Refuse(
         absl::StrCat("ep=", plan.ep, " exceeds the model's ", ffn.num_experts, " experts"));
   }
+  // The shared expert may leave ranks without a piece, but no piece may cut a quantised block.
+  if (ffn.shared_intermediate_size % quant_block != 0 && plan.RanksPerStage() > 1) {
+    return Refuse(absl::StrCat(plan.RanksPerStage(), " ranks per stage cut the shared expert of ",
+                               ffn.shared_intermediate_size,
+                               " columns, which is not whole quantised blocks of ", quant_block));
+  }
   return CheckColumns("each expert", ffn.intermediate_size, plan.RanksPerStage() / plan.ep,
                       absl::StrCat("tp=", plan.tp, " with ep=", plan.ep), quant_block);
 }

@@ -7,9 +7,11 @@
 #include <variant>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/status_macros.h"
+#include "model/checkpoint/fp8_blocks.h"
 #include "model/checkpoint/gguf_names.h"
 #include "model/spec/families.h"
 
@@ -25,7 +27,8 @@ struct Demand {
 };
 
 bool HoldsWeights(DType dtype) {
-  return dtype != DType::kI64 && dtype != DType::kI32 && dtype != DType::kU8;
+  return dtype != DType::kI64 && dtype != DType::kI32 && dtype != DType::kU8 &&
+         dtype != DType::kF8E8M0;
 }
 
 std::string ShapeText(const std::vector<uint64_t>& shape) {
@@ -67,7 +70,19 @@ bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
   return spec.tied_embeddings && (name == "lm_head.weight" || name == "output.weight");
 }
 
-// Sets `stored` of the bindings.
+// The scales beside an e4m3 tensor exist and fit it.
+absl::Status CheckScales(const TensorView& tensor, const Checkpoint& checkpoint) {
+  const absl::StatusOr<TensorView> scales = checkpoint.Find(Fp8ScaleName(tensor.name));
+  if (absl::IsNotFound(scales.status())) {
+    return Contradiction(tensor,
+                         absl::StrCat("is ", InfoOf(tensor.dtype).name,
+                                      ", but its scales are missing: ", scales.status().message()));
+  }
+  ESSOR_RETURN_IF_ERROR(scales.status());
+  return CheckFp8Scales(tensor, *scales);
+}
+
+// Sets `stored` and `scales` of the bindings.
 absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
                            const std::string& config_file, std::vector<WeightBinding>& bindings) {
   // Ordered, so that the first complaint does not depend on hashing.
@@ -81,6 +96,7 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
     demand.vector = IsVector(binding.role);
   }
   absl::flat_hash_map<std::string, DType> types;
+  absl::flat_hash_set<std::string> scales;
   for (const auto& [name, demand] : demands) {
     absl::StatusOr<TensorView> tensor = checkpoint.Find(name);
     if (absl::IsNotFound(tensor.status())) {
@@ -98,11 +114,17 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
                                 " asks for ", ShapeText(demand)));
     }
     types[name] = tensor->dtype;
+    if (tensor->dtype != DType::kF8E4M3) continue;
+    ESSOR_RETURN_IF_ERROR(CheckScales(*tensor, checkpoint));
+    scales.insert(Fp8ScaleName(name));
   }
-  for (WeightBinding& binding : bindings) binding.stored = types[binding.tensor];
+  for (WeightBinding& binding : bindings) {
+    binding.stored = types[binding.tensor];
+    if (binding.stored == DType::kF8E4M3) binding.scales = Fp8ScaleName(binding.tensor);
+  }
 
   for (const std::string& name : checkpoint.TensorNames()) {
-    if (demands.contains(name) || IsIgnorable(name, spec)) continue;
+    if (demands.contains(name) || scales.contains(name) || IsIgnorable(name, spec)) continue;
     ESSOR_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint.Find(name));
     return Contradiction(tensor, absl::StrCat("the model that ", config_file, " describes (",
                                               spec.family, ") has no place for it"));
@@ -143,7 +165,7 @@ absl::StatusOr<std::vector<WeightBinding>> BindGguf(const ModelSpec& spec, const
     if (tensor.expert.has_value()) binding.first_row = *tensor.expert * binding.rows;
     binding.tensor = std::move(tensor.name);
   }
-  ESSOR_RETURN_IF_ERROR(CheckBindings(spec, file, "its metadata", bindings));
+  ESSOR_RETURN_IF_ERROR(CheckBindings(spec, file, file.path() + "'s metadata", bindings));
   return bindings;
 }
 

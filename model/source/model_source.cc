@@ -13,6 +13,7 @@
 #include "model/source/text_files.h"
 #include "model/spec/config_view.h"
 #include "model/spec/families.h"
+#include "model/spec/quantization_config.h"
 
 namespace essor::model {
 namespace {
@@ -123,6 +124,8 @@ absl::Status OpenGguf(const std::string& path, ModelSource& source) {
 }
 
 absl::StatusOr<DType> TypeNamed(const ConfigView& config) {
+  ESSOR_ASSIGN_OR_RETURN(const bool fp8, IsFp8Checkpoint(config));
+  if (fp8) return DType::kF8E4M3;
   const std::string key = config.Has("dtype") ? "dtype" : "torch_dtype";
   ESSOR_ASSIGN_OR_RETURN(const std::string name, config.StringOr(key, "bfloat16"));
   if (name == "bfloat16") return DType::kBF16;
@@ -175,7 +178,8 @@ absl::StatusOr<TextFiles> OpenTextFiles(const std::string& path) {
   if (files.tokenizer == nullptr) {
     return absl::NotFoundError(
         absl::StrCat(path, kind == PathKind::kGguf ? ": no tokenizer inside (tokenizer.ggml.model)"
-                                                   : ": no tokenizer.json"));
+                                                   : ": no tokenizer.json, tiktoken.model "
+                                                     "or tokenizer.model"));
   }
   return files;
 }

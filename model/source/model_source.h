@@ -51,7 +51,8 @@ absl::StatusOr<TextFiles> OpenTextFiles(const std::string& path);
 absl::StatusOr<ModelSpec> OpenSpec(const std::string& path);
 
 // The type in which most weights of the model are stored, for planning: of a .gguf what its tensors
-// say, of a config `dtype` or `torch_dtype` (bfloat16 when it says neither). No weights are needed.
+// say, of a config f8_e4m3 where its `quantization_config` says so, else `dtype` or `torch_dtype`
+// (bfloat16 when it says neither). No weights are needed.
 absl::StatusOr<DType> OpenStoredType(const std::string& path);
 
 }  // namespace essor::model

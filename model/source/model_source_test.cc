@@ -188,7 +188,52 @@ TEST(ModelSourceTest, ModelsWithoutTextFilesStillOpen) {
   EXPECT_EQ((*source)->chat_template, nullptr);
   const auto files = OpenTextFiles(copy.path());
   EXPECT_EQ(files.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(std::string(files.status().message()), copy.path() + ": no tokenizer.json");
+  EXPECT_EQ(std::string(files.status().message()),
+            copy.path() + ": no tokenizer.json, tiktoken.model or tokenizer.model");
+}
+
+std::string SmallTokenizer(const std::string& file) {
+  return std::string(ESSOR_SOURCE_DIR) + "/tests/data/tokenizer/" + file;
+}
+
+TEST(ModelSourceTest, TheTokenizerIsReadFromTheFileThatIsThere) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer.json");
+  copy.Remove("tokenizer_config.json");
+  const auto copy_in = [&](const std::string& from, const char* name) {
+    std::filesystem::copy_file(SmallTokenizer(from), copy.path() + "/" + name,
+                               std::filesystem::copy_options::overwrite_existing);
+  };
+  copy_in("spm_bpe/tokenizer.model", "tokenizer.model");
+  const auto pieces = OpenTextFiles(copy.path());
+  ASSERT_TRUE(pieces.ok()) << pieces.status();
+  EXPECT_TRUE(pieces->tokenizer->IdOf("<ud>").ok());
+  EXPECT_FALSE(pieces->tokenizer->IdOf("[BOS]").ok());
+
+  copy_in("kimi/tiktoken.model", "tiktoken.model");
+  copy_in("kimi/tokenizer_config.json", "tokenizer_config.json");
+  const auto ranks = OpenTextFiles(copy.path());
+  ASSERT_TRUE(ranks.ok()) << ranks.status();
+  EXPECT_TRUE(ranks->tokenizer->IdOf("[BOS]").ok());
+
+  copy_in("small_gpt2.json", "tokenizer.json");
+  const auto json = OpenTextFiles(copy.path());
+  ASSERT_TRUE(json.ok()) << json.status();
+  EXPECT_FALSE(json->tokenizer->IdOf("[BOS]").ok());
+}
+
+TEST(ModelSourceTest, NamesTheTokenizerFileThatIsWrong) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer.json");
+  copy.Write("tokenizer.model", "text");
+  EXPECT_THAT(std::string(OpenTextFiles(copy.path()).status().message()),
+              HasSubstr(copy.path() + ": tokenizer.model: "));
+  copy.Write("tiktoken.model", 1);
+  EXPECT_THAT(std::string(OpenTextFiles(copy.path()).status().message()),
+              HasSubstr(copy.path() + ": tiktoken.model: line 1"));
+  copy.Write("tokenizer_config.json", {{"added_tokens_decoder", 1}});
+  EXPECT_THAT(std::string(OpenTextFiles(copy.path()).status().message()),
+              HasSubstr(copy.path() + ": tokenizer_config.json: added_tokens_decoder"));
 }
 
 TEST(ModelSourceTest, TextFilesNeedNoModel) {
@@ -301,6 +346,75 @@ std::vector<float> ValuesOf(const ModelSource& source, WeightRole role, int32_t 
   }
   ADD_FAILURE() << "no such weight";
   return {};
+}
+
+// All tensors of the FP8 model, to be written again with changes.
+std::vector<Written> Fp8Tensors() {
+  const auto checkpoint = OpenSafetensors(NanoPath("qwen3_moe_fp8_blocks"));
+  EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
+  std::vector<Written> tensors;
+  for (const std::string& name : (*checkpoint)->TensorNames()) {
+    const TensorView view = (*checkpoint)->Find(name).value();
+    tensors.push_back({{.name = name, .dtype = view.dtype, .shape = view.shape},
+                       {view.data.begin(), view.data.end()}});
+  }
+  return tensors;
+}
+
+constexpr char kFp8Scales[] = "model.layers.0.self_attn.q_proj.weight_scale_inv";
+
+std::string Fp8ErrorWith(const std::vector<Written>& tensors) {
+  const ModelCopy copy("qwen3_moe_fp8_blocks");
+  copy.Remove("model.safetensors");
+  WriteSafetensors(copy.path(), tensors);
+  return ErrorOf(copy.path());
+}
+
+TEST(ModelSourceTest, Fp8TensorsHaveTheirScalesBesideThem) {
+  const auto source = ModelSource::Open(NanoPath("qwen3_moe_fp8_blocks"));
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->stored, DType::kF8E4M3);
+  EXPECT_EQ(OpenStoredType(NanoPath("qwen3_moe_fp8_blocks")).value(), DType::kF8E4M3);
+  uint64_t fp8 = 0;
+  for (const WeightBinding& binding : (*source)->bindings) {
+    const bool projection = binding.tensor.ends_with("proj.weight");
+    EXPECT_EQ(*binding.stored, projection ? DType::kF8E4M3 : DType::kBF16) << binding.tensor;
+    EXPECT_EQ(binding.scales, projection ? binding.tensor + "_scale_inv" : "");
+    fp8 += projection ? 1 : 0;
+  }
+  EXPECT_EQ(fp8, 2u * (4 + 4 * 3));
+}
+
+TEST(ModelSourceTest, Fp8TensorsWithoutFittingScalesAreRefused) {
+  {
+    std::vector<Written> tensors = Fp8Tensors();
+    std::erase_if(tensors,
+                  [](const Written& tensor) { return tensor.declaration.name == kFp8Scales; });
+    EXPECT_THAT(Fp8ErrorWith(tensors),
+                HasSubstr("model.safetensors: tensor model.layers.0.self_attn.q_proj.weight: is "
+                          "f8_e4m3, but its scales are missing: "));
+  }
+  {
+    // Blocks of 64 x 64.
+    std::vector<Written> tensors = Fp8Tensors();
+    for (Written& tensor : tensors) {
+      if (tensor.declaration.name != kFp8Scales) continue;
+      tensor.declaration.shape = {4, 3};
+      tensor.data.resize(4 * 3 * sizeof(float));
+    }
+    EXPECT_THAT(
+        Fp8ErrorWith(tensors),
+        HasSubstr("q_proj.weight_scale_inv: its shape is [4, 3], but blocks of 128 x 128 of "
+                  "model.layers.0.self_attn.q_proj.weight [240, 192] have scales [2, 2]"));
+  }
+  {
+    // Scales of a weight that needs none would change it, were they read.
+    std::vector<Written> tensors = Fp8Tensors();
+    tensors.push_back(
+        {{.name = "lm_head.weight_scale_inv", .shape = {1}}, std::vector<std::byte>(4)});
+    EXPECT_THAT(Fp8ErrorWith(tensors),
+                HasSubstr("tensor lm_head.weight_scale_inv: the model that "));
+  }
 }
 
 // The same model with its experts stacked as transformers 5 keeps them reads the same weights.

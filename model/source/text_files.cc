@@ -8,6 +8,10 @@
 #include "model/checkpoint/gguf_metadata.h"
 #include "model/checkpoint/mapped_file.h"
 #include "model/spec/config_view.h"
+#include "model/tokenizer/json_fields.h"
+#include "model/tokenizer/sentencepiece.h"
+#include "model/tokenizer/tokenizer_config.h"
+#include "model/tokenizer/tokenizer_tiktoken.h"
 
 namespace essor::model {
 namespace {
@@ -17,18 +21,19 @@ std::string PathIn(const std::string& directory, const char* name) {
 }
 
 // Nothing when the file is missing.
-absl::StatusOr<std::optional<ConfigView>> ReadConfigIfPresent(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadTextFile(path, kMaxConfigBytes);
+absl::StatusOr<std::optional<std::string>> ReadIfPresent(const std::string& path,
+                                                         uint64_t max_bytes) {
+  absl::StatusOr<std::string> text = ReadTextFile(path, max_bytes);
   if (absl::IsNotFound(text.status())) return std::nullopt;
   ESSOR_RETURN_IF_ERROR(text.status());
-  ESSOR_ASSIGN_OR_RETURN(ConfigView view, ConfigView::Parse(*text, path));
-  return view;
+  return *std::move(text);
 }
 
-// The name of a file in messages of ChatTemplate::Parse, which knows only lines.
-absl::Status InFile(const absl::Status& status, const std::string& file) {
-  if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(file, ": ", std::string(status.message())));
+absl::StatusOr<std::optional<ConfigView>> ReadConfigIfPresent(const std::string& path) {
+  ESSOR_ASSIGN_OR_RETURN(const auto text, ReadIfPresent(path, kMaxConfigBytes));
+  if (!text.has_value()) return std::nullopt;
+  ESSOR_ASSIGN_OR_RETURN(ConfigView view, ConfigView::Parse(*text, path));
+  return view;
 }
 
 // A special token: a string, or an object with its text in "content". Empty when absent.
@@ -69,7 +74,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseTemplate(const std::string& s
                                                             ChatTemplate::Tokens tokens,
                                                             const std::string& file) {
   auto parsed = ChatTemplate::Parse(source, std::move(tokens));
-  if (!parsed.ok()) return InFile(parsed.status(), file);
+  if (!parsed.ok()) return InFile(parsed.status(), file);  // it knows only lines
   return parsed;
 }
 
@@ -86,13 +91,38 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_b
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& directory) {
-  const std::string path = PathIn(directory, "tokenizer.json");
-  absl::StatusOr<std::string> json = ReadTextFile(path, kMaxTokenizerBytes);
-  if (absl::IsNotFound(json.status())) return std::unique_ptr<Tokenizer>();
-  ESSOR_RETURN_IF_ERROR(json.status());
-  auto tokenizer = Tokenizer::FromTokenizerJson(*json);
-  if (!tokenizer.ok()) return InFile(tokenizer.status(), path);
-  return tokenizer;
+  using Reader =
+      absl::StatusOr<std::unique_ptr<Tokenizer>> (*)(std::string_view, const TokenizerConfig&);
+  struct Format {
+    const char* file;
+    uint64_t bytes_max;
+    bool needs_config;  // tokenizer_config.json
+    Reader read;
+  };
+  constexpr Format kFormats[] = {
+      {"tokenizer.json", kMaxTokenizerBytes, false,
+       [](std::string_view json, const TokenizerConfig&) {
+         return Tokenizer::FromTokenizerJson(json);
+       }},
+      {"tiktoken.model", kTiktokenBytesMax, true, Tokenizer::FromTiktoken},
+      {"tokenizer.model", kSentencePieceBytesMax, true, Tokenizer::FromSentencePiece},
+  };
+  for (const Format& format : kFormats) {
+    ESSOR_ASSIGN_OR_RETURN(const auto text,
+                           ReadIfPresent(PathIn(directory, format.file), format.bytes_max));
+    if (!text.has_value()) continue;
+    std::optional<std::string> json;
+    if (format.needs_config) {
+      ESSOR_ASSIGN_OR_RETURN(
+          json, ReadIfPresent(PathIn(directory, "tokenizer_config.json"), kMaxConfigBytes));
+    }
+    const auto config = ParseTokenizerConfig(json.value_or(""));
+    if (!config.ok()) return InFile(config.status(), directory);
+    auto tokenizer = format.read(*text, *config);
+    if (!tokenizer.ok()) return InFile(tokenizer.status(), directory);
+    return tokenizer;
+  }
+  return std::unique_ptr<Tokenizer>();
 }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> OpenChatTemplate(const std::string& directory) {

@@ -19,7 +19,8 @@ absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_b
 inline constexpr uint64_t kMaxConfigBytes = 16 << 20;
 inline constexpr uint64_t kMaxTokenizerBytes = 256 << 20;
 
-// tokenizer.json. Null when the directory has none.
+// tokenizer.json, else tiktoken.model, else tokenizer.model (SentencePiece); the latter two with
+// tokenizer_config.json. Null when the directory has none of them.
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& directory);
 
 // chat_template.jinja, else chat_template of tokenizer_config.json (a string, or a list of named

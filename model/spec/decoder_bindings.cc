@@ -64,7 +64,8 @@ const char* CommonName(WeightRole role) {
     case WeightRole::kValueUp:
       return "self_attn.kv_b_proj.weight";
     case WeightRole::kRouter:
-      break;  // its name depends on the family
+    case WeightRole::kRouterBias:
+      break;  // their names depend on the family
   }
   ESSOR_CHECK(false);
 }
@@ -109,17 +110,25 @@ class MoeBinder {
   void Bind(WeightBinding& binding) const {
     if (binding.role == WeightRole::kRouter) {
       binding.tensor = prefix_ + "gate.weight";
+    } else if (binding.role == WeightRole::kRouterBias) {
+      binding.tensor = prefix_ + names_.router_bias;
+    } else if (binding.expert < 0) {
+      binding.tensor = absl::StrCat(prefix_, names_.shared, ".", PartName(binding.role), ".weight");
     } else if (stacked_) {
       BindStacked(binding);
     } else {
-      const char* part = binding.role == WeightRole::kGate ? names_.expert_gate
-                         : binding.role == WeightRole::kUp ? names_.expert_up
-                                                           : names_.expert_down;
-      binding.tensor = absl::StrCat(prefix_, "experts.", binding.expert, ".", part, ".weight");
+      binding.tensor =
+          absl::StrCat(prefix_, "experts.", binding.expert, ".", PartName(binding.role), ".weight");
     }
   }
 
  private:
+  const char* PartName(WeightRole role) const {
+    return role == WeightRole::kGate ? names_.expert_gate
+           : role == WeightRole::kUp ? names_.expert_up
+                                     : names_.expert_down;
+  }
+
   void BindStacked(WeightBinding& binding) const {
     const uint64_t expert = static_cast<uint64_t>(binding.expert);
     if (binding.role == WeightRole::kDown) {
@@ -138,8 +147,8 @@ class MoeBinder {
   std::string prefix_;
 };
 
-bool IsMoePart(const WeightBinding& binding) {
-  return binding.role == WeightRole::kRouter || binding.expert >= 0;
+bool IsMoePart(WeightRole role) {
+  return role == WeightRole::kRouter || role == WeightRole::kRouterBias || IsFfnMatrix(role);
 }
 
 }  // namespace
@@ -159,7 +168,7 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
     const auto* moe = std::get_if<MoeFfn>(&spec.layers[layer].ffn);
     const MoeBinder binder(prefix, moe == nullptr ? 0 : moe->intermediate_size, names, exists);
     for (; weights[next].layer == static_cast<int32_t>(layer); ++next) {
-      if (!IsMoePart(weights[next])) {
+      if (moe == nullptr || !IsMoePart(weights[next].role)) {
         add(prefix, std::move(weights[next]));
         const AttentionSpec& attention = spec.layers[layer].attention;
         if (const auto* latent = std::get_if<LatentAttention>(&attention)) {

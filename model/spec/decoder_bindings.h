@@ -14,6 +14,8 @@ struct DecoderTensorNames {
   const char* expert_gate = "gate_proj";
   const char* expert_up = "up_proj";
   const char* expert_down = "down_proj";
+  const char* shared = "shared_experts";                     // the shared expert, inside `moe`
+  const char* router_bias = "gate.e_score_correction_bias";  // likewise
 };
 
 // One binding per weight of LogicalWeights(spec), in its order. Experts bind to the stacked 3-D

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "model/spec/quantization_config.h"
 #include "model/spec/rope_config.h"
 
 namespace essor::model {
@@ -42,14 +43,7 @@ absl::Status RefuseUnsupported(const ConfigView& config) {
   if (activation != "silu" && activation != "swish") {
     return config.Error(key, absl::StrCat("activation \"", activation, "\" is not silu"));
   }
-  if (config.Has("quantization_config")) {
-    ESSOR_ASSIGN_OR_RETURN(const ConfigView quantization, config.Object("quantization_config"));
-    ESSOR_ASSIGN_OR_RETURN(const std::string method,
-                           quantization.StringOr("quant_method", "unnamed"));
-    return quantization.Error("quant_method",
-                              absl::StrCat("\"", method, "\" checkpoints are not supported"));
-  }
-  return absl::OkStatus();
+  return IsFp8Checkpoint(config).status();
 }
 
 absl::StatusOr<GroupedQueryAttention> ReadAttention(const ConfigView& config, uint32_t hidden_size,
@@ -94,7 +88,8 @@ absl::StatusOr<Decoder> ReadDecoderFrame(const ConfigView& config,
   ESSOR_ASSIGN_OR_RETURN(spec.vocab_size, config.Size("vocab_size", kMaxVocabulary));
   ESSOR_ASSIGN_OR_RETURN(decoder.num_layers, config.Size("num_hidden_layers", kMaxLayers));
   ESSOR_ASSIGN_OR_RETURN(spec.norm_eps, config.PositiveOr("rms_norm_eps", defaults.norm_eps));
-  ESSOR_ASSIGN_OR_RETURN(spec.tied_embeddings, config.BoolOr("tie_word_embeddings", false));
+  ESSOR_ASSIGN_OR_RETURN(spec.tied_embeddings,
+                         config.BoolOr("tie_word_embeddings", defaults.tied_embeddings));
   ESSOR_ASSIGN_OR_RETURN(
       spec.max_context_tokens,
       config.SizeOr("max_position_embeddings", kMaxPositions, defaults.max_position_embeddings));
@@ -109,7 +104,8 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.rope,
                          ReadRope(config, {.head_dim = decoder.attention.head_dim,
                                            .max_position_embeddings = spec.max_context_tokens,
-                                           .default_theta = defaults.rope_theta}));
+                                           .default_theta = defaults.rope_theta,
+                                           .default_partial = defaults.partial_rotary_factor}));
   // Users who switch YaRN on for Qwen leave max_position_embeddings at the unstretched length.
   if (const auto* yarn = std::get_if<RopeSpec::YarnScaling>(&decoder.attention.rope.scaling)) {
     const double stretched = yarn->factor * yarn->original_max_position;
@@ -126,7 +122,12 @@ absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config) {
 }
 
 absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers) {
-  const std::string key = config.Has("num_experts") ? "num_experts" : "num_local_experts";
+  return ReadNumExperts(config, num_layers,
+                        config.Has("num_experts") ? "num_experts" : "num_local_experts");
+}
+
+absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers,
+                                        const std::string& key) {
   ESSOR_ASSIGN_OR_RETURN(const uint32_t num_experts, config.Size(key, kMaxExperts));
   if (uint64_t{num_experts} * num_layers > kMaxExpertsOfModel) {
     return config.Error(key, absl::StrCat(num_experts, " in each of ", num_layers,
@@ -135,13 +136,56 @@ absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_l
   return num_experts;
 }
 
-absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts) {
-  ESSOR_ASSIGN_OR_RETURN(const uint32_t top_k, config.Size("num_experts_per_tok", kMaxExperts));
+absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts,
+                                  const std::string& key) {
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t top_k, config.Size(key, kMaxExperts));
   if (top_k > num_experts) {
-    return config.Error("num_experts_per_tok",
-                        absl::StrCat(top_k, " exceeds the ", num_experts, " experts"));
+    return config.Error(key, absl::StrCat(top_k, " exceeds the ", num_experts, " experts"));
   }
   return top_k;
+}
+
+absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::string& count_key,
+                                         uint32_t width) {
+  ESSOR_ASSIGN_OR_RETURN(const double count, config.NumberOr(count_key, 0));
+  if (!(count >= 0 && count * width <= kMaxWidth && count == std::floor(count))) {
+    return config.Error(count_key, absl::StrCat(count, " shared experts of width ", width));
+  }
+  return static_cast<uint32_t>(count) * width;
+}
+
+namespace {
+
+absl::StatusOr<RouterSpec> ReadSigmoidRouter(const ConfigView& config, const MoeFfn& ffn) {
+  RouterSpec router{.score = RouterSpec::Score::kSigmoid, .correction_bias = true};
+  ESSOR_ASSIGN_OR_RETURN(router.num_groups, config.SizeOr("n_group", kMaxExperts, 1));
+  ESSOR_ASSIGN_OR_RETURN(router.top_groups, config.SizeOr("topk_group", kMaxExperts, 1));
+  if (ffn.num_experts % router.num_groups != 0) {
+    return config.Error("n_group", absl::StrCat(router.num_groups, " does not divide the ",
+                                                ffn.num_experts, " experts"));
+  }
+  const uint32_t reachable = ffn.num_experts / router.num_groups * router.top_groups;
+  if (router.top_groups > router.num_groups || reachable < ffn.top_k) {
+    return config.Error("topk_group",
+                        absl::StrCat(router.top_groups, " of ", router.num_groups, " groups with ",
+                                     reachable, " experts cannot give ", ffn.top_k));
+  }
+  ESSOR_ASSIGN_OR_RETURN(router.scale, config.PositiveOr("routed_scaling_factor", 1.0));
+  ESSOR_ASSIGN_OR_RETURN(router.renormalise, config.BoolOr("norm_topk_prob", true));
+  return router;
+}
+
+}  // namespace
+
+absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers) {
+  MoeFfn ffn;
+  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers, "n_routed_experts"));
+  ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(ffn.shared_intermediate_size,
+                         ReadSharedWidth(config, "n_shared_experts", ffn.intermediate_size));
+  ESSOR_ASSIGN_OR_RETURN(ffn.router, ReadSigmoidRouter(config, ffn));
+  return ffn;
 }
 
 absl::StatusOr<std::vector<uint32_t>> ReadQwenWindows(const ConfigView& config,

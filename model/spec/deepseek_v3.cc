@@ -1,6 +1,6 @@
 // DeepSeek V3 and R1, and their relatives Kimi K2 and Moonlight, which carry other numbers: latent
 // attention with an own latent for the query (Moonlight: without), YaRN whose magnitude goes into
-// the softmax scale. Only configs without expert layers so far.
+// the softmax scale; a sigmoid router limited to groups, a shared expert, the first layers dense.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -72,15 +72,18 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   const DecoderDefaults defaults{.norm_eps = 1e-6, .max_position_embeddings = 4096};
   ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoderFrame(config, defaults));
   ESSOR_ASSIGN_OR_RETURN(const LatentAttention attention, ReadAttention(config, decoder, defaults));
-  ESSOR_ASSIGN_OR_RETURN(const double dense_layers, config.NumberOr("first_k_dense_replace", 3));
-  if (dense_layers < decoder.num_layers) {
-    return config.Error("first_k_dense_replace",
-                        absl::StrCat(dense_layers, " of ", decoder.num_layers,
-                                     " layers are dense, and expert layers of this family are not "
-                                     "supported yet"));
+  ESSOR_ASSIGN_OR_RETURN(const double num_dense, config.NumberOr("first_k_dense_replace", 3));
+  LayerSpec dense{.attention = attention, .ffn = {}};
+  LayerSpec sparse = dense;
+  if (num_dense > 0) {
+    ESSOR_ASSIGN_OR_RETURN(dense.ffn, ReadDenseFfn(config));
   }
-  ESSOR_ASSIGN_OR_RETURN(const DenseFfn ffn, ReadDenseFfn(config));
-  decoder.spec.layers.assign(decoder.num_layers, {.attention = attention, .ffn = ffn});
+  if (num_dense < decoder.num_layers) {
+    ESSOR_ASSIGN_OR_RETURN(sparse.ffn, ReadSigmoidMoe(config, decoder.num_layers));
+  }
+  for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
+    decoder.spec.layers.push_back(layer < num_dense ? dense : sparse);
+  }
   return decoder.spec;
 }
 

@@ -1,3 +1,4 @@
+#include <fstream>
 #include <string>
 #include <variant>
 
@@ -183,10 +184,8 @@ TEST(DeepseekV3Test, RefusesWithTheKeysName) {
       {"qk_nope_head_dim", 1000000, "qk_nope_head_dim: 128 heads of 1000064 exceed a width"},
       {"v_head_dim", 1000000, "v_head_dim: 128 heads of 1000128 exceed a width"},
       {"kv_lora_rank", 1000000, "kv_lora_rank: 128 heads of 1000064 exceed a width"},
-      {"first_k_dense_replace", 3,
-       "first_k_dense_replace: 3 of 61 layers are dense, and expert layers of this family are not "
-       "supported yet"},
-      {"num_hidden_layers", 1000, "first_k_dense_replace"},
+      {"first_k_dense_replace", 3, "n_routed_experts"},
+      {"num_hidden_layers", 1000, "n_routed_experts"},
   };
   for (const auto& test : kCases) {
     nlohmann::json config = PublishedConfig();
@@ -195,6 +194,28 @@ TEST(DeepseekV3Test, RefusesWithTheKeysName) {
     EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << test.key;
     EXPECT_THAT(std::string(spec.status().message()), HasSubstr(test.message));
   }
+}
+
+// 671B with 37B active, of which the embedding's 0.9B are looked up: the published figures without
+// the MTP layer.
+TEST(DeepseekV3Test, PublishedModelWithItsExperts) {
+  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/configs/deepseek-v3/config.json");
+  const auto spec = SpecOf(nlohmann::json::parse(file));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_NEAR(static_cast<double>(spec->NumParameters()), 671e9, 1e9);
+  EXPECT_NEAR(static_cast<double>(spec->NumActiveParameters()), 36.5e9, 0.7e9);
+  EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec->layers[2].ffn));
+  EXPECT_EQ(std::get<MoeFfn>(spec->layers[3].ffn),
+            (MoeFfn{.num_experts = 256,
+                    .top_k = 8,
+                    .intermediate_size = 2048,
+                    .shared_intermediate_size = 2048,
+                    .router = {.score = RouterSpec::Score::kSigmoid,
+                               .correction_bias = true,
+                               .num_groups = 8,
+                               .top_groups = 4,
+                               .renormalise = true,
+                               .scale = 2.5}}));
 }
 
 // Each head has weights of its own: a lying config must not make us list millions of them.

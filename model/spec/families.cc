@@ -13,6 +13,9 @@ namespace essor::model {
 
 // One file each.
 extern const ModelFamily kDeepseekV3Family;
+extern const ModelFamily kErnie45Family;
+extern const ModelFamily kErnie45MoeFamily;
+extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kKimiK2Family;
 extern const ModelFamily kLlamaFamily;
 extern const ModelFamily kMixtralFamily;
@@ -23,8 +26,8 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family, &kKimiK2Family, &kLlamaFamily,    &kMixtralFamily,
-    &kQwen2Family,      &kQwen3Family,  &kQwen3MoeFamily,
+    &kDeepseekV3Family, &kErnie45Family, &kErnie45MoeFamily, &kGlm4MoeFamily, &kKimiK2Family,
+    &kLlamaFamily,      &kMixtralFamily, &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
 };
 
 const ModelFamily* FindFamily(const std::string& model_type) {

@@ -66,6 +66,71 @@ TEST(FamiliesTest, Llama) {
   EXPECT_EQ(std::get<DenseFfn>(spec.layers[0].ffn).intermediate_size, 64u);
 }
 
+TEST(FamiliesTest, Ernie) {
+  const ModelSpec dense = Load("nano/ernie4_5");
+  EXPECT_TRUE(dense.tied_embeddings);
+  EXPECT_TRUE(AttentionOf(dense, 0).rope.interleaved);
+  const ModelSpec spec = Load("nano/ernie4_5_moe");
+  EXPECT_TRUE(AttentionOf(spec, 2).rope.interleaved);
+  EXPECT_EQ(AttentionOf(spec, 2).head_dim, 8u);
+  EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec.layers[0].ffn));
+  EXPECT_EQ(std::get<MoeFfn>(spec.layers[1].ffn),
+            (MoeFfn{.num_experts = 8,
+                    .top_k = 3,
+                    .intermediate_size = 16,
+                    .shared_intermediate_size = 32,
+                    .router = {.score = RouterSpec::Score::kSoftmax, .correction_bias = true}}));
+  nlohmann::json config = ReadJson("nano/ernie4_5_moe/config.json");
+  config["moe_layer_interval"] = 2;
+  config["moe_layer_end_index"] = 1;
+  const auto spread = SpecOf(config);
+  ASSERT_TRUE(spread.ok()) << spread.status();
+  EXPECT_TRUE(std::holds_alternative<MoeFfn>(spread->layers[1].ffn));
+  EXPECT_TRUE(std::holds_alternative<DenseFfn>(spread->layers[2].ffn));
+  config["use_bias"] = true;
+  EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr("use_bias"));
+}
+
+TEST(FamiliesTest, Glm4Moe) {
+  const ModelSpec spec = Load("nano/glm4_moe");
+  const GroupedQueryAttention& attention = AttentionOf(spec, 0);
+  EXPECT_TRUE(attention.qkv_bias && attention.qk_norm && !attention.output_bias);
+  EXPECT_EQ(attention.rope.rotary_dim, 8u);
+  EXPECT_FALSE(attention.rope.interleaved);
+  EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec.layers[0].ffn));
+  EXPECT_EQ(std::get<MoeFfn>(spec.layers[2].ffn),
+            (MoeFfn{.num_experts = 8,
+                    .top_k = 2,
+                    .intermediate_size = 16,
+                    .shared_intermediate_size = 16,
+                    .router = {.score = RouterSpec::Score::kSigmoid,
+                               .correction_bias = true,
+                               .num_groups = 4,
+                               .top_groups = 2,
+                               .renormalise = true,
+                               .scale = 2.5}}));
+}
+
+TEST(FamiliesTest, RouterKeysThatContradictEachOtherAreRefused) {
+  const struct {
+    const char* key;
+    nlohmann::json value;
+    const char* message;
+  } kCases[] = {
+      {"n_group", 3, "n_group: 3 does not divide the 8 experts"},
+      {"topk_group", 5, "topk_group: 5 of 4 groups"},
+      {"num_experts_per_tok", 5, "topk_group: 2 of 4 groups with 4 experts cannot give 5"},
+      {"num_experts_per_tok", 9, "num_experts_per_tok: 9 exceeds the 8 experts"},
+      {"n_shared_experts", -1, "n_shared_experts"},
+      {"routed_scaling_factor", 0, "routed_scaling_factor"},
+  };
+  for (const auto& test : kCases) {
+    nlohmann::json config = ReadJson("nano/glm4_moe/config.json");
+    config[test.key] = test.value;
+    EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr(test.message));
+  }
+}
+
 TEST(FamiliesTest, LlamaTiedWithVersion5Keys) {
   const ModelSpec spec = Load("nano/llama_tied");
   EXPECT_TRUE(spec.tied_embeddings);
@@ -160,6 +225,12 @@ TEST(FamiliesTest, ParameterCountsOfPublishedShapes) {
   const ModelSpec qwen = Load("configs/qwen3-235b-a22b");
   EXPECT_NEAR(static_cast<double>(qwen.NumParameters()), 235.09e9, 0.01e9);
   EXPECT_NEAR(static_cast<double>(qwen.NumActiveParameters()), 21.5e9, 0.1e9);
+  const ModelSpec ernie = Load("configs/ernie-4.5-300b-a47b");
+  EXPECT_NEAR(static_cast<double>(ernie.NumParameters()), 300e9, 1e9);
+  EXPECT_NEAR(static_cast<double>(ernie.NumActiveParameters()), 47e9, 1e9);
+  const ModelSpec glm = Load("configs/glm-4.5");
+  EXPECT_NEAR(static_cast<double>(glm.NumParameters()), 353e9, 4e9);  // without its MTP layer
+  EXPECT_NEAR(static_cast<double>(glm.NumActiveParameters()), 32e9, 1.5e9);
   const ModelSpec mixtral = Load("configs/mixtral-8x22b");
   EXPECT_NEAR(static_cast<double>(mixtral.NumParameters()), 140.6e9, 0.1e9);
   EXPECT_NEAR(static_cast<double>(mixtral.NumActiveParameters()), 39.0e9, 0.2e9);
@@ -224,8 +295,24 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
       {"nano/llama", "max_position_embeddings", 0, "max_position_embeddings: 0 is outside"},
       {"nano/llama",
        "quantization_config",
+       {{"quant_method", "awq"}},
+       "quantization_config.quant_method: \"awq\" checkpoints are not supported"},
+      {"nano/llama",
+       "quantization_config",
+       {{"quant_method", "fp8"}, {"fmt", "e5m2"}},
+       "quantization_config.fmt: \"e5m2\" is not e4m3"},
+      {"nano/llama",
+       "quantization_config",
+       {{"quant_method", "fp8"}, {"activation_scheme", "static"}},
+       "quantization_config.activation_scheme: \"static\" is not dynamic"},
+      {"nano/llama",
+       "quantization_config",
+       {{"quant_method", "fp8"}, {"weight_block_size", {64, 128}}},
+       "quantization_config.weight_block_size: [64, 128] is not [128, 128]"},
+      {"nano/llama",
+       "quantization_config",
        {{"quant_method", "fp8"}},
-       "quantization_config.quant_method: \"fp8\" checkpoints are not supported"},
+       "quantization_config.weight_block_size: [] is not [128, 128]"},
       {"nano/qwen3_moe", "num_experts_per_tok", 9, "num_experts_per_tok: 9 exceeds the 8 experts"},
       {"nano/qwen3_moe", "num_experts", 0, "num_experts: 0 is outside"},
       {"nano/qwen3_moe", "moe_intermediate_size", nullptr, "moe_intermediate_size: missing"},

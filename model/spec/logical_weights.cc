@@ -64,6 +64,8 @@ class LayerLister {
   void Ffn(const MoeFfn& ffn, uint32_t max_experts) {
     Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
     Add(WeightRole::kRouter, ffn.num_experts, spec_.hidden_size);
+    if (ffn.router.correction_bias) Add(WeightRole::kRouterBias, 1, ffn.num_experts);
+    if (ffn.shared_intermediate_size > 0) GatedFfn(ffn.shared_intermediate_size, -1);
     for (uint32_t expert = 0; expert < std::min(ffn.num_experts, max_experts); ++expert) {
       GatedFfn(ffn.intermediate_size, static_cast<int32_t>(expert));
     }

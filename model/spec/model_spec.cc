@@ -64,4 +64,8 @@ bool IsVector(WeightRole role) {
 
 bool IsHeldUnquantised(WeightRole role) { return role == WeightRole::kKeyUp; }
 
+bool IsFfnMatrix(WeightRole role) {
+  return role == WeightRole::kGate || role == WeightRole::kUp || role == WeightRole::kDown;
+}
+
 }  // namespace essor::model

@@ -90,18 +90,28 @@ struct DenseFfn {
   bool operator==(const DenseFfn&) const = default;
 };
 
+// How a token chooses its experts and what they weigh (kernels/routing.h has the formulas).
 struct RouterSpec {
-  enum class Score { kSoftmax };  // over all experts, in fp32
+  enum class Score { kSoftmax, kSigmoid };  // over all experts; of each expert alone. In fp32
   Score score = Score::kSoftmax;
+  bool correction_bias = false;  // added to the scores for choosing, not to the weights
+  // Only experts of the top_groups best of num_groups equal, consecutive groups can be chosen
+  // (DeepSeek-V3, arXiv 2412.19437 section 2.1.2; config keys n_group, topk_group).
+  uint32_t num_groups = 1;
+  uint32_t top_groups = 1;
   bool renormalise = true;  // divide the chosen weights by their sum
+  double scale = 1;         // and multiply them (config key routed_scaling_factor)
   bool operator==(const RouterSpec&) const = default;
 };
 
-// Each token goes through top_k of num_experts FFNs, weighted.
+// Each token goes through top_k of num_experts FFNs, weighted, and through the shared expert.
 struct MoeFfn {
   uint32_t num_experts = 0;
   uint32_t top_k = 0;
   uint32_t intermediate_size = 0;  // of one expert
+  // One FFN that every token goes through with weight 1; several shared experts are one FFN of
+  // their summed width. 0 = none.
+  uint32_t shared_intermediate_size = 0;
   RouterSpec router = {};
   bool operator==(const MoeFfn&) const = default;
 };
@@ -147,11 +157,13 @@ enum class WeightRole {
   kKeyNorm,    // [1, head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
-  kFfnNorm,  // [1, hidden]
-  kRouter,   // [experts, hidden]
-  kGate,     // [intermediate, hidden], of the dense FFN or of one expert
-  kUp,       // likewise
-  kDown,     // [hidden, intermediate]
+  kFfnNorm,     // [1, hidden]
+  kRouter,      // [experts, hidden]
+  kRouterBias,  // [1, experts], the correction bias
+  kGate,        // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
+                // an expert number) the shared expert
+  kUp,          // likewise
+  kDown,        // [hidden, intermediate]
 
   // Of latent attention. kQuery and kOutput are as above, with the head dims of query and value;
   // kQuery's input is the query's latent where there is one.
@@ -167,6 +179,8 @@ enum class WeightRole {
 // Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are
 // matrices.
 bool IsVector(WeightRole role);
+// Gate, up or down.
+bool IsFfnMatrix(WeightRole role);
 
 // Matrices that are read across their quantised blocks (transposed) and are therefore held as
 // bfloat16 where the checkpoint stores blocks.
@@ -191,6 +205,9 @@ struct WeightBinding {
   uint32_t interleaved_head_dim = 0;
   // Element type of the tensor, where a checkpoint was opened.
   std::optional<DType> stored = {};
+  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
+  // `stored` is kF8E4M3.
+  std::string scales = {};
 };
 
 }  // namespace essor::model

@@ -110,7 +110,8 @@ absl::StatusOr<Scaling> ReadScaling(const ConfigView& config, const ConfigView& 
 absl::StatusOr<RopeSpec> ReadRope(const ConfigView& config, const RopeContext& context) {
   RopeSpec rope;
   ESSOR_ASSIGN_OR_RETURN(rope.theta, config.PositiveOr("rope_theta", context.default_theta));
-  ESSOR_ASSIGN_OR_RETURN(double partial, config.PositiveOr("partial_rotary_factor", 1.0));
+  ESSOR_ASSIGN_OR_RETURN(double partial,
+                         config.PositiveOr("partial_rotary_factor", context.default_partial));
   ESSOR_ASSIGN_OR_RETURN(const auto parameters, FindParameters(config));
   if (parameters.has_value()) {
     ESSOR_ASSIGN_OR_RETURN(rope.theta, parameters->PositiveOr("rope_theta", rope.theta));

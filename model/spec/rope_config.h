@@ -14,6 +14,7 @@ struct RopeContext {
   uint32_t head_dim = 0;
   uint32_t max_position_embeddings = 0;
   double default_theta = 10000.0;  // for an absent rope_theta
+  double default_partial = 1.0;    // for an absent partial_rotary_factor
 };
 
 // Reads `rope_parameters` (transformers 5) or `rope_theta` + `rope_scaling` (older), and

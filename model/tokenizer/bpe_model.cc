@@ -4,10 +4,12 @@
 #include <bit>
 #include <cstring>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "common/status_macros.h"
+#include "model/tokenizer/byte_fallback.h"
 #include "model/tokenizer/byte_level.h"
+#include "model/tokenizer/utf8.h"
 
 namespace essor::model {
 namespace {
@@ -40,6 +42,30 @@ uint64_t HashBytes(std::string_view bytes, uint64_t seed) {
 }
 
 uint64_t PairKey(TokenId left, TokenId right) { return (uint64_t{left} << 32) | right; }
+
+// Token texts to ids.
+using IdMap = absl::flat_hash_map<std::string, TokenId>;
+
+IdMap MakeIdMap(const BpeDefinition& definition) {
+  IdMap ids;
+  ids.reserve(definition.vocab.size());
+  for (const auto& [text, id] : definition.vocab) ids[text] = id;
+  return ids;
+}
+
+bool IsOneCharacter(std::string_view text) {
+  return !text.empty() && DecodeUtf8(text.data()).size == text.size();
+}
+
+// U+2581 behind another character.
+bool HasInnerBlank(std::string_view text) {
+  constexpr std::string_view kBlank = "\u2581";
+  for (size_t at = text.find(kBlank, 1); at != std::string_view::npos;
+       at = text.find(kBlank, at + 1)) {
+    if (!text.substr(0, at).ends_with(kBlank)) return true;
+  }
+  return false;
+}
 
 // At most half full.
 size_t TableSize(size_t entries) { return std::bit_ceil(std::max<size_t>(entries, 4) * 2); }
@@ -108,23 +134,40 @@ BpeModel::~BpeModel() = default;
 
 absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const BpeDefinition& definition) {
   auto model = std::unique_ptr<BpeModel>(new BpeModel());
-  ESSOR_RETURN_IF_ERROR(model->AddBytes(definition));
-  ESSOR_RETURN_IF_ERROR(model->AddMerges(definition));
+  ESSOR_RETURN_IF_ERROR(model->AddSymbols(definition));
+  if (definition.ranks.empty()) {
+    ESSOR_RETURN_IF_ERROR(model->AddMerges(definition));
+  } else {
+    model->AddRanks(definition);
+  }
   model->AddWords(definition);
   return model;
 }
 
-absl::Status BpeModel::AddBytes(const BpeDefinition& definition) {
+absl::Status BpeModel::AddSymbols(const BpeDefinition& definition) {
   byte_tokens_.fill(kNoToken);
+  byte_level_ = definition.byte_level;
   fuse_unk_ = definition.fuse_unk;
   std::string bytes;
+  bool inner_blank = false;
   for (const auto& [text, id] : definition.vocab) {
-    bytes.clear();
-    if (ByteLevelDecode(text, &bytes) && bytes.size() == 1) {
-      byte_tokens_[static_cast<uint8_t>(bytes[0])] = id;
-    }
     if (definition.unk_token.has_value() && text == *definition.unk_token) unk_ = id;
+    if (byte_level_) {
+      bytes.clear();
+      if (ByteLevelDecode(text, &bytes) && bytes.size() == 1) {
+        byte_tokens_[static_cast<uint8_t>(bytes[0])] = id;
+      }
+      continue;
+    }
+    if (IsOneCharacter(text)) character_tokens_[DecodeUtf8(text.data()).value] = id;
+    const std::optional<uint8_t> byte = ByteOfFallbackToken(text);
+    if (definition.byte_fallback && byte.has_value() && text == FallbackToken(*byte)) {
+      byte_tokens_[*byte] = id;
+    }
+    inner_blank |= HasInnerBlank(text);
   }
+  separates_words_ = !byte_level_ && !inner_blank && !definition.ignore_merges &&
+                     character_tokens_.contains(U'\u2581');
   if (definition.unk_token.has_value() && unk_ == kNoToken) {
     return absl::InvalidArgumentError(
         absl::StrFormat("unk_token \"%s\" is not in the vocabulary", *definition.unk_token));
@@ -133,10 +176,7 @@ absl::Status BpeModel::AddBytes(const BpeDefinition& definition) {
 }
 
 absl::Status BpeModel::AddMerges(const BpeDefinition& definition) {
-  absl::flat_hash_map<std::string, TokenId> ids;
-  ids.reserve(definition.vocab.size());
-  for (const auto& [text, id] : definition.vocab) ids[text] = id;
-
+  const IdMap ids = MakeIdMap(definition);
   merges_.resize(TableSize(definition.merges.size()));
   uint32_t rank = 0;
   for (const auto& [left, right] : definition.merges) {
@@ -152,15 +192,45 @@ absl::Status BpeModel::AddMerges(const BpeDefinition& definition) {
           "merge %d (\"%s\" with \"%s\"): \"%s\" is not in the vocabulary", rank, left, right,
           left_id == kNoToken ? left : (right_id == kNoToken ? right : left + right)));
     }
-    const uint64_t pair = PairKey(left_id, right_id);
-    size_t slot = Mix(pair, 0) & (merges_.size() - 1);
-    while (merges_[slot].pair != UINT64_MAX && merges_[slot].pair != pair) {
-      slot = (slot + 1) & (merges_.size() - 1);
-    }
-    merges_[slot] = {pair, {rank, result}};  // of a pair given twice, the last rank holds
+    InsertMerge(left_id, right_id, {rank, result});
     ++rank;
   }
   return absl::OkStatus();
+}
+
+void BpeModel::AddRanks(const BpeDefinition& definition) {
+  const IdMap ids = MakeIdMap(definition);
+  struct Found {
+    TokenId left;
+    TokenId right;
+    Merge merge;
+  };
+  std::vector<Found> found;
+  for (size_t i = 0; i < definition.vocab.size(); ++i) {
+    const auto& [text, id] = definition.vocab[i];
+    if (definition.ranks[i] == BpeDefinition::kNoRank || text.empty()) continue;
+    const absl::string_view view(text);
+    for (size_t cut = DecodeUtf8(text.data()).size; cut < text.size();
+         cut += DecodeUtf8(text.data() + cut).size) {
+      const auto left = ids.find(view.substr(0, cut));
+      if (left == ids.end()) continue;
+      const auto right = ids.find(view.substr(cut));
+      if (right == ids.end()) continue;
+      found.push_back({left->second, right->second, {definition.ranks[i], id}});
+    }
+  }
+  merges_.resize(TableSize(found.size()));
+  for (const Found& merge : found) InsertMerge(merge.left, merge.right, merge.merge);
+}
+
+// Of a pair given twice, the last rank holds.
+void BpeModel::InsertMerge(TokenId left, TokenId right, const Merge& merge) {
+  const uint64_t pair = PairKey(left, right);
+  size_t slot = Mix(pair, 0) & (merges_.size() - 1);
+  while (merges_[slot].pair != UINT64_MAX && merges_[slot].pair != pair) {
+    slot = (slot + 1) & (merges_.size() - 1);
+  }
+  merges_[slot] = {pair, merge};
 }
 
 void BpeModel::AddWords(const BpeDefinition& definition) {
@@ -169,7 +239,12 @@ void BpeModel::AddWords(const BpeDefinition& definition) {
   std::string bytes;
   for (const auto& [text, id] : definition.vocab) {
     bytes.clear();
-    if (!ByteLevelDecode(text, &bytes) || bytes.empty()) continue;
+    if (!byte_level_) {
+      bytes = text;
+    } else if (!ByteLevelDecode(text, &bytes)) {
+      continue;
+    }
+    if (bytes.empty()) continue;
     if (!definition.ignore_merges) {
       EncodeByMerging(bytes, &scratch);
       const std::vector<TokenId>& tokens = scratch.buffers_->tokens;
@@ -224,6 +299,33 @@ void BpeModel::BytesToTokens(std::string_view piece, std::vector<TokenId>* token
     }
     after_unk = token == kNoToken;
   }
+}
+
+void BpeModel::CharactersToTokens(std::string_view piece, std::vector<TokenId>* tokens) const {
+  tokens->clear();
+  bool unk_waits = false;  // an unk_token goes before the next known character, not before bytes
+  for (size_t i = 0; i < piece.size();) {
+    const CodePoint c = DecodeUtf8(piece.data() + i);
+    const std::string_view bytes = piece.substr(i, c.size);
+    i += c.size;
+    const auto known = character_tokens_.find(c.value);
+    if (known != character_tokens_.end()) {
+      if (unk_waits) tokens->push_back(unk_);
+      unk_waits = false;
+      tokens->push_back(known->second);
+      continue;
+    }
+    const auto fallback = [this](char byte) { return byte_tokens_[static_cast<uint8_t>(byte)]; };
+    if (std::all_of(bytes.begin(), bytes.end(),
+                    [&](char byte) { return fallback(byte) != kNoToken; })) {
+      for (const char byte : bytes) tokens->push_back(fallback(byte));
+      continue;
+    }
+    if (unk_ == kNoToken) continue;
+    if (unk_waits && !fuse_unk_) tokens->push_back(unk_);
+    unk_waits = true;
+  }
+  if (unk_waits) tokens->push_back(unk_);
 }
 
 void BpeModel::MergeShort(BpeScratch* scratch) const {
@@ -295,7 +397,11 @@ void BpeModel::MergeLong(BpeScratch* scratch) const {
 }
 
 void BpeModel::EncodeByMerging(std::string_view piece, BpeScratch* scratch) const {
-  BytesToTokens(piece, &scratch->buffers_->tokens);
+  if (byte_level_) {
+    BytesToTokens(piece, &scratch->buffers_->tokens);
+  } else {
+    CharactersToTokens(piece, &scratch->buffers_->tokens);
+  }
   const size_t count = scratch->buffers_->tokens.size();
   if (count < 2) return;
   if (count <= kShortWord) {

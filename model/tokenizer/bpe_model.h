@@ -1,5 +1,6 @@
-// Byte-pair encoding of one piece of text: a piece becomes its bytes' tokens, and the neighbouring
-// pair of the lowest merge rank (leftmost among equals) is merged until no pair has a rank.
+// Byte-pair encoding of one piece of text: a piece becomes the tokens of its bytes (or, for
+// plain-text vocabularies, of its characters), and the neighbouring pair of the lowest merge rank
+// (leftmost among equals) is merged until no pair has a rank.
 #pragma once
 
 #include <array>
@@ -9,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/ids.h"
 #include "model/tokenizer/tokenizer_definition.h"
@@ -55,6 +57,10 @@ class BpeModel {
   void Encode(std::string_view piece, const char* text_end, BpeScratch* scratch,
               std::vector<TokenId>* ids) const;
 
+  // Whether no token reaches over the place before a U+2581 that follows another character: texts
+  // may be cut there without changing their ids.
+  bool separates_words() const { return separates_words_; }
+
  private:
   struct Merge {
     uint32_t rank = UINT32_MAX;  // UINT32_MAX: the pair does not merge
@@ -73,13 +79,16 @@ class BpeModel {
 
   BpeModel() = default;
   absl::Status AddMerges(const BpeDefinition& definition);
-  absl::Status AddBytes(const BpeDefinition& definition);
+  void AddRanks(const BpeDefinition& definition);
+  absl::Status AddSymbols(const BpeDefinition& definition);
   void AddWords(const BpeDefinition& definition);
+  void InsertMerge(TokenId left, TokenId right, const Merge& merge);
   void InsertWord(std::string_view word, TokenId id);
   Merge FindMerge(TokenId left, TokenId right) const;
   const WordSlot* FindWord(std::string_view word, const WordKey& key) const;
 
   void BytesToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
+  void CharactersToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
   void MergeShort(BpeScratch* scratch) const;
   void MergeLong(BpeScratch* scratch) const;
   // The ids of `piece`, in the scratch's `tokens`.
@@ -87,7 +96,10 @@ class BpeModel {
 
   static constexpr TokenId kNoToken = UINT32_MAX;
 
-  std::array<TokenId, 256> byte_tokens_;
+  bool byte_level_ = true;
+  bool separates_words_ = false;
+  std::array<TokenId, 256> byte_tokens_;  // of plain text: those of the byte fallback
+  absl::flat_hash_map<char32_t, TokenId> character_tokens_;  // of plain text
   TokenId unk_ = kNoToken;
   bool fuse_unk_ = false;
   std::vector<MergeSlot> merges_;  // open addressing, a power of two

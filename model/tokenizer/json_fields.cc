@@ -9,7 +9,7 @@
 namespace essor::model {
 
 absl::Status FieldError(std::string_view path, std::string_view problem) {
-  return absl::InvalidArgumentError(absl::StrFormat("tokenizer.json: %s: %s", path, problem));
+  return absl::InvalidArgumentError(absl::StrFormat("%s: %s", path, problem));
 }
 
 std::string JsonObject::PathOf(std::string_view key) const {
@@ -70,6 +70,27 @@ absl::StatusOr<JsonObject> AsObject(simdjson::dom::element element, std::string 
   simdjson::dom::object object;
   if (element.get(object) != simdjson::SUCCESS) return FieldError(path, "not an object");
   return JsonObject{.object = object, .path = std::move(path)};
+}
+
+absl::Status InFile(const absl::Status& status, std::string_view file) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrFormat("%s: %s", file, std::string(status.message())));
+}
+
+absl::Status ReadJsonObject(std::string_view json, std::string_view file,
+                            absl::FunctionRef<absl::Status(const JsonObject&)> read) {
+  simdjson::dom::parser parser;
+  simdjson::dom::element document;
+  const simdjson::error_code error = parser.parse(json.data(), json.size()).get(document);
+  if (error != simdjson::SUCCESS) {
+    return InFile(absl::InvalidArgumentError(simdjson::error_message(error)), file);
+  }
+  simdjson::dom::object object;
+  if (document.get(object) != simdjson::SUCCESS) {
+    return InFile(absl::InvalidArgumentError("the document is not an object"), file);
+  }
+  return InFile(read(JsonObject{.object = object, .path = ""}), file);
 }
 
 }  // namespace essor::model

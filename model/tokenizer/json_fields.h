@@ -1,4 +1,5 @@
-// Typed reading of tokenizer.json fields; every error names the field's path.
+// Typed reading of the fields of tokenizer.json and tokenizer_config.json; every error names the
+// field's path, and the caller adds the file's name.
 #pragma once
 
 #include <simdjson.h>
@@ -7,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 
 namespace essor::model {
@@ -32,5 +34,12 @@ struct JsonObject {
 absl::StatusOr<JsonObject> AsObject(simdjson::dom::element element, std::string path);
 
 absl::Status FieldError(std::string_view path, std::string_view problem);
+
+// `status` with `file` before its message.
+absl::Status InFile(const absl::Status& status, std::string_view file);
+
+// Calls read(root) for the object that `json` is; errors, those of `read` too, name `file`.
+absl::Status ReadJsonObject(std::string_view json, std::string_view file,
+                            absl::FunctionRef<absl::Status(const JsonObject&)> read);
 
 }  // namespace essor::model

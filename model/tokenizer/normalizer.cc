@@ -74,6 +74,33 @@ absl::StatusOr<bool> ApplyReplace(const ReplaceStep& step, const Regex* regex,
   return true;
 }
 
+// The part of `text` that BlanksStep::remove_extra leaves to be treated: no blank at its start.
+std::string_view WithoutLeadingBlanks(std::string_view text) {
+  const size_t first = text.find_first_not_of(' ');
+  return first == std::string_view::npos ? std::string_view() : text.substr(first);
+}
+
+// sentencepiece's Normalizer::Normalize without a character map. True and `*out` when the result
+// differs from the text.
+bool ApplyBlanks(const BlanksStep& step, std::string_view text, bool at_start, std::string* out) {
+  const std::string_view blank = step.escape ? "\u2581" : " ";
+  const std::string_view rest = step.remove_extra ? WithoutLeadingBlanks(text) : text;
+  if (rest.empty()) return !text.empty();
+  const bool dummy = step.add_dummy && (at_start || !step.at_start_only);
+  if (dummy) out->append(blank);
+  bool after_blank = false;
+  for (const char c : rest) {
+    if (c != ' ') {
+      out->push_back(c);
+    } else if (!step.remove_extra || !after_blank) {
+      out->append(blank);
+    }
+    after_blank = c == ' ';
+  }
+  while (step.remove_extra && out->ends_with(blank)) out->resize(out->size() - blank.size());
+  return *out != text;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Normalizer>> Normalizer::Create(std::vector<NormalizerStep> steps) {
@@ -93,8 +120,8 @@ absl::StatusOr<std::unique_ptr<Normalizer>> Normalizer::Create(std::vector<Norma
   return result;
 }
 
-absl::StatusOr<std::string_view> Normalizer::Apply(std::string_view text, size_t max_bytes,
-                                                   std::string* buffer) const {
+absl::StatusOr<std::string_view> Normalizer::Apply(std::string_view text, bool at_start,
+                                                   size_t max_bytes, std::string* buffer) const {
   std::string_view current = text;
   for (const Step& step : steps_) {
     std::string next;
@@ -103,6 +130,8 @@ absl::StatusOr<std::string_view> Normalizer::Apply(std::string_view text, size_t
       ESSOR_ASSIGN_OR_RETURN(changed, ApplyForm(*form, current, &next));
     } else if (const auto* replace = std::get_if<ReplaceStep>(&step.definition)) {
       ESSOR_ASSIGN_OR_RETURN(changed, ApplyReplace(*replace, step.regex.get(), current, &next));
+    } else if (const auto* blanks = std::get_if<BlanksStep>(&step.definition)) {
+      changed = ApplyBlanks(*blanks, current, at_start, &next);
     } else if (!current.empty()) {
       next = std::get<PrependStep>(step.definition).text;
       next.append(current);

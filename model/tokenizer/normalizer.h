@@ -19,8 +19,9 @@ class Normalizer {
   static absl::StatusOr<std::unique_ptr<Normalizer>> Create(std::vector<NormalizerStep> steps);
 
   // The normal form of `text` (valid UTF-8): `text` itself where nothing changes, otherwise
-  // `buffer`, which holds it. ResourceExhausted when it would pass `max_bytes`.
-  absl::StatusOr<std::string_view> Apply(std::string_view text, size_t max_bytes,
+  // `buffer`, which holds it. `at_start`: no added token came before it. ResourceExhausted when it
+  // would pass `max_bytes`.
+  absl::StatusOr<std::string_view> Apply(std::string_view text, bool at_start, size_t max_bytes,
                                          std::string* buffer) const;
 
  private:

@@ -78,6 +78,13 @@ void AppendShifted(const std::vector<Piece>& pieces, uint32_t offset, std::vecto
   for (const Piece& piece : pieces) out->push_back({piece.begin + offset, piece.end + offset});
 }
 
+void FindString(std::string_view text, std::string_view pattern, std::vector<Piece>* matches) {
+  for (size_t at = text.find(pattern); at != std::string_view::npos;
+       at = text.find(pattern, at + pattern.size())) {
+    matches->push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(at + pattern.size())});
+  }
+}
+
 absl::Status RunSplit(const SplitStep& step, const Regex* regex, PreTokenized* state) {
   std::vector<Piece> result;
   std::vector<Piece> matches;
@@ -89,11 +96,7 @@ absl::Status RunSplit(const SplitStep& step, const Regex* regex, PreTokenized* s
     if (matcher != nullptr) {
       ESSOR_RETURN_IF_ERROR(matcher->FindAll(text, &matches));
     } else {
-      for (size_t at = text.find(step.pattern); at != std::string_view::npos;
-           at = text.find(step.pattern, at + step.pattern.size())) {
-        matches.push_back(
-            {static_cast<uint32_t>(at), static_cast<uint32_t>(at + step.pattern.size())});
-      }
+      FindString(text, step.pattern, &matches);
     }
     std::vector<Span> spans = CoverText(static_cast<uint32_t>(text.size()), matches);
     if (step.invert) {
@@ -159,6 +162,35 @@ void RunByteLevel(const ByteLevelStep& step, PreTokenized* state) {
   state->pieces = std::move(result);
 }
 
+void RunMetaspace(const MetaspaceStep& step, bool at_start, PreTokenized* state) {
+  std::string text;
+  std::vector<Piece> pieces;
+  std::vector<Piece> matches;
+  for (const Piece& piece : state->pieces) {
+    const std::string_view content = piece.In(state->text);
+    const auto begin = static_cast<uint32_t>(text.size());
+    const bool prepend =
+        step.prepend == MetaspaceStep::Prepend::kAlways ||
+        (step.prepend == MetaspaceStep::Prepend::kFirst && at_start && piece.begin == 0);
+    if (prepend && content.front() != ' ' && !content.starts_with(step.replacement)) {
+      text.append(step.replacement);
+    }
+    for (const char c : content) c == ' ' ? text.append(step.replacement) : text.append(1, c);
+    const auto end = static_cast<uint32_t>(text.size());
+    if (!step.split) {
+      pieces.push_back({begin, end});
+      continue;
+    }
+    matches.clear();
+    FindString(std::string_view(text).substr(begin), step.replacement, &matches);
+    AppendShifted(ApplyBehavior(CoverText(end - begin, matches), SplitBehavior::kMergedWithNext),
+                  begin, &pieces);
+  }
+  state->rewritten = std::move(text);
+  state->text = state->rewritten;
+  state->pieces = std::move(pieces);
+}
+
 // Whether `step` makes each match of `pattern` a piece. For patterns that match everywhere,
 // removing what lies between matches is the same as isolating them.
 bool IsolatesMatches(const PreTokenizerStep& step, std::string_view pattern, bool covers_text) {
@@ -169,6 +201,7 @@ bool IsolatesMatches(const PreTokenizerStep& step, std::string_view pattern, boo
 }
 
 const Scanner* RecogniseScanner(const std::vector<PreTokenizerStep>& steps) {
+  if (steps.empty()) return nullptr;
   const auto* last = std::get_if<ByteLevelStep>(&steps.back());
   if (last == nullptr || last->add_prefix_space) return nullptr;
   if (last->use_regex) {
@@ -179,7 +212,7 @@ const Scanner* RecogniseScanner(const std::vector<PreTokenizerStep>& steps) {
   }
   if (steps.size() == 2) {
     for (const ScannerKind kind : {ScannerKind::kGpt2, ScannerKind::kQwen2, ScannerKind::kQwen35,
-                                   ScannerKind::kLlama3, ScannerKind::kO200k}) {
+                                   ScannerKind::kLlama3, ScannerKind::kO200k, ScannerKind::kKimi}) {
       if (IsolatesMatches(steps[0], ScannerPattern(kind), /*covers_text=*/true)) {
         return GetScanner(kind);
       }
@@ -195,10 +228,6 @@ const Scanner* RecogniseScanner(const std::vector<PreTokenizerStep>& steps) {
 
 absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(
     std::vector<PreTokenizerStep> steps) {
-  if (steps.empty() || !std::holds_alternative<ByteLevelStep>(steps.back())) {
-    return absl::InvalidArgumentError(
-        "pre_tokenizer: it must end in ByteLevel; only byte-level BPE is supported");
-  }
   auto result = std::unique_ptr<PreTokenizer>(new PreTokenizer());
   result->scanner_ = RecogniseScanner(steps);
   for (PreTokenizerStep& definition : steps) {
@@ -216,7 +245,7 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> PreTokenizer::Create(
   return result;
 }
 
-absl::Status PreTokenizer::Run(std::string_view text, PreTokenized* result) const {
+absl::Status PreTokenizer::Run(std::string_view text, bool at_start, PreTokenized* result) const {
   result->text = text;
   result->pieces.clear();
   if (text.empty()) return absl::OkStatus();
@@ -235,6 +264,8 @@ absl::Status PreTokenizer::Run(std::string_view text, PreTokenized* result) cons
       ESSOR_RETURN_IF_ERROR(RunSplit(*split, step.regex.get(), result));
     } else if (const auto* digits = std::get_if<DigitsStep>(&step.definition)) {
       RunDigits(*digits, result);
+    } else if (const auto* metaspace = std::get_if<MetaspaceStep>(&step.definition)) {
+      RunMetaspace(*metaspace, at_start, result);
     } else {
       RunByteLevel(std::get<ByteLevelStep>(step.definition), result);
     }

@@ -1,4 +1,4 @@
-// Cuts normalised text into the pieces that BPE works on.
+// Cuts normalised text into the pieces that the model works on.
 #pragma once
 
 #include <memory>
@@ -27,11 +27,13 @@ class PreTokenizer {
   // InvalidArgument for a pattern that does not compile.
   static absl::StatusOr<std::unique_ptr<PreTokenizer>> Create(std::vector<PreTokenizerStep> steps);
 
-  // The scanner that does all steps at once, or null when they need Run().
+  // The scanner that does all steps at once, or null when they need Run(). Without any step a text
+  // is one piece.
   const Scanner* scanner() const { return scanner_; }
 
-  // All pieces of `text` (valid UTF-8, under 4 GiB), which must outlive `result`.
-  absl::Status Run(std::string_view text, PreTokenized* result) const;
+  // All pieces of `text` (valid UTF-8, under 4 GiB), which must outlive `result`. `at_start`: no
+  // added token came before it.
+  absl::Status Run(std::string_view text, bool at_start, PreTokenized* result) const;
 
  private:
   struct Step {

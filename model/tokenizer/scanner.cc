@@ -29,14 +29,23 @@ constexpr std::string_view kO200kPattern =
     "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}"
     "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
+// tokenization_kimi.py of moonshotai/Kimi-K2-Instruct.
+constexpr std::string_view kKimiPattern =
+    "[\\p{Han}]+"
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]*"
+    "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    "|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]+"
+    "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}&&[^\\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\\p{N}{1,3}"
+    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
 // One character of the text, with its class; size 0 at the end of the text or, for sequences of
 // splits, at a character that an earlier split has cut out.
 struct Character {
-  uint8_t bits = 0;
+  ClassBits bits = 0;
   uint8_t size = 0;
   char first = 0;  // its first byte
 
-  bool Has(uint8_t mask) const { return (bits & mask) != 0; }
+  bool Has(ClassBits mask) const { return (bits & mask) != 0; }
   bool IsEnd() const { return size == 0; }
   bool IsNewline() const { return size != 0 && (first == '\n' || first == '\r'); }
   bool IsBlank() const { return size != 0 && first == ' '; }
@@ -45,11 +54,11 @@ struct Character {
 // A text as the patterns see it. `stop` classes end the text: the pieces of an earlier split.
 class View {
  public:
-  View(std::string_view text, uint8_t stop)
+  View(std::string_view text, ClassBits stop)
       : data_(text.data()), size_(text.size()), stop_(stop), table_(UnicodeClasses::Get().data()) {}
 
   // The same text, which also ends at every character without `mask`.
-  View Only(uint8_t mask) const {
+  View Only(ClassBits mask) const {
     View result = *this;
     result.stop_ = 0;
     result.only_ = mask;
@@ -71,12 +80,12 @@ class View {
     const Character c = AtAny(position);
     return c.Has(stop_) || (c.bits & only_) != only_ ? Character{} : c;
   }
-  size_t SkipWhile(size_t position, uint8_t mask) const {
+  size_t SkipWhile(size_t position, ClassBits mask) const {
     for (Character c = At(position); c.Has(mask); c = At(position)) position += c.size;
     return position;
   }
   // Characters of none of the classes.
-  size_t SkipWhileNot(size_t position, uint8_t mask) const {
+  size_t SkipWhileNot(size_t position, ClassBits mask) const {
     for (Character c = At(position); !c.IsEnd() && !c.Has(mask); c = At(position)) {
       position += c.size;
     }
@@ -87,7 +96,7 @@ class View {
     return position;
   }
   // At most `count` characters of class `mask`, whatever `stop` says.
-  size_t SkipAtMost(size_t position, uint8_t mask, int count) const {
+  size_t SkipAtMost(size_t position, ClassBits mask, int count) const {
     for (Character c = AtAny(position); count > 0 && c.Has(mask); c = AtAny(position)) {
       position += c.size;
       --count;
@@ -98,9 +107,9 @@ class View {
  private:
   const char* data_;
   size_t size_;
-  uint8_t stop_;
-  uint8_t only_ = 0;
-  const uint8_t* table_;
+  ClassBits stop_;
+  ClassBits only_ = 0;
+  const ClassBits* table_;
 };
 
 // 's 't 're 've 'm 'll 'd at an apostrophe; `position` when there is none. With `fold`, letters of
@@ -149,7 +158,7 @@ size_t SkipSpacesAndNewlines(const View& view, size_t position) {
 }
 
 struct Gpt2 {
-  static constexpr uint8_t kStop = 0;
+  static constexpr ClassBits kStop = 0;
   static size_t Next(const View& view, size_t position) {
     const Character c = view.At(position);
     if (c.first == '\'') {
@@ -167,7 +176,7 @@ struct Gpt2 {
 };
 
 struct SmolLm {
-  static constexpr uint8_t kStop = kNumber;
+  static constexpr ClassBits kStop = kNumber;
   static size_t Next(const View& view, size_t position) {
     const Character c = view.AtAny(position);
     return c.Has(kNumber) ? position + c.size : Gpt2::Next(view, position);
@@ -175,9 +184,9 @@ struct SmolLm {
 };
 
 // Qwen2, Qwen3.5 and Llama 3 differ in the digits they take at once and in what makes a word.
-template <int kDigits, uint8_t kWord>
+template <int kDigits, ClassBits kWord>
 struct Cl100k {
-  static constexpr uint8_t kStop = 0;
+  static constexpr ClassBits kStop = 0;
   static size_t Next(const View& view, size_t position) {
     const Character c = view.At(position);
     if (c.first == '\'') {
@@ -189,7 +198,7 @@ struct Cl100k {
     const size_t next = position + c.size;
     if (!c.IsNewline() && view.At(next).Has(kWord)) return view.SkipWhile(next, kWord);
     if (c.Has(kWord)) return next;  // a single mark
-    constexpr uint8_t kNotOther = kSpace | kWord | kNumber;
+    constexpr ClassBits kNotOther = kSpace | kWord | kNumber;
     const size_t start = c.IsBlank() ? next : position;
     const Character d = c.IsBlank() ? view.At(next) : c;
     if (!d.IsEnd() && !d.Has(kNotOther)) {
@@ -200,8 +209,8 @@ struct Cl100k {
 };
 
 struct DeepSeekV3 {
-  static constexpr uint8_t kStop = kNumber | kCjkOrKana;
-  static constexpr uint8_t kWord = kLetter | kMark;
+  static constexpr ClassBits kStop = kNumber | kCjkOrKana;
+  static constexpr ClassBits kWord = kLetter | kMark;
 
   static bool IsAsciiLetter(const View& view, size_t i) {
     if (i >= view.size()) return false;
@@ -249,15 +258,17 @@ struct DeepSeekV3 {
   }
 };
 
+// Kimi differs in that Han characters stand apart, and in no slash after punctuation.
+template <bool kIsKimi>
 struct O200k {
-  static constexpr uint8_t kStop = 0;
+  static constexpr ClassBits kStop = 0;
 
   // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and [\p{Ll}\p{Lm}\p{Lo}\p{M}] overlap in \p{Lm}\p{Lo}\p{M}.
   static bool IsUpper(const Character& c) {
-    return c.Has(kMark) || (c.Has(kLetter) && !c.Has(kLower));
+    return !(kIsKimi && c.Has(kHan)) && (c.Has(kMark) || (c.Has(kLetter) && !c.Has(kLower)));
   }
   static bool IsLower(const Character& c) {
-    return c.Has(kMark) || (c.Has(kLetter) && !c.Has(kUpperOrTitle));
+    return !(kIsKimi && c.Has(kHan)) && (c.Has(kMark) || (c.Has(kLetter) && !c.Has(kUpperOrTitle)));
   }
 
   static size_t WithContraction(const View& view, size_t position) {
@@ -304,15 +315,17 @@ struct O200k {
 
   static size_t Next(const View& view, size_t position) {
     const Character c = view.At(position);
+    if (kIsKimi && c.Has(kHan)) return view.SkipWhile(position, kHan);
     const size_t next = position + c.size;
     const size_t end = Word(view, position, c);
     if (end != position) return end;
     if (c.Has(kNumber)) return view.SkipAtMost(position, kNumber, 3);
-    constexpr uint8_t kNotOther = kSpace | kLetter | kNumber;
+    constexpr ClassBits kNotOther = kSpace | kLetter | kNumber;
     size_t other = c.IsBlank() ? next : position;
     const Character d = c.IsBlank() ? view.At(next) : c;
     if (!d.IsEnd() && !d.Has(kNotOther)) {
       other = view.SkipWhileNot(other, kNotOther);
+      if (kIsKimi) return view.SkipNewlines(other);
       while (other < view.size() && (view.At(other).IsNewline() || view.byte(other) == '/'))
         ++other;
       return other;
@@ -346,7 +359,8 @@ const Scanner* GetScanner(ScannerKind kind) {
   static const PatternScanner<Cl100k<1, kLetter | kMark>> qwen35;
   static const PatternScanner<Cl100k<3, kLetter>> llama3;
   static const PatternScanner<DeepSeekV3> deepseek_v3;
-  static const PatternScanner<O200k> o200k;
+  static const PatternScanner<O200k<false>> o200k;
+  static const PatternScanner<O200k<true>> kimi;
   switch (kind) {
     case ScannerKind::kGpt2:
       return &gpt2;
@@ -362,6 +376,8 @@ const Scanner* GetScanner(ScannerKind kind) {
       return &deepseek_v3;
     case ScannerKind::kO200k:
       return &o200k;
+    case ScannerKind::kKimi:
+      return &kimi;
   }
   ESSOR_CHECK(false);
 }
@@ -381,6 +397,8 @@ std::string_view ScannerPattern(ScannerKind kind) {
       return kDeepSeekPattern;
     case ScannerKind::kO200k:
       return kO200kPattern;
+    case ScannerKind::kKimi:
+      return kKimiPattern;
   }
   ESSOR_CHECK(false);
 }

@@ -38,6 +38,7 @@ enum class ScannerKind {
   kLlama3,      // digits in runs of up to three
   kDeepSeekV3,  // three splits in sequence: digits, CJK and kana runs, words
   kO200k,       // case-aware words; gpt-oss, Llama 4
+  kKimi,        // runs of Han, then as kO200k without them; Kimi K2, Moonlight
 };
 
 // Never null; the object lives for the whole process.

@@ -25,17 +25,29 @@ struct EncodeOptions {
   bool guarded = false;
 };
 
+struct TokenizerConfig;  // model/tokenizer/tokenizer_config.h
+
+// What decoding does to the beginning of a text, to undo what encoding did.
+enum class TextStart { kAsIs, kDropBlank, kDropBlanksOfFirstToken };
+
 // Immutable after construction; thread-safe. Ids equal those of the Hugging Face `tokenizers`
 // library for the same file.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // tokenizer.json (https://huggingface.co/docs/tokenizers): byte-level BPE. InvalidArgument naming
-  // the field for anything malformed or unsupported.
+  // tokenizer.json (https://huggingface.co/docs/tokenizers): BPE and Unigram. InvalidArgument
+  // naming the field for anything malformed or unsupported.
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromTokenizerJson(std::string_view json);
   // The tokenizer inside a GGUF file: keys tokenizer.ggml.*, model "gpt2" (byte-level BPE).
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(const GgufFile& file);
+
+  // tiktoken.model, a list of ranks; see tokenizer_tiktoken.h.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromTiktoken(std::string_view ranks,
+                                                                 const TokenizerConfig& config);
+  // tokenizer.model of SentencePiece; see sentencepiece.h.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromSentencePiece(
+      std::string_view model, const TokenizerConfig& config);
 
   // InvalidArgument when `text` is not UTF-8. Linear time in the text's length.
   virtual absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text,
@@ -43,6 +55,10 @@ class Tokenizer {
   // The bytes of one token: for a special token its text. Empty for an id without a token.
   virtual std::string_view TokenBytes(TokenId id) const = 0;
   virtual bool IsSpecial(TokenId id) const = 0;
+  // Whether the token stands for one byte of a character that has no token of its own. Bytes count
+  // only as a whole run of such tokens: one that is not UTF-8 becomes one U+FFFD a byte.
+  virtual bool IsByteFallback(TokenId) const { return false; }
+  virtual TextStart text_start() const { return TextStart::kAsIs; }
   // One more than the largest id that has a token.
   virtual uint32_t vocab_size() const = 0;
   // Ids of the tokens flagged as special, and their texts (for guarding user text in templates).
@@ -56,7 +72,8 @@ class Tokenizer {
 };
 
 // Incremental decoding of one stream of tokens. Emits only whole characters: bytes of an unfinished
-// UTF-8 sequence are held back until it is complete or proven invalid. For any cutting of the same
+// UTF-8 sequence are held back until it is complete or proven invalid, and a run of byte-fallback
+// tokens until it ends. For any cutting of the same
 // ids into calls, the concatenated output is the same. Thread-compatible; `tokenizer` must outlive
 // it.
 class IncrementalDetokenizer {
@@ -70,9 +87,16 @@ class IncrementalDetokenizer {
   std::string Finish();
 
  private:
+  std::string FlushRun();
+  // What text_start() leaves of `text`, which comes next; `first` if from the first token.
+  std::string TrimStart(std::string text, bool first);
+
   const Tokenizer* tokenizer_;
   bool skip_special_;
-  std::string pending_;
+  std::string pending_;     // an unfinished character
+  std::string run_;         // the bytes of byte-fallback tokens
+  bool any_token_ = false;  // pushed and not skipped
+  bool any_text_ = false;
 };
 
 }  // namespace essor::model

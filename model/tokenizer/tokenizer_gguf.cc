@@ -6,7 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
-#include "model/tokenizer/bpe_tokenizer.h"
+#include "model/tokenizer/pipeline_tokenizer.h"
 #include "model/tokenizer/utf8.h"
 
 namespace essor::model {
@@ -205,7 +205,7 @@ absl::StatusOr<TokenizerDefinition> ParseGgufTokenizer(const Metadata& metadata)
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufFile& file) {
   ESSOR_ASSIGN_OR_RETURN(TokenizerDefinition definition, ParseGgufTokenizer(file.metadata()));
-  return BpeTokenizer::Create(std::move(definition));
+  return PipelineTokenizer::Create(std::move(definition));
 }
 
 }  // namespace essor::model

@@ -14,6 +14,7 @@
 
 #include "model/checkpoint/gguf.h"
 #include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/tokenizer_config.h"
 
 namespace essor::model {
 namespace {
@@ -133,7 +134,37 @@ TEST_P(SmallTokenizerGoldenTest, IdsAndTextsEqualTheLibrarys) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Small, SmallTokenizerGoldenTest,
-                         testing::Values("small_gpt2", "small_llama3", "small_flags"));
+                         testing::Values("small_gpt2", "small_llama3", "small_flags",
+                                         "plain_bpe_prepend", "plain_bpe_metaspace",
+                                         "plain_bpe_unk", "plain_unigram_metaspace",
+                                         "plain_unigram_bytes"));
+
+TokenizerConfig ReadConfig(const std::string& name) {
+  const auto config = ParseTokenizerConfig(ReadFile(DataPath(name + "/tokenizer_config.json")));
+  EXPECT_TRUE(config.ok()) << config.status();
+  return config.value_or(TokenizerConfig());
+}
+
+class SentencePieceGoldenTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(SentencePieceGoldenTest, IdsAndTextsEqualTheLibrarys) {
+  const std::string name = GetParam();
+  const auto tokenizer =
+      Tokenizer::FromSentencePiece(ReadFile(DataPath(name + "/tokenizer.model")), ReadConfig(name));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  ExpectGoldens(**tokenizer, name);
+}
+
+INSTANTIATE_TEST_SUITE_P(Small, SentencePieceGoldenTest,
+                         testing::Values("spm_bpe", "spm_bpe_unk", "spm_unigram",
+                                         "spm_unigram_unk"));
+
+TEST(TiktokenGoldenTest, KimiIdsAndTextsEqualTheLibrarys) {
+  const auto tokenizer =
+      Tokenizer::FromTiktoken(ReadFile(DataPath("kimi/tiktoken.model")), ReadConfig("kimi"));
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  ExpectGoldens(**tokenizer, "kimi");
+}
 
 class RealTokenizerGoldenTest : public testing::TestWithParam<const char*> {};
 

@@ -1,7 +1,10 @@
 #include "model/tokenizer/tokenizer_json.h"
 
+#include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -11,13 +14,10 @@
 namespace essor::model {
 namespace {
 
-// Far above every vocabulary in use (some 262 000); keeps a lying id from sizing a table.
-constexpr uint64_t kIdMax = (1u << 24) - 1;
-
 absl::StatusOr<TokenId> CheckedId(uint64_t id, std::string_view path) {
-  if (id > kIdMax) {
+  if (id > kTokenIdMax) {
     return FieldError(path,
-                      absl::StrFormat("token id %d; the largest supported is %d", id, kIdMax));
+                      absl::StrFormat("token id %d; the largest supported is %d", id, kTokenIdMax));
   }
   return static_cast<TokenId>(id);
 }
@@ -82,11 +82,7 @@ absl::Status RejectOptions(const JsonObject& model) {
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (!model.Find(key).has_value()) continue;
     ESSOR_ASSIGN_OR_RETURN(const std::string value, model.GetString(key));
-    if (!value.empty()) return FieldError(model.PathOf(key), "not supported by byte-level BPE");
-  }
-  ESSOR_ASSIGN_OR_RETURN(const bool byte_fallback, model.GetBool("byte_fallback", false));
-  if (byte_fallback) {
-    return FieldError(model.PathOf("byte_fallback"), "not supported by byte-level BPE");
+    if (!value.empty()) return FieldError(model.PathOf(key), "not supported");
   }
   if (const auto dropout = model.Find("dropout")) {
     double value = 0;
@@ -97,15 +93,7 @@ absl::Status RejectOptions(const JsonObject& model) {
   return absl::OkStatus();
 }
 
-absl::Status ParseModel(const JsonObject& root, BpeDefinition* bpe) {
-  ESSOR_ASSIGN_OR_RETURN(const JsonObject model, root.GetObject("model"));
-  if (model.Find("type").has_value()) {
-    ESSOR_ASSIGN_OR_RETURN(const std::string type, model.GetString("type"));
-    if (type != "BPE") {
-      return FieldError("model.type",
-                        absl::StrFormat("\"%s\" is not supported; byte-level BPE is", type));
-    }
-  }
+absl::Status ParseBpe(const JsonObject& model, BpeDefinition* bpe) {
   ESSOR_RETURN_IF_ERROR(RejectOptions(model));
   ESSOR_RETURN_IF_ERROR(ParseVocab(model, bpe));
   ESSOR_RETURN_IF_ERROR(ParseMerges(model, bpe));
@@ -117,16 +105,68 @@ absl::Status ParseModel(const JsonObject& root, BpeDefinition* bpe) {
   return absl::OkStatus();
 }
 
+// `vocab` is a list of [text, score]; ids are the places in it.
+absl::Status ParseUnigram(const JsonObject& model, BpeDefinition* bpe, UnigramDefinition* unigram) {
+  // What the library takes off the lowest score for a character that is no token.
+  constexpr double kUnkPenalty = 10;
+  ESSOR_ASSIGN_OR_RETURN(const simdjson::dom::array vocab, model.GetArray("vocab"));
+  absl::flat_hash_set<std::string> texts;
+  double lowest = 0;
+  for (const simdjson::dom::element element : vocab) {
+    const size_t index = bpe->vocab.size();
+    const std::string path = absl::StrFormat("%s[%d]", model.PathOf("vocab"), index);
+    simdjson::dom::array entry;
+    std::string_view text;
+    double score = 0;
+    if (element.get(entry) != simdjson::SUCCESS || entry.size() != 2 ||
+        entry.at(0).get(text) != simdjson::SUCCESS || entry.at(1).get(score) != simdjson::SUCCESS) {
+      return FieldError(path, "not a text with its score");
+    }
+    ESSOR_ASSIGN_OR_RETURN(const TokenId id, CheckedId(index, path));
+    if (!texts.insert(std::string(text)).second) {
+      return FieldError(path, absl::StrFormat("\"%s\" is given twice", text));
+    }
+    bpe->vocab.emplace_back(std::string(text), id);
+    unigram->scores.push_back(score);
+    lowest = index == 0 ? score : std::min(lowest, score);
+  }
+  if (bpe->vocab.empty()) return FieldError(model.PathOf("vocab"), "empty");
+  unigram->unk_score = lowest - kUnkPenalty;
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t unk, model.GetUnsigned("unk_id"));
+  if (unk >= bpe->vocab.size()) {
+    return FieldError(model.PathOf("unk_id"), absl::StrFormat("%d is outside the vocabulary of %d",
+                                                              unk, bpe->vocab.size()));
+  }
+  bpe->unk_token = bpe->vocab[unk].first;
+  return absl::OkStatus();
+}
+
+absl::Status ParseModel(const JsonObject& root, TokenizerDefinition* definition) {
+  ESSOR_ASSIGN_OR_RETURN(const JsonObject model, root.GetObject("model"));
+  BpeDefinition& bpe = definition->model;
+  std::string type = "BPE";
+  if (model.Find("type").has_value()) {
+    ESSOR_ASSIGN_OR_RETURN(type, model.GetString("type"));
+  }
+  ESSOR_ASSIGN_OR_RETURN(bpe.byte_fallback, model.GetBool("byte_fallback", false));
+  if (bpe.byte_fallback && bpe.byte_level) {
+    return FieldError(model.PathOf("byte_fallback"), "not supported by byte-level BPE");
+  }
+  if (type == "BPE") return ParseBpe(model, &bpe);
+  if (type != "Unigram") {
+    return FieldError(model.PathOf("type"),
+                      absl::StrFormat("\"%s\" is not supported; BPE and Unigram are", type));
+  }
+  if (bpe.byte_level) return FieldError(model.PathOf("type"), "Unigram with byte-level text");
+  return ParseUnigram(model, &bpe, &definition->unigram.emplace());
+}
+
 absl::StatusOr<AddedToken> ParseAddedToken(const JsonObject& object) {
   AddedToken token;
   ESSOR_ASSIGN_OR_RETURN(token.content, object.GetString("content"));
   ESSOR_ASSIGN_OR_RETURN(const uint64_t id, object.GetUnsigned("id"));
   ESSOR_ASSIGN_OR_RETURN(token.id, CheckedId(id, object.PathOf("id")));
-  ESSOR_ASSIGN_OR_RETURN(token.special, object.GetBool("special", false));
-  ESSOR_ASSIGN_OR_RETURN(token.single_word, object.GetBool("single_word", false));
-  ESSOR_ASSIGN_OR_RETURN(token.lstrip, object.GetBool("lstrip", false));
-  ESSOR_ASSIGN_OR_RETURN(token.rstrip, object.GetBool("rstrip", false));
-  ESSOR_ASSIGN_OR_RETURN(token.normalized, object.GetBool("normalized", !token.special));
+  ESSOR_RETURN_IF_ERROR(ParseAddedTokenFlags(object, &token));
   return token;
 }
 
@@ -143,28 +183,49 @@ absl::Status ParseAddedTokens(const JsonObject& root, TokenizerDefinition* defin
   return absl::OkStatus();
 }
 
+// Special tokens are found as added tokens or not at all: the text of one that a user wrote is
+// text.
+void ExcludeSpecialTokens(TokenizerDefinition* definition) {
+  absl::flat_hash_set<TokenId> special;
+  for (const AddedToken& token : definition->added_tokens) {
+    if (token.special) special.insert(token.id);
+  }
+  for (size_t i = 0; i < definition->model.vocab.size(); ++i) {
+    if (special.contains(definition->model.vocab[i].second)) {
+      definition->unigram->scores[i] = -std::numeric_limits<double>::infinity();
+    }
+  }
+}
+
+absl::Status ParseDocument(const JsonObject& root, TokenizerDefinition* definition) {
+  ESSOR_RETURN_IF_ERROR(ParsePreTokenizer(root, definition));
+  const auto& steps = definition->pre_tokenizers;
+  definition->model.byte_level =
+      !steps.empty() && std::holds_alternative<ByteLevelStep>(steps.back());
+  ESSOR_RETURN_IF_ERROR(ParseModel(root, definition));
+  ESSOR_RETURN_IF_ERROR(ParseAddedTokens(root, definition));
+  if (definition->unigram.has_value()) ExcludeSpecialTokens(definition);
+  ESSOR_RETURN_IF_ERROR(ParseNormalizer(root, definition));
+  ESSOR_RETURN_IF_ERROR(ParsePostProcessor(root, definition));
+  return ParseDecoder(root, definition);
+}
+
 }  // namespace
 
+absl::Status ParseAddedTokenFlags(const JsonObject& object, AddedToken* token) {
+  ESSOR_ASSIGN_OR_RETURN(token->special, object.GetBool("special", false));
+  ESSOR_ASSIGN_OR_RETURN(token->single_word, object.GetBool("single_word", false));
+  ESSOR_ASSIGN_OR_RETURN(token->lstrip, object.GetBool("lstrip", false));
+  ESSOR_ASSIGN_OR_RETURN(token->rstrip, object.GetBool("rstrip", false));
+  ESSOR_ASSIGN_OR_RETURN(token->normalized, object.GetBool("normalized", !token->special));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<TokenizerDefinition> ParseTokenizerJson(std::string_view json) {
-  simdjson::dom::parser parser;
-  simdjson::dom::element document;
-  const simdjson::error_code error = parser.parse(json.data(), json.size()).get(document);
-  if (error != simdjson::SUCCESS) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("tokenizer.json: %s", simdjson::error_message(error)));
-  }
-  simdjson::dom::object object;
-  if (document.get(object) != simdjson::SUCCESS) {
-    return absl::InvalidArgumentError("tokenizer.json: the document is not an object");
-  }
-  const JsonObject root{.object = object, .path = ""};
   TokenizerDefinition definition;
-  ESSOR_RETURN_IF_ERROR(ParseModel(root, &definition.model));
-  ESSOR_RETURN_IF_ERROR(ParseAddedTokens(root, &definition));
-  ESSOR_RETURN_IF_ERROR(ParseNormalizer(root, &definition));
-  ESSOR_RETURN_IF_ERROR(ParsePreTokenizer(root, &definition));
-  ESSOR_RETURN_IF_ERROR(ParsePostProcessor(root, &definition));
-  ESSOR_RETURN_IF_ERROR(ParseDecoder(root));
+  ESSOR_RETURN_IF_ERROR(ReadJsonObject(json, "tokenizer.json", [&](const JsonObject& root) {
+    return ParseDocument(root, &definition);
+  }));
   return definition;
 }
 

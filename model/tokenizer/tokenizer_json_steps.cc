@@ -6,6 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
 #include "model/tokenizer/tokenizer_json.h"
+#include "model/tokenizer/utf8.h"
 
 namespace essor::model {
 namespace {
@@ -103,6 +104,33 @@ absl::StatusOr<SplitStep> ParseSplit(const JsonObject& step) {
   return FieldError(step.PathOf("behavior"), absl::StrFormat("\"%s\" is not supported", name));
 }
 
+absl::StatusOr<MetaspaceStep> ParseMetaspace(const JsonObject& step) {
+  MetaspaceStep metaspace;
+  ESSOR_ASSIGN_OR_RETURN(metaspace.replacement, step.GetString("replacement"));
+  if (CountCodePoints(metaspace.replacement) != 1) {
+    return FieldError(step.PathOf("replacement"), "not one character");
+  }
+  ESSOR_ASSIGN_OR_RETURN(metaspace.split, step.GetBool("split", true));
+  // Files of older versions have add_prefix_space instead of the scheme.
+  ESSOR_ASSIGN_OR_RETURN(const bool prefix, step.GetBool("add_prefix_space", true));
+  std::string scheme = prefix ? "always" : "never";
+  if (step.Find("prepend_scheme").has_value()) {
+    ESSOR_ASSIGN_OR_RETURN(scheme, step.GetString("prepend_scheme"));
+  }
+  constexpr std::array<std::pair<std::string_view, MetaspaceStep::Prepend>, 3> kSchemes = {{
+      {"always", MetaspaceStep::Prepend::kAlways},
+      {"first", MetaspaceStep::Prepend::kFirst},
+      {"never", MetaspaceStep::Prepend::kNever},
+  }};
+  for (const auto& [name, prepend] : kSchemes) {
+    if (scheme != name) continue;
+    metaspace.prepend = prepend;
+    return metaspace;
+  }
+  return FieldError(step.PathOf("prepend_scheme"),
+                    absl::StrFormat("\"%s\" is not supported", scheme));
+}
+
 absl::Status ParsePreTokenizerStep(const JsonObject& step, int depth,
                                    TokenizerDefinition* definition) {
   ESSOR_ASSIGN_OR_RETURN(const std::string type, step.GetString("type"));
@@ -126,6 +154,9 @@ absl::Status ParsePreTokenizerStep(const JsonObject& step, int depth,
   } else if (type == "Split") {
     ESSOR_ASSIGN_OR_RETURN(SplitStep split, ParseSplit(step));
     steps.emplace_back(std::move(split));
+  } else if (type == "Metaspace") {
+    ESSOR_ASSIGN_OR_RETURN(MetaspaceStep metaspace, ParseMetaspace(step));
+    steps.emplace_back(std::move(metaspace));
   } else {
     return Unsupported(step, type);
   }
@@ -196,11 +227,76 @@ absl::Status ParsePostProcessorStep(const JsonObject& step, int depth,
   return Unsupported(step, type);
 }
 
-absl::Status ParseDecoderStep(const JsonObject& step, int depth) {
+absl::Status ParseByteLevelDecoder(const JsonObject& step, int depth) {
   ESSOR_ASSIGN_OR_RETURN(const std::string type, step.GetString("type"));
-  if (type == "Sequence") return ForEachStep(step, "decoders", depth, ParseDecoderStep);
+  if (type == "Sequence") return ForEachStep(step, "decoders", depth, ParseByteLevelDecoder);
   // Fuse joins what ByteLevel has joined already.
   return type == "ByteLevel" || type == "Fuse" ? absl::OkStatus() : Unsupported(step, type);
+}
+
+// What a step of decoding plain text works on; steps must come in this order.
+enum class DecoderStage { kTokens, kBytes, kText };
+
+absl::Status ParseDecoderReplace(const JsonObject& step, DecoderDefinition* decoder) {
+  ESSOR_ASSIGN_OR_RETURN(Pattern pattern, ParsePattern(step));
+  if (pattern.is_regex || pattern.text.empty()) {
+    return FieldError(step.PathOf("pattern"), "only a String with text is supported here");
+  }
+  ESSOR_ASSIGN_OR_RETURN(std::string content, step.GetString("content"));
+  decoder->replacements.emplace_back(std::move(pattern.text), std::move(content));
+  return absl::OkStatus();
+}
+
+absl::Status ParseDecoderMetaspace(const JsonObject& step, DecoderDefinition* decoder) {
+  ESSOR_ASSIGN_OR_RETURN(MetaspaceStep metaspace, ParseMetaspace(step));
+  decoder->replacements.emplace_back(std::move(metaspace.replacement), " ");
+  if (metaspace.prepend != MetaspaceStep::Prepend::kNever) {
+    decoder->start = TextStart::kDropBlanksOfFirstToken;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseDecoderStrip(const JsonObject& step, DecoderDefinition* decoder) {
+  ESSOR_ASSIGN_OR_RETURN(const std::string content, step.GetString("content"));
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t start, step.GetUnsigned("start"));
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t stop, step.GetUnsigned("stop"));
+  if (content != " " || start > 1 || stop != 0 || decoder->start != TextStart::kAsIs) {
+    return FieldError(step.path, "only one blank at the start of a text may be stripped");
+  }
+  if (start == 1) decoder->start = TextStart::kDropBlank;
+  return absl::OkStatus();
+}
+
+absl::Status ParsePlainDecoder(const JsonObject& step, int depth, DecoderStage* stage,
+                               DecoderDefinition* decoder) {
+  ESSOR_ASSIGN_OR_RETURN(const std::string type, step.GetString("type"));
+  if (type == "Sequence") {
+    return ForEachStep(step, "decoders", depth, [&](const JsonObject& inner, int inner_depth) {
+      return ParsePlainDecoder(inner, inner_depth, stage, decoder);
+    });
+  }
+  const auto misplaced = [&] {
+    return FieldError(step.path, absl::StrFormat("%s is not supported in this place", type));
+  };
+  if (type == "Replace" || type == "Metaspace") {
+    if (*stage != DecoderStage::kTokens) return misplaced();
+    return type == "Replace" ? ParseDecoderReplace(step, decoder)
+                             : ParseDecoderMetaspace(step, decoder);
+  }
+  if (type == "ByteFallback") {
+    if (*stage != DecoderStage::kTokens) return misplaced();
+    *stage = DecoderStage::kBytes;
+    decoder->byte_fallback = true;
+    return absl::OkStatus();
+  }
+  if (type == "Fuse") {
+    *stage = DecoderStage::kText;
+    return absl::OkStatus();
+  }
+  if (type == "Strip") {
+    return *stage == DecoderStage::kText ? ParseDecoderStrip(step, decoder) : misplaced();
+  }
+  return Unsupported(step, type);
 }
 
 }  // namespace
@@ -212,6 +308,7 @@ absl::Status ParseNormalizer(const JsonObject& root, TokenizerDefinition* defini
 }
 
 absl::Status ParsePreTokenizer(const JsonObject& root, TokenizerDefinition* definition) {
+  if (!root.Find("pre_tokenizer").has_value()) return absl::OkStatus();
   ESSOR_ASSIGN_OR_RETURN(const JsonObject step, root.GetObject("pre_tokenizer"));
   return ParsePreTokenizerStep(step, 0, definition);
 }
@@ -222,10 +319,13 @@ absl::Status ParsePostProcessor(const JsonObject& root, TokenizerDefinition* def
   return ParsePostProcessorStep(step, 0, definition);
 }
 
-absl::Status ParseDecoder(const JsonObject& root) {
-  if (!root.Find("decoder").has_value()) return absl::OkStatus();
+absl::Status ParseDecoder(const JsonObject& root, TokenizerDefinition* definition) {
+  const bool byte_level = definition->model.byte_level;
+  if (byte_level && !root.Find("decoder").has_value()) return absl::OkStatus();
   ESSOR_ASSIGN_OR_RETURN(const JsonObject step, root.GetObject("decoder"));
-  return ParseDecoderStep(step, 0);
+  if (byte_level) return ParseByteLevelDecoder(step, 0);
+  DecoderStage stage = DecoderStage::kTokens;
+  return ParsePlainDecoder(step, 0, &stage, &definition->decoder);
 }
 
 }  // namespace essor::model

@@ -9,9 +9,9 @@
 #include <thread>
 #include <vector>
 
-#include "model/tokenizer/bpe_tokenizer.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/guards.h"
+#include "model/tokenizer/pipeline_tokenizer.h"
 #include "model/tokenizer/tokenizer_gguf.h"
 #include "model/tokenizer/utf8.h"
 
@@ -244,7 +244,8 @@ TEST(TokenizerJsonTest, RefusesMalformedDocuments) {
 }
 
 TEST(TokenizerJsonTest, NamesTheFieldThatIsWrong) {
-  ExpectRefused([](Json& j) { j["model"]["type"] = "Unigram"; }, "model.type: \"Unigram\"");
+  ExpectRefused([](Json& j) { j["model"]["type"] = "WordPiece"; }, "model.type: \"WordPiece\"");
+  ExpectRefused([](Json& j) { j["model"]["type"] = "Unigram"; }, "Unigram with byte-level text");
   ExpectRefused([](Json& j) { j["model"]["vocab"] = 3; }, "model.vocab: not an object");
   ExpectRefused([](Json& j) { j["model"]["vocab"]["a"] = "x"; }, "model.vocab.a: not a token id");
   ExpectRefused([](Json& j) { j["model"]["vocab"]["a"] = -1; }, "model.vocab.a: not a token id");
@@ -280,15 +281,17 @@ TEST(TokenizerJsonTest, NamesUnsupportedSteps) {
       "normalizer.type: \"Lowercase\" is not supported");
   ExpectRefused(
       [](Json& j) {
-        j["pre_tokenizer"] = {{"type", "Metaspace"}};
+        j["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
       },
-      "pre_tokenizer.type: \"Metaspace\" is not supported");
-  ExpectRefused([](Json& j) { j["pre_tokenizer"] = nullptr; }, "pre_tokenizer: missing");
+      "pre_tokenizer.type: \"BertPreTokenizer\" is not supported");
+  // Without ByteLevel at the end the vocabulary is plain text.
+  ExpectRefused([](Json& j) { j["pre_tokenizer"] = nullptr; },
+                "decoder.type: \"ByteLevel\" is not supported");
   ExpectRefused(
       [](Json& j) {
         j["pre_tokenizer"] = {{"type", "Digits"}};
       },
-      "pre_tokenizer: it must end in ByteLevel");
+      "decoder.type: \"ByteLevel\" is not supported");
   ExpectRefused(
       [](Json& j) {
         j["post_processor"] = {{"type", "BertProcessing"}};
@@ -367,7 +370,7 @@ absl::flat_hash_map<std::string, GgufValue> MakeGguf() {
 TEST(GgufTokenizerTest, ReadsVocabularyAndKinds) {
   const auto definition = ParseGgufTokenizer(MakeGguf());
   ASSERT_TRUE(definition.ok()) << definition.status();
-  const auto tokenizer = *BpeTokenizer::Create(*definition);
+  const auto tokenizer = *PipelineTokenizer::Create(*definition);
   EXPECT_THAT(Ids(*tokenizer, "ab 12<think><|end|>", {.parse_special = true}),
               ElementsAre(256, ' ', '1', '2', 258, 257));
   EXPECT_TRUE(tokenizer->IsSpecial(257));
@@ -392,7 +395,7 @@ TEST(GgufTokenizerTest, KnowsThePreTokenisers) {
     metadata["tokenizer.ggml.pre"] = std::string(pre);
     auto definition = ParseGgufTokenizer(metadata);
     ASSERT_TRUE(definition.ok()) << definition.status();
-    const auto tokenizer = BpeTokenizer::Create(*std::move(definition));
+    const auto tokenizer = PipelineTokenizer::Create(*std::move(definition));
     ASSERT_TRUE(tokenizer.ok()) << pre << tokenizer.status();
     EXPECT_EQ(*(*tokenizer)->Decode(Ids(**tokenizer, "x 12, y", {.add_special = false}), false),
               "x 12, y");

@@ -1,15 +1,16 @@
 #include "model/tokenizer/unicode_classes.h"
 
 #include <unicode/uchar.h>
+#include <unicode/uscript.h>
 
 namespace essor::model {
 namespace {
 
 constexpr char32_t kCodePoints = 0x110000;
 
-uint8_t Classify(UChar32 c) {
+ClassBits Classify(UChar32 c) {
   const uint32_t category = U_GET_GC_MASK(c);
-  uint8_t bits = 0;
+  ClassBits bits = 0;
   if (category & U_GC_L_MASK) bits |= kLetter;
   if (category & U_GC_M_MASK) bits |= kMark;
   if (category & U_GC_N_MASK) bits |= kNumber;
@@ -18,6 +19,8 @@ uint8_t Classify(UChar32 c) {
   if (category & U_GC_LL_MASK) bits |= kLower;
   if (u_hasBinaryProperty(c, UCHAR_WHITE_SPACE)) bits |= kSpace;
   if ((c >= 0x4e00 && c <= 0x9fa5) || (c >= 0x3040 && c <= 0x30ff)) bits |= kCjkOrKana;
+  UErrorCode error = U_ZERO_ERROR;
+  if (uscript_getScript(c, &error) == USCRIPT_HAN && U_SUCCESS(error)) bits |= kHan;
   return bits;
 }
 
@@ -27,7 +30,7 @@ uint8_t Classify(UChar32 c) {
 struct Assignment {
   char32_t first;
   char32_t last;
-  uint8_t bits;
+  ClassBits bits;
 };
 constexpr Assignment kNewerAssignments[] = {
     // clang-format off
@@ -103,7 +106,7 @@ constexpr Assignment kNewerAssignments[] = {
     {0x1fadf, 0x1fadf, kPunctOrSymbol},
     {0x1fae9, 0x1fae9, kPunctOrSymbol},
     {0x1fbcb, 0x1fbef, kPunctOrSymbol},
-    {0x2ebf0, 0x2ee5d, kLetter},
+    {0x2ebf0, 0x2ee5d, kLetter | kHan},
     // clang-format on
 };
 

@@ -1,4 +1,4 @@
-// General categories of all code points as one byte each, for the hand-written pre-tokenisers.
+// General categories of all code points as a set of bits each, for the hand-written pre-tokenisers.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,8 @@
 namespace essor::model {
 
 // Bits of a code point's class; the names are those of Unicode's general categories.
-enum UnicodeClass : uint8_t {
+using ClassBits = uint16_t;
+enum UnicodeClass : ClassBits {
   kLetter = 1,          // \p{L}
   kMark = 2,            // \p{M}
   kNumber = 4,          // \p{N}
@@ -16,6 +17,7 @@ enum UnicodeClass : uint8_t {
   kUpperOrTitle = 32,   // [\p{Lu}\p{Lt}]
   kLower = 64,          // \p{Ll}
   kCjkOrKana = 128,     // [一-龥぀-ゟ゠-ヿ], DeepSeek's second split
+  kHan = 256,           // \p{Han}: the script
 };
 
 // The table is built from ICU on first use (some 10 ms) and shared; immutable, thread-safe.
@@ -23,13 +25,13 @@ class UnicodeClasses {
  public:
   static const UnicodeClasses& Get();
 
-  uint8_t Of(char32_t code_point) const { return classes_[code_point]; }
-  const uint8_t* data() const { return classes_.data(); }
+  ClassBits Of(char32_t code_point) const { return classes_[code_point]; }
+  const ClassBits* data() const { return classes_.data(); }
 
  private:
   UnicodeClasses();
 
-  std::vector<uint8_t> classes_;  // [0x110000]
+  std::vector<ClassBits> classes_;  // [0x110000]
 };
 
 }  // namespace essor::model

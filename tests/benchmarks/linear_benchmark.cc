@@ -38,6 +38,7 @@ struct Format {
   ComputePeak peak;
 };
 constexpr Format kFormats[] = {{"bf16", WeightFormat::kBF16, ComputePeak::kBFloat16Dot},
+                               {"fp8", WeightFormat::kFp8, ComputePeak::kBFloat16Dot},
                                {"q8", WeightFormat::kQ8, ComputePeak::kInt8Dot},
                                {"q4", WeightFormat::kQ4, ComputePeak::kInt8Dot},
                                {"f32", WeightFormat::kF32, ComputePeak::kFloatFma}};
@@ -91,6 +92,17 @@ void FillMatrix(const PackedMatrix& matrix, std::byte* destination) {
     case WeightFormat::kQ4:
       PackQ4(quantised, k, target);
       break;
+    case WeightFormat::kFp8: {
+      // Small values as e4m3: the sign and the low half of the exponents.
+      std::vector<uint8_t> codes(count);
+      for (uint8_t& code : codes) code = static_cast<uint8_t>(engine() & 0xbf);
+      const size_t blocks = (k + kernels::kFp8BlockColumns - 1) / kernels::kFp8BlockColumns;
+      PackFp8({.codes = codes,
+               .scales = std::vector<float>(kGroup * blocks, 0.01f),
+               .scale_stride = blocks},
+              k, target);
+      break;
+    }
   }
   const size_t group_bytes = kernels::PackedMatrixBytes(matrix.format, kGroup, k);
   const size_t bytes = kernels::PackedMatrixBytes(matrix.format, matrix.n, k);

@@ -84,6 +84,17 @@ class ModelFilesTest(unittest.TestCase):
         self.fails(model, "mlp.down_proj.weight: its shape is [64, 64]", "config.json asks for",
                    f"[64, {config['intermediate_size'] + 1}]")
 
+    def test_weights_that_are_not_numbers(self):
+        model = changed_copy(self.directory.name, "llama")
+        path = model / "model.safetensors"
+        data = bytearray(path.read_bytes())
+        start = 8 + struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8:start])
+        begin, end = header["model.layers.1.mlp.down_proj.weight"]["data_offsets"]
+        data[start + begin:start + end] = b"\xff" * (end - begin)
+        path.write_bytes(data)
+        self.fails(model, "the model's logits are not finite numbers")
+
     def test_config_that_is_not_json(self):
         model = changed_copy(self.directory.name, "llama")
         (model / "config.json").write_text("{")
@@ -112,7 +123,10 @@ class UsageTest(unittest.TestCase):
     def test_bad_usage_ends_with_2_and_an_empty_stdout(self):
         for arguments in [["generate"], ["generate", "--model", "m"], ["--nonsense"], ["quux"],
                           ["generate", "--model", "m", "--server", "s", "--prompt", "x"],
-                          ["serve"], ["plan"], ["generate", "--prompt"]]:
+                          ["serve"], ["plan"], ["quux", "--help"],
+                          ["serve", "--model", "m", "--listen-grpc", "nonsense"],
+                          ["status", "--server", "127.0.0.1:99999"],
+                          ["chat", "--server", "nonsense", "hi"], ["generate", "--prompt"]]:
             with self.subTest(arguments=arguments):
                 result = essor(*arguments)
                 self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)

@@ -23,7 +23,7 @@ import unittest
 from cluster import essor, ids_file
 
 PLANS = ["tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "pp=2,tp=2", "tp=2,ep=2"]
-TOKENS = 500
+TOKENS = int(os.environ.get("ESSOR_UPCYCLING_TOKENS", "500"))
 NEAR_TIE = 5e-4
 TEXT = pathlib.Path(__file__).resolve().parents[2] / "docs/architecture.md"
 

@@ -27,13 +27,15 @@ import torch
 import transformers
 
 import nano_cases
+import nano_fp8
 import nano_tokenizer
 
 BASE_SEED = 20261123
 SEED_TRIES = 40
 PROMPT_TRIES = 400
-# Near-ties that a seed or a prompt is rejected for. Router gaps are between the logits of the last chosen and
-# the first unchosen expert; greedy gaps between the two largest logits. bf16 moves either by about 0.02 here.
+# Near-ties that a seed or a prompt is rejected for. Router gaps are between the last chosen and the first
+# unchosen expert (and group), in units of logits; greedy gaps between the two largest logits. bf16 moves either
+# by about 0.02 here.
 MIN_ROUTER_GAP = 0.03
 MIN_GREEDY_GAP = 0.01
 MIN_DISTINCT_GREEDY = 5  # a continuation that repeats a few tokens would hide a stale cache
@@ -60,9 +62,17 @@ def draw(case, seed, name, shape):
     )  # fan-in is the last axis, of fused expert tensors too
 
 
+def weights_of(model):
+    """Parameters, and the buffers that are trained weights all the same."""
+    yield from model.named_parameters()
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            yield name, buffer
+
+
 def redraw(model, case, seed):
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in weights_of(model):
             parameter.copy_(torch.from_numpy(draw(case, seed, name, tuple(parameter.shape))))
 
 
@@ -70,6 +80,8 @@ def published_config(config):
     """config.json as released checkpoints carry it, before transformers 5 renamed the keys."""
     rope = dict(config.pop("rope_parameters"))
     config["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     config["torch_dtype"] = config.pop("dtype")
     if config["model_type"] == "qwen2":
@@ -108,6 +120,35 @@ def load(directory, dtype=torch.float32, **overrides):
     return model.eval()
 
 
+def gap_after(values, count):
+    """Smallest difference, over rows, between the count-th largest value and the next one."""
+    if count >= values.shape[-1]:
+        return float("inf")
+    best = values.sort(-1, descending=True).values
+    return float((best[:, count - 1] - best[:, count]).min())
+
+
+def choice_gap(router, logits, top_k):
+    """How far the router's choice is from another one, in logits."""
+    statics = getattr(router, "moe_statics", router)  # ERNIE
+    bias = getattr(statics, "e_score_correction_bias", None)
+    if bias is None:
+        return gap_after(logits, top_k)
+    softmax = statics is not router
+    scores = logits.softmax(-1) if softmax else logits.sigmoid()
+    choice = scores + bias.float().reshape(1, -1)
+    # The slope of a score over its logit: at most 1/4; of one of E probabilities about 1/E.
+    scale = logits.shape[-1] if softmax else 4.0
+    groups = getattr(router, "num_group", 1)
+    if groups == 1:
+        return scale * gap_after(choice, top_k)
+    members = choice.reshape(len(choice), groups, -1)
+    values = members.topk(2, -1).values.sum(-1)
+    kept = torch.zeros_like(values).scatter(1, values.topk(router.topk_group, -1).indices, 1)
+    limited = members.masked_fill(kept.unsqueeze(-1) == 0, float("-inf")).reshape_as(choice)
+    return scale * min(gap_after(values, router.topk_group), gap_after(limited, top_k))
+
+
 class RouterTap:
     """Collects each router's logits and choices, in layer order, during one forward pass."""
 
@@ -126,21 +167,16 @@ class RouterTap:
         _, weights, experts = outputs
         # Computed anew: what the first output holds, logits or probabilities, differs between classes.
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
-        logits = torch.nn.functional.linear(hidden, module.weight)
-        self.calls.append((logits.float(), weights.float(), experts))
+        logits = torch.nn.functional.linear(hidden.float(), module.weight.float())
+        self.calls.append((choice_gap(module, logits, self.top_k), weights.float(), experts))
 
     def take(self):
         calls, self.calls = self.calls, []
         return calls
 
-    def min_gap(self, calls):
-        gaps = [
-            torch.diff(logits.sort(-1, descending=True).values[:, self.top_k - 1 : self.top_k + 1])
-            .abs()
-            .min()
-            for logits, _, _ in calls
-        ]
-        return float(min(gaps)) if gaps else None
+    @staticmethod
+    def min_gap(calls):
+        return min(gap for gap, _, _ in calls) if calls else None
 
 
 @torch.no_grad()
@@ -220,12 +256,22 @@ def choose_prompts(model, bf16, seed):
 def neutral_variants(model):
     """One entry per kind of tensor: (kind, names, neutral value)."""
     kinds = {}
-    for name, _ in model.named_parameters():
+    for name, _ in weights_of(model):
         if name.endswith("norm.weight"):
             kinds.setdefault(name.split(".")[-2], []).append((name, 1.0))
         elif name.endswith("bias"):
             kinds.setdefault(".".join(name.split(".")[-2:]), []).append((name, 0.0))
     return kinds
+
+
+def misread_scales_kl(directory, stored, prompts):
+    model = load(directory)
+    names = {name: parameter for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, weight in nano_fp8.misread_scales(stored):
+            if name in names:  # the experts are fused in memory, the attention's projections are not
+                names[name].copy_(weight)
+    return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
 
 
 def sensitivity(case, directory, prompts):
@@ -234,7 +280,7 @@ def sensitivity(case, directory, prompts):
     moved = {}
     for kind, entries in neutral_variants(load(directory)).items():
         model = load(directory)
-        parameters = dict(model.named_parameters())
+        parameters = dict(weights_of(model))
         with torch.no_grad():
             for name, value in entries:
                 parameters[name].fill_(value)
@@ -250,18 +296,24 @@ def build(case, seed, directory):
     model = model_class(config)
     redraw(model, case, seed)
     save(model, case, directory)
+    stored = nano_fp8.quantise(directory, case, seed) if case.fp8 else None
     model, bf16 = load(directory), load(directory, torch.bfloat16)
     prompts = choose_prompts(model, bf16, seed)
     if prompts is None:
         return None
     bf16_kl = mean_kl([p.logits for p in prompts], [forward(bf16, p.ids)[0] for p in prompts])
     moved = sensitivity(case, directory, prompts)
+    if stored:
+        moved["weight_scale_inv"] = misread_scales_kl(directory, stored, prompts)
     needed = SENSITIVITY_RATIO * max(3 * bf16_kl, KL_FLOOR)
     weak = {label: kl for label, kl in moved.items() if kl < needed}
     if weak:
         print(f"{case.name} seed {seed}: needs KL {needed:.2e}, too weak: {weak}", file=sys.stderr)
         return None
-    return prompts, bf16_kl, moved, RouterTap(model).layers
+    layers = RouterTap(model).layers
+    if stored:
+        nano_fp8.write(directory, case, stored)
+    return prompts, bf16_kl, moved, layers
 
 
 def write_golden(case, seed, result, out):

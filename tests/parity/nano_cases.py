@@ -23,6 +23,7 @@ class Case:
     overrides: dict
     published: bool = False
     shard_bytes: int = 0  # 0: one model.safetensors
+    fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
     sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 
@@ -76,6 +77,7 @@ _QWEN3_MOE = dict(
     tie_word_embeddings=False,
     rope_parameters=_rope(10000.0),
 )
+
 
 # Head sizes are all different, and so are the key's and the value's: a swapped pair does not fit. theta 10 with 8
 # rotated dims puts one pair each in YaRN's kept and blended ranges and two in the interpolated one.
@@ -196,6 +198,34 @@ CASES = (
         sensitivity=(_EPS, _THETA, ("norm_topk_prob", dict(norm_topk_prob=True))),
     ),
     _case(
+        "qwen3_moe_fp8",
+        "Qwen3Moe",
+        _QWEN3_MOE | dict(num_hidden_layers=2, norm_topk_prob=True, mlp_only_layers=[]),
+        published=True,
+        fp8="ue8m0",
+        sensitivity=(_EPS, _THETA),
+    ),
+    # Every matrix has several blocks and partial ones; two ranks hold 2 and 4 of 6 heads of 40 dims and 72 of 144
+    # FFN columns each, so that they cut blocks.
+    _case(
+        "qwen3_moe_fp8_blocks",
+        "Qwen3Moe",
+        _QWEN3_MOE
+        | dict(
+            hidden_size=192,
+            moe_intermediate_size=144,
+            num_attention_heads=6,
+            num_key_value_heads=3,
+            head_dim=40,
+            num_experts=4,
+            num_hidden_layers=2,
+            norm_topk_prob=True,
+            mlp_only_layers=[],
+        ),
+        fp8="f32",
+        sensitivity=(_EPS, _THETA),
+    ),
+    _case(
         "mixtral",
         "Mixtral",
         dict(
@@ -213,6 +243,79 @@ CASES = (
         published=True,
         shard_bytes=140_000,
         sensitivity=(_EPS, _THETA, ("num_experts_per_tok", dict(num_experts_per_tok=3))),
+    ),
+    _case(
+        "ernie4_5",
+        "Ernie4_5",
+        dict(
+            hidden_size=48,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            use_bias=False,
+            tie_word_embeddings=True,
+            rope_parameters=_rope(10000.0),
+        ),
+        sensitivity=(_EPS, _THETA),
+    ),
+    _case(
+        "ernie4_5_moe",
+        "Ernie4_5_Moe",
+        dict(
+            hidden_size=32,
+            intermediate_size=48,
+            moe_intermediate_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            moe_num_experts=8,
+            moe_k=3,
+            moe_num_shared_experts=2,
+            moe_layer_start_index=1,
+            use_bias=False,
+            tie_word_embeddings=False,
+            rope_parameters=_rope(10000.0),
+        ),
+        published=True,
+        sensitivity=(_EPS, _THETA, ("moe_k", dict(moe_k=2))),
+    ),
+    _case(
+        "glm4_moe",
+        "Glm4Moe",
+        dict(
+            hidden_size=32,
+            intermediate_size=48,
+            moe_intermediate_size=16,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            attention_bias=True,
+            use_qk_norm=True,
+            n_routed_experts=8,
+            n_shared_experts=1,
+            num_experts_per_tok=2,
+            first_k_dense_replace=1,
+            n_group=4,
+            topk_group=2,
+            routed_scaling_factor=2.5,
+            norm_topk_prob=True,
+            tie_word_embeddings=False,
+            rope_parameters=_rope(10000.0, partial_rotary_factor=0.5),
+        ),
+        published=True,
+        sensitivity=(
+            _EPS,
+            ("routed_scaling_factor", dict(routed_scaling_factor=1.0)),
+            ("topk_group", dict(topk_group=4)),
+            ("norm_topk_prob", dict(norm_topk_prob=False)),
+            (
+                "partial_rotary_factor",
+                dict(rope_parameters=_rope(10000.0, partial_rotary_factor=0.25)),
+            ),
+        ),
     ),
     _case(
         "deepseek_v3_dense",
@@ -247,5 +350,28 @@ CASES = (
             rope_parameters=_rope(10000.0),
         ),
         sensitivity=(_EPS, _THETA, ("rope_interleave", dict(rope_interleave=False))),
+    ),
+    _case(
+        "deepseek_v3",
+        "DeepseekV3",
+        _DEEPSEEK_DENSE
+        | dict(
+            hidden_size=32,
+            intermediate_size=48,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            q_lora_rank=24,
+            first_k_dense_replace=1,
+            n_shared_experts=1,
+            routed_scaling_factor=2.5,
+            norm_topk_prob=True,
+            rope_parameters=_DEEPSEEK_YARN,
+        ),
+        published=True,
+        sensitivity=(
+            _EPS,
+            ("routed_scaling_factor", dict(routed_scaling_factor=1.0)),
+            ("topk_group", dict(topk_group=4)),
+        ),
     ),
 )

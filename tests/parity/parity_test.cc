@@ -22,9 +22,11 @@ constexpr double kFloat32Kl = 1e-6;
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
 
-const char* const kCases[] = {"llama",   "llama_tied",        "qwen2",
-                              "qwen3",   "qwen3_moe",         "qwen3_moe_mixed",
-                              "mixtral", "deepseek_v3_dense", "moonlight_dense"};
+const char* const kCases[] = {"llama",       "llama_tied",        "qwen2",
+                              "qwen3",       "qwen3_moe",         "qwen3_moe_mixed",
+                              "mixtral",     "ernie4_5",          "ernie4_5_moe",
+                              "glm4_moe",    "deepseek_v3_dense", "moonlight_dense",
+                              "deepseek_v3", "qwen3_moe_fp8",     "qwen3_moe_fp8_blocks"};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -147,7 +149,8 @@ std::vector<PlanCase> PlanCases() {
       if (!three_heads || plan != std::string("tp=4")) cases.push_back({family, plan});
     }
   }
-  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral"}) {
+  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe",
+                             "deepseek_v3", "qwen3_moe_fp8_blocks"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
@@ -155,13 +158,45 @@ std::vector<PlanCase> PlanCases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Plans, PlanParityTest, ::testing::ValuesIn(PlanCases()),
-                         [](const ::testing::TestParamInfo<PlanCase>& test) {
-                           std::string name = absl::StrCat(test.param.family, "_", test.param.plan);
-                           std::replace_if(
-                               name.begin(), name.end(), [](char c) { return !isalnum(c); }, '_');
-                           return name;
-                         });
+std::string PlanName(const ::testing::TestParamInfo<PlanCase>& test) {
+  std::string name = absl::StrCat(test.param.family, "_", test.param.plan);
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !isalnum(c); }, '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Plans, PlanParityTest, ::testing::ValuesIn(PlanCases()), PlanName);
+
+// FP8 matrices as the kernels hold them, in slices that cut their blocks of scales. Activations are
+// rounded as with bfloat16 weights, so the tolerance is that of a bfloat16 run; scales of the wrong
+// block would move the KL by more than ten times as much (sensitivity_kl of the goldens).
+class Fp8PlanTest : public ::testing::TestWithParam<PlanCase> {};
+
+TEST_P(Fp8PlanTest, LogitsAreAsCloseAsBFloat16) {
+  const auto golden = ReadGolden(GetParam().family);
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  const auto instance = Instance(GetParam().family, GetParam().plan, worker::Precision::kStored);
+  ASSERT_NE(instance, nullptr);
+  EXPECT_LT(KlToGolden(*instance, *golden, 16), std::max(3 * golden->bf16_kl, 1e-4));
+  for (const GoldenPrompt& prompt : golden->prompts) {
+    const auto tokens = instance->Generate(prompt.ids, 16, {});
+    ASSERT_TRUE(tokens.ok()) << tokens.status();
+    ExpectSameGreedy(prompt, *tokens);
+  }
+}
+
+std::vector<PlanCase> Fp8PlanCases() {
+  std::vector<PlanCase> cases;
+  for (const char* family : {"qwen3_moe_fp8", "qwen3_moe_fp8_blocks"}) {
+    for (const char* plan :
+         {"tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "pp=2,tp=2", "tp=2,ep=2", "ep=4,tp=2"}) {
+      cases.push_back({family, plan});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(Plans, Fp8PlanTest, ::testing::ValuesIn(Fp8PlanCases()), PlanName);
 
 // The exchange over TCP gives the same bits as over shared memory.
 TEST(TransportParityTest, TcpEqualsSharedMemory) {

@@ -79,11 +79,27 @@ SPECIAL = (
     "pad<|pad|>pad", "x <mask> y", "x<tail>   y", "keyword key keywords mykey key.", "<|endoftext|>\u0301", "a\u0120b\u010a\u0100",
 )
 
+# What scripts, blanks and broken cases add for vocabularies of plain text and for Kimi's Han rule.
+MIXED = (
+    "\u4f60\u597dHello\u4e16\u754c", "Hello\u4e16\u754c123\u4f60", " \u4e2d\u6587", "  \u4e2d \u6587  ", "a\u4e2db\u6587c", "\u4e2d\u0301\u6587",
+    "\u3005\u3007\u3021\u3038", "1\u30072", "\u2e80\u2f00x", "!\u2e80\u2f00?", "\u65e5\u672c\u8a9e\u306e\u6587\u7ae0\u3067\u3059\u3002", "\u4eca\u65e5\u306f2026\u5e7411\u670825\u65e5",
+    "\u6771\u4eac\u30bf\u30ef\u30fc", "\u97d3\u570b\uc5b4 \ud55c\uae00 \u6f22\u5b57", "\U0002a6d6\U0002f800\U00030000", "\u4e2d's \u6587'LL \u5b57'd", "x\u4e2d\n\u6587\r\n\n",
+    "\uff08\u5168\u89d2\uff09\uff21\uff22\uff11\uff12\uff01", "\u201c\u5f15\u53f7\u201d\u2014\u2014\u2026\u2026", "ABCdef\u4e2dGHIjkl", "\u4e2d/\u6587//\n/", "\u4e00,\u4e8c;\u4e09",
+    "McDonald's iPhone's HTTPServer2XML", "ABC'S abc'LL Abc'Re", "\u01c5ungla \u01c8ubav", "\u02b0\u02b1 \u1d2c\u1d2d", "\u00aa\u00ba x\u00aa", "a/b//c///\n", "?/\n/x", "\u0391\u0392\u0393\u03b1\u03b2\u03b3 \u0416\u0436",
+    "\u2581", "\u2581a", "a\u2581", "\u2581\u2581", " \u2581 ", "a \u2581b", "\u2581 \u2581 x", "x\u2581\u2581\u2581y", "<0x41>", "a<0x0A>b", "<0xZZ><0x4>", "<0xe4><0xB8><0xAD>",
+    "<s>", "</s>", "<unk>", "a<s>b", "<s> a", "<s>\n</s>", " <s> ", "<s><s>x", "[INST] hi [/INST]", "<s>[INST] a [/INST] b</s>", "<ud>", "a<ud>b", "a <ud> b", "<ud><ud>", "<ud>  x", "  <ud>", "<u", "x<udy",
+    "<|im_end|> x", "[BOS]a[EOS]", "[EOS]\n", "<|im_user|>user<|im_middle|>hi<|im_end|>", "<|reserved_token_600|>", "[BO", "user<s>\u4e2d</s>",
+    "\u0627\u0644\u0644\u063a\u0629 \u0627\u0644\u0639\u0631\u0628\u064a\u0629 123 abc", "\u0641\u0627\u0631\u0633\u06cc \u06f1\u06f2\u06f3", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22\u0e44\u0e21\u0e48\u0e21\u0e35\u0e0a\u0e48\u0e2d\u0e07\u0e27\u0e48\u0e32\u0e07",
+    "\u0ea5\u0eb2\u0ea7 \u0f56\u0f7c\u0f51\u0f0b", "\u1820\u1821 \u13a0\u13a1\u13a2", "\u05d0\u05d1\u05d2 abc \u05d3\u05d4", "na\u0308ive co\u0302te\u0301", "\u1100\u1161\u11a8\u1102",
+    "\U0001f469\U0001f3fe\u200d\U0001f680\U0001f469\U0001f3fe\u200d\U0001f680", "ok\U0001f44d\U0001f3fb!\U0001f44d", "\U0001f600a\U0001f600 b", "a\u0000 \u0000b", "\u0000<s>\u0000", "\ufeffa",
+)
+
 LONG = (
     ("a", 300), ("ab", 200), (" ", 500), ("\n", 100), ("\t", 64), ("=", 150), ("\u4f60", 60), ("\U0001f600", 30), ("1", 101),
     ("ha ", 40), ("\u0301", 40), (" a", 60), ("Donaudampfschifffahrtsgesellschaft", 3), ("x\n", 40), ("\r\n", 40),
     ("antidisestablishmentarianism ", 3), ("\u0e01\u0e34", 30), ("!?", 50), ("<|im_end|>", 20),
+    ("\u4e2d\u6587", 100), ("\u4e2da", 60), ("<ud>", 30), ("<0x41>", 20), ("\u2581", 60), ("\u2581a ", 30), ("\u1019\u103c", 40), ("Ab", 60),
 )
 
-TEXTS = [(text, 1) for group in (ENGLISH, WHITESPACE, DIGITS, CODE, SCRIPTS, COMBINING, EMOJI, CONTROL, SPECIAL)
+TEXTS = [(text, 1) for group in (ENGLISH, WHITESPACE, DIGITS, CODE, SCRIPTS, COMBINING, EMOJI, CONTROL, SPECIAL, MIXED)
          for text in group] + list(LONG)

@@ -1,6 +1,7 @@
 #include "worker/engine/output_head.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -102,7 +103,8 @@ absl::Status OutputHead::SampleBest(std::span<const HeadRow> rows, std::span<Hea
   for (size_t i = 0; i < rows.size(); ++i) {
     if (!rows[i].sample || rows[i].sampling.Filtered()) continue;
     for (size_t r = 0; r < num_ranks; ++r) slices[r] = all[r * rows.size() + i];
-    results[i].token = kernels::MergeBest(slices).id;
+    const kernels::Candidate chosen = kernels::MergeBest(slices);
+    results[i].token = std::isfinite(chosen.score) ? chosen.id : kNoToken;
   }
   return absl::OkStatus();
 }
@@ -165,7 +167,9 @@ absl::Status OutputHead::GatherWholeRows(std::span<const HeadRow> rows,
       HeadResult& result = results[wanted[first + i]];
       AssembleRow(i, count, whole_row_);
       if (row.sample && row.sampling.Filtered()) {
-        result.token = kernels::SampleFiltered(whole_row_, row.sampling);
+        const bool usable = std::any_of(whole_row_.begin(), whole_row_.end(),
+                                        [](float logit) { return std::isfinite(logit); });
+        result.token = usable ? kernels::SampleFiltered(whole_row_, row.sampling) : kNoToken;
       }
       if (row.return_logits) result.logits = whole_row_;
     }

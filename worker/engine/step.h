@@ -46,7 +46,7 @@ struct StepOutput {
   StepId step_id;
   struct Sampled {
     uint32_t slot;
-    TokenId token;
+    TokenId token;  // kNoToken where the row's logits are not finite
   };
   std::vector<Sampled> sampled;  // in the order of StepInput::sequences
 

@@ -24,6 +24,7 @@ struct Widths {
   model::AttentionWidths attention = {};
   uint64_t experts = 0;
   uint64_t top_k = 0;
+  uint64_t shared = 0;
 };
 
 Widths WidthsOf(const model::ModelSpec& spec, const model::RankLayout& layout) {
@@ -35,6 +36,7 @@ Widths WidthsOf(const model::ModelSpec& spec, const model::RankLayout& layout) {
     if (const auto* moe = std::get_if<model::MoeFfn>(&layer.ffn)) {
       widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
       widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
+      if (layout.per_layer[i].ffn.size() > 0) widths.shared = spec.hidden_size;
     }
   }
   return widths;
@@ -56,6 +58,7 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.router_logits = arena.Take<float>(rows * widths.experts);
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
+  scratch.shared = arena.Take<float>(rows * widths.shared);
   return scratch;
 }
 

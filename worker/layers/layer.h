@@ -50,6 +50,7 @@ struct LayerScratch {
   float* router_logits = nullptr;  // [T, experts]
   uint32_t* expert_ids = nullptr;  // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
+  float* shared = nullptr;          // [T, hidden], where a layer has a shared expert
 };
 
 // Takes the scratch for `layout`'s layers out of `arena` (see Arena::Measure).

@@ -1,5 +1,6 @@
 #include "worker/layers/moe_ffn_layer.h"
 
+#include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/routing.h"
 
@@ -17,7 +18,14 @@ absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) 
                   .num_rows = batch.num_rows,
                   .num_experts = spec_.num_experts,
                   .top_k = spec_.top_k,
+                  .score = spec_.router.score == model::RouterSpec::Score::kSigmoid
+                               ? kernels::RouterScore::kSigmoid
+                               : kernels::RouterScore::kSoftmax,
+                  .bias = inputs_.weights->router_bias,
+                  .num_groups = spec_.router.num_groups,
+                  .top_groups = spec_.router.top_groups,
                   .renormalise = spec_.router.renormalise,
+                  .scale = static_cast<float>(spec_.router.scale),
                   .expert_ids = scratch.expert_ids,
                   .expert_weights = scratch.expert_weights},
                  *inputs_.stream);
@@ -31,7 +39,20 @@ absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) 
                    .experts = inputs_.weights->experts,
                    .y = y},
                   *inputs_.stream);
+  AddSharedExpert(batch, x, y);
   return inputs_.groups.stage->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden});
+}
+
+// The rank's columns of it: the sum over the stage that completes the experts completes it too.
+void MoeFfnLayer::AddSharedExpert(const Batch& batch, const float* x, float* y) {
+  if (inputs_.weights->dense.gate.n == 0) return;
+  kernels::GatedFfn({.x = x,
+                     .num_rows = batch.num_rows,
+                     .weights = inputs_.weights->dense,
+                     .y = inputs_.scratch.shared},
+                    *inputs_.stream);
+  kernels::Add(y, inputs_.scratch.shared, uint64_t{batch.num_rows} * inputs_.spec->hidden_size,
+               *inputs_.stream);
 }
 
 }  // namespace essor::worker

@@ -1,5 +1,6 @@
 // Mixture of experts with the tokens on every rank of the stage: each rank routes all tokens, runs
-// its own experts (or slices of them), and the outputs are added over the stage.
+// its own experts (or slices of them) and its columns of the shared expert, and the outputs are
+// added over the stage.
 #pragma once
 
 #include "worker/layers/layer.h"
@@ -13,6 +14,8 @@ class MoeFfnLayer : public SubLayer {
   absl::Status Forward(const Batch& batch, const float* x, float* y) override;
 
  private:
+  void AddSharedExpert(const Batch& batch, const float* x, float* y);
+
   const model::MoeFfn& spec_;
   const LayerInputs inputs_;
 };

@@ -6,6 +6,7 @@
 
 #include "common/float16.h"
 #include "common/status_macros.h"
+#include "model/checkpoint/fp8_blocks.h"
 
 namespace essor::worker {
 namespace {
@@ -13,10 +14,10 @@ namespace {
 using kernels::PackTarget;
 using kernels::WeightFormat;
 
-// First element, in the tensor, of row `row` of the slice. Rows of interleaved heads are looked up
-// at their stored place: canonical row i of a head's first half is stored as 2i, of the second half
-// as 2(i - half) + 1.
-uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
+// Row of the tensor, taken as [*, cols], that row `row` of the slice is. Rows of interleaved heads
+// are looked up at their stored place: canonical row i of a head's first half is stored as 2i, of
+// the second half as 2(i - half) + 1.
+uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
   const model::WeightBinding& binding = slice.binding;
   uint64_t whole_row = slice.rows.begin + row;
   if (const uint64_t head_dim = binding.interleaved_head_dim; head_dim != 0) {
@@ -25,7 +26,18 @@ uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
     const uint64_t stored = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
     whole_row = whole_row - in_head + stored;
   }
-  return (binding.first_row + whole_row) * binding.cols + slice.cols.begin;
+  return binding.first_row + whole_row;
+}
+
+// First element, in the tensor, of that row.
+uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
+  return TensorRow(slice, row) * slice.binding.cols + slice.cols.begin;
+}
+
+model::Fp8Row Fp8RowOf(const PackTask& task, uint64_t i) {
+  return {.row = TensorRow(*task.slice, task.first_row + i),
+          .first_col = task.slice->cols.begin,
+          .end_col = task.slice->cols.end};
 }
 
 PackTarget TargetOf(const PackTask& task) {
@@ -33,7 +45,16 @@ PackTarget TargetOf(const PackTask& task) {
           .n = static_cast<uint32_t>(task.slice->rows.size()),
           .k = static_cast<uint32_t>(task.slice->cols.size()),
           .first_row = static_cast<uint32_t>(task.first_row),
-          .num_rows = static_cast<uint32_t>(task.num_rows)};
+          .num_rows = static_cast<uint32_t>(task.num_rows),
+          .block_offset = BlockOffsetOf(*task.slice, task.format)};
+}
+
+// A part of a row of the tensor as float32.
+absl::Status DecodeRow(const PackTask& task, const model::Fp8Row& row, std::span<float> out) {
+  if (task.scales != nullptr) return model::DecodeFp8Row(*task.tensor, *task.scales, row, out);
+  const model::WeightBinding& binding = task.slice->binding;
+  const uint64_t row_elements = binding.transposed ? binding.rows : binding.cols;
+  return model::DecodeToFloat(*task.tensor, row.row * row_elements + row.first_col, out);
 }
 
 // Rows of a slice that the tensor holds transposed, as float32: row i is column i there. Of one
@@ -45,7 +66,7 @@ absl::Status DecodeTransposed(const PackTask& task, std::span<float> rows) {
   for (uint64_t c = 0; c < slice.cols.size(); ++c) {
     const uint64_t stored_row = binding.first_row + slice.cols.begin + c;
     ESSOR_RETURN_IF_ERROR(
-        model::DecodeToFloat(*task.tensor, stored_row * binding.rows, std::span<float>(stored)));
+        DecodeRow(task, {.row = stored_row, .first_col = 0, .end_col = binding.rows}, stored));
     for (uint64_t i = 0; i < task.num_rows; ++i) {
       rows[i * slice.cols.size() + c] = stored[slice.rows.begin + task.first_row + i];
     }
@@ -57,8 +78,11 @@ absl::Status DecodeRows(const PackTask& task, std::span<float> rows) {
   if (task.slice->binding.transposed) return DecodeTransposed(task, rows);
   const uint64_t k = task.slice->cols.size();
   for (uint64_t i = 0; i < task.num_rows; ++i) {
-    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(
-        *task.tensor, ElementOf(*task.slice, task.first_row + i), rows.subspan(i * k, k)));
+    ESSOR_RETURN_IF_ERROR(DecodeRow(task,
+                                    {.row = TensorRow(*task.slice, task.first_row + i),
+                                     .first_col = task.slice->cols.begin,
+                                     .end_col = task.slice->cols.end},
+                                    rows.subspan(i * k, k)));
   }
   return absl::OkStatus();
 }
@@ -136,7 +160,30 @@ absl::Status PackQuantised4(const PackTask& task) {
   return absl::OkStatus();
 }
 
+absl::Status PackFloat8(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  const uint64_t blocks = Fp8RowOf(task, 0).num_blocks();
+  std::vector<uint8_t> codes(task.num_rows * k);
+  std::vector<float> scales(task.num_rows * blocks);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    const model::Fp8Row row = Fp8RowOf(task, i);
+    ESSOR_RETURN_IF_ERROR(
+        model::ReadFp8Codes(*task.tensor, row, std::span(codes).subspan(i * k, k)));
+    ESSOR_RETURN_IF_ERROR(model::ReadFp8Scales(*task.tensor, *task.scales, row,
+                                               std::span(scales).subspan(i * blocks, blocks)));
+  }
+  kernels::PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks}, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+uint32_t BlockOffsetOf(const model::WeightSlice& slice, WeightFormat format) {
+  static_assert(kernels::kFp8BlockColumns == model::kFp8BlockSize);
+  return format == WeightFormat::kFp8
+             ? static_cast<uint32_t>(slice.cols.begin % kernels::kFp8BlockColumns)
+             : 0;
+}
 
 std::span<const std::byte> SourceBytes(const PackTask& task) {
   const model::WeightBinding& binding = task.slice->binding;
@@ -163,6 +210,8 @@ absl::Status PackRows(const PackTask& task) {
       return PackQuantised8(task);
     case WeightFormat::kQ4:
       return PackQuantised4(task);
+    case WeightFormat::kFp8:
+      return PackFloat8(task);
   }
   return absl::InternalError("unknown weight format");
 }

@@ -15,6 +15,7 @@ namespace essor::worker {
 struct PackTask {
   const model::WeightSlice* slice;
   const model::TensorView* tensor;
+  const model::TensorView* scales;  // of an e4m3 tensor, else null
   kernels::WeightFormat format;
   std::byte* destination;  // of the whole packed slice
   uint64_t first_row;      // rows of the slice, relative to it; multiple of kPackRowGroup
@@ -23,6 +24,9 @@ struct PackTask {
 
 // The part of the mapped file that the task reads (from its first to its last row, as stored).
 std::span<const std::byte> SourceBytes(const PackTask& task);
+
+// Where in a block of scales the slice's columns begin (kernels::Fp8Rows); 0 for other formats.
+uint32_t BlockOffsetOf(const model::WeightSlice& slice, kernels::WeightFormat format);
 
 // Thread-safe for tasks of different rows. Errors of the checkpoint's decoders.
 absl::Status PackRows(const PackTask& task);

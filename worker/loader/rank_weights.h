@@ -37,8 +37,9 @@ struct LayerWeights {
   const float* query_norm = nullptr;              // [head_dim]
   const float* key_norm = nullptr;                // [head_dim]
   const float* ffn_norm = nullptr;                // [hidden]
-  kernels::GatedFfnWeights dense;                 // of a dense layer
+  kernels::GatedFfnWeights dense;                 // of a dense layer; else the shared expert's
   kernels::PackedMatrix router;                   // [experts of the model, hidden], float32
+  const float* router_bias = nullptr;             // [experts of the model]
   std::vector<kernels::GatedFfnWeights> experts;  // the rank's experts, ascending
 };
 

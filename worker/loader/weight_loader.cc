@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/check.h"
 #include "common/status_macros.h"
+#include "model/checkpoint/fp8_blocks.h"
 #include "worker/loader/pack_slice.h"
 
 namespace essor::worker {
@@ -29,6 +31,7 @@ constexpr size_t kTasksAhead = 48;
 struct Placed {
   const model::WeightSlice* slice;
   model::TensorView tensor;
+  std::optional<model::TensorView> scales;  // of an e4m3 tensor
   bool is_vector;
   WeightFormat format;
   uint64_t offset;
@@ -44,6 +47,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
                            request.checkpoint->Find(slice.binding.tensor));
     Placed place{.slice = &slice,
                  .tensor = std::move(tensor),
+                 .scales = std::nullopt,
                  .is_vector = model::IsVector(slice.binding.role),
                  .format = WeightFormat::kF32,
                  .offset = offset,
@@ -54,11 +58,16 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
       place.format = slice.binding.role == WeightRole::kRouter
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
-      const bool quantised = place.format == WeightFormat::kQ8 || place.format == WeightFormat::kQ4;
-      if (quantised && model::IsHeldUnquantised(slice.binding.role)) {
+      const bool plain = place.format == WeightFormat::kF32 || place.format == WeightFormat::kBF16;
+      if (!plain && model::IsHeldUnquantised(slice.binding.role)) {
         place.format = WeightFormat::kBF16;
       }
-      place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size());
+      place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size(),
+                                               BlockOffsetOf(slice, place.format));
+    }
+    if (place.tensor.dtype == DType::kF8E4M3) {
+      ESSOR_ASSIGN_OR_RETURN(place.scales, request.checkpoint->Find(slice.binding.scales));
+      ESSOR_RETURN_IF_ERROR(model::CheckFp8Scales(place.tensor, *place.scales));
     }
     offset += (place.bytes + 63) / 64 * 64;
     placed.push_back(std::move(place));
@@ -125,6 +134,7 @@ class LoadRun {
     const uint64_t rows = place.slice->rows.size();
     return {.slice = place.slice,
             .tensor = &place.tensor,
+            .scales = place.scales.has_value() ? &*place.scales : nullptr,
             .format = place.format,
             .destination = storage_ + place.offset,
             .first_row = task.first_row,
@@ -216,6 +226,7 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
   const PackedMatrix matrix{.format = place.format,
                             .n = static_cast<uint32_t>(place.slice->rows.size()),
                             .k = static_cast<uint32_t>(place.slice->cols.size()),
+                            .block_offset = BlockOffsetOf(*place.slice, place.format),
                             .data = data};
   if (binding.layer < 0) {
     if (binding.role == WeightRole::kEmbedding) weights.embedding = matrix;
@@ -272,6 +283,9 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kRouter:
       layer.router = matrix;
       break;
+    case WeightRole::kRouterBias:
+      layer.router_bias = vector;
+      break;
     default:
       SetExpert(layer.dense, binding.role, matrix);
       break;
@@ -299,6 +313,8 @@ WeightFormat FormatFor(DType stored, Precision precision) {
     case DType::kQ4_1:
     case DType::kQ4_K:
       return WeightFormat::kQ4;
+    case DType::kF8E4M3:
+      return WeightFormat::kFp8;
     default:
       return WeightFormat::kBF16;
   }

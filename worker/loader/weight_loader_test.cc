@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/float16.h"
+#include "common/float8.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/plan/memory_plan.h"
@@ -19,7 +20,7 @@ namespace {
 using model::WeightRole;
 using ::testing::HasSubstr;
 
-// Tensors in memory; value of element i of a tensor is base + i.
+// Tensors in memory; value of element i of a tensor is base + i, of e4m3 its code is i mod 127.
 class FakeCheckpoint : public model::Checkpoint {
  public:
   void Add(const std::string& name, std::vector<uint64_t> shape, float base, DType dtype) {
@@ -32,6 +33,7 @@ class FakeCheckpoint : public model::Checkpoint {
       if (dtype == DType::kF32) std::memcpy(bytes.data() + 4 * i, &value, 4);
       const uint16_t half = ToBFloat16(value).bits;
       if (dtype == DType::kBF16) std::memcpy(bytes.data() + 2 * i, &half, 2);
+      if (dtype == DType::kF8E4M3) bytes[i] = static_cast<std::byte>(i % 127);
     }
     views_[name] = {
         .name = name, .file = "fake", .dtype = dtype, .shape = std::move(shape), .data = bytes};
@@ -192,6 +194,84 @@ TEST(WeightLoaderTest, RoutersStayInFloat32) {
   EXPECT_EQ((*weights)->layers[0].router.format, kernels::WeightFormat::kF32);
 }
 
+// A 300 x 300 matrix "w", of which a rank holds rows and columns that cut blocks of scales.
+class Fp8LoadTest : public ::testing::Test {
+ protected:
+  Fp8LoadTest() {
+    checkpoint_.Add("w", {300, 300}, 0, DType::kF8E4M3);
+    auto slice = Slice(WeightRole::kOutput, "w", {100, 270}, {80, 290}, 300);
+    slice.binding.scales = "w_scale_inv";
+    slices_ = {slice};
+  }
+  absl::StatusOr<std::unique_ptr<const RankWeights>> Load(Precision precision) {
+    return LoadRankWeights({.checkpoint = &checkpoint_,
+                            .layout = &layout_,
+                            .slices = &slices_,
+                            .precision = precision});
+  }
+
+  FakeCheckpoint checkpoint_;
+  std::vector<model::WeightSlice> slices_;
+  const model::RankLayout layout_ = OneLayer({});
+};
+
+TEST_F(Fp8LoadTest, SlicesThatCutBlocksKeepTheirScales) {
+  checkpoint_.Add("w_scale_inv", {3, 3}, 1, DType::kF32);
+  for (const Precision precision :
+       {Precision::kStored, Precision::kBFloat16, Precision::kFloat32}) {
+    const auto weights = Load(precision);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const kernels::PackedMatrix& output = (*weights)->layers[0].output;
+    const bool fp8 = precision != Precision::kFloat32;
+    EXPECT_EQ(output.format, fp8 ? kernels::WeightFormat::kFp8 : kernels::WeightFormat::kF32);
+    EXPECT_EQ(output.block_offset, fp8 ? 80u : 0u);
+    ASSERT_EQ(output.n, 170u);
+    for (uint32_t n = 0; n < 170; ++n) {
+      const std::vector<float> row = Row(output, n);
+      for (uint32_t c = 0; c < 210; ++c) {
+        const uint32_t r = 100 + n;
+        const uint32_t column = 80 + c;
+        const Float8E4M3 code{static_cast<uint8_t>((r * 300 + column) % 127)};
+        const auto scale = static_cast<float>(1 + r / 128 * 3 + column / 128);
+        ASSERT_EQ(row[c], scale * ToFloat(code)) << n << " " << c;
+      }
+    }
+  }
+}
+
+// Expert 1 of a stack of two matrices whose rows are no multiple of a block.
+TEST_F(Fp8LoadTest, StackedExpertsHaveScalesOfTheirOwn) {
+  checkpoint_.Add("experts", {2, 130, 4}, 0, DType::kF8E4M3);
+  checkpoint_.Add("experts_scale_inv", {2, 2, 1}, 1, DType::kF32);
+  auto slice = Slice(WeightRole::kUp, "experts", {0, 130}, {0, 4}, 4);
+  slice.binding.expert = 1;
+  slice.binding.first_row = 130;
+  slice.binding.scales = "experts_scale_inv";
+  slices_ = {slice};
+  const auto layout = OneLayer({1, 2});
+  const auto weights =
+      LoadRankWeights({.checkpoint = &checkpoint_, .layout = &layout, .slices = &slices_});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const kernels::PackedMatrix& up = (*weights)->layers[0].experts[0].up;
+  for (const uint32_t row : {0u, 127u, 128u, 129u}) {
+    const Float8E4M3 code{static_cast<uint8_t>((130 + row) * 4 % 127)};
+    EXPECT_EQ(Row(up, row)[0], ToFloat(code) * (row < 128 ? 3.0f : 4.0f)) << row;
+  }
+}
+
+TEST_F(Fp8LoadTest, MissingAndBrokenScalesAreRefused) {
+  EXPECT_THAT(std::string(Load(Precision::kStored).status().message()), HasSubstr("w_scale_inv"));
+  checkpoint_.Add("w_scale_inv", {5, 5}, 1, DType::kF32);
+  EXPECT_THAT(std::string(Load(Precision::kStored).status().message()),
+              HasSubstr("fake: tensor w_scale_inv: its shape is [5, 5]"));
+  // The first four of nine are negative.
+  checkpoint_.Add("w_scale_inv", {3, 3}, -4, DType::kF32);
+  for (const Precision precision : {Precision::kStored, Precision::kFloat32}) {
+    EXPECT_THAT(std::string(Load(precision).status().message()),
+                HasSubstr("fake: tensor w_scale_inv: scale "));
+  }
+}
+
 TEST(WeightLoaderTest, ReportsProgressUpToTheTotal) {
   FakeCheckpoint checkpoint;
   checkpoint.Add("q", {300, 64}, 0, DType::kF32);
@@ -237,6 +317,8 @@ TEST(FormatForTest, MapsStoredTypesAndPrecision) {
   EXPECT_EQ(FormatFor(DType::kQ8_0, Precision::kBFloat16), WeightFormat::kQ8);
   EXPECT_EQ(FormatFor(DType::kQ4_1, Precision::kStored), WeightFormat::kQ4);
   EXPECT_EQ(FormatFor(DType::kQ4_1, Precision::kFloat32), WeightFormat::kF32);
+  EXPECT_EQ(FormatFor(DType::kF8E4M3, Precision::kBFloat16), WeightFormat::kFp8);
+  EXPECT_EQ(FormatFor(DType::kF8E4M3, Precision::kFloat32), WeightFormat::kF32);
   EXPECT_THAT(std::string(ParsePrecision("fp8").status().message()), HasSubstr("\"fp8\""));
 }
 

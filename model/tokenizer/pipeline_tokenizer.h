@@ -1,7 +1,9 @@
-// The byte-level BPE tokenizer: added tokens, normaliser, pre-tokeniser, BPE, post-processor.
+// A tokenizer as a pipeline: added tokens, normaliser, pre-tokeniser, BPE or unigram model,
+// post-processor.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,10 +19,11 @@
 #include "model/tokenizer/pre_tokenizer.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/tokenizer/tokenizer_definition.h"
+#include "model/tokenizer/unigram_model.h"
 
 namespace essor::model {
 
-class BpeTokenizer final : public Tokenizer {
+class PipelineTokenizer final : public Tokenizer {
  public:
   // The longest text, raw or normalised, that Encode() takes.
   static constexpr size_t kTextBytesMax = size_t{256} << 20;
@@ -32,6 +35,8 @@ class BpeTokenizer final : public Tokenizer {
                                               const EncodeOptions& options) const override;
   std::string_view TokenBytes(TokenId id) const override;
   bool IsSpecial(TokenId id) const override;
+  bool IsByteFallback(TokenId id) const override;
+  TextStart text_start() const override { return text_start_; }
   uint32_t vocab_size() const override { return static_cast<uint32_t>(tokens_.size()); }
   const std::vector<TokenId>& special_tokens() const override { return special_tokens_; }
   absl::StatusOr<TokenId> IdOf(std::string_view token) const override;
@@ -41,6 +46,7 @@ class BpeTokenizer final : public Tokenizer {
     uint32_t offset = 0;  // of its bytes in bytes_
     uint32_t size = 0;
     bool special = false;
+    bool byte_fallback = false;
   };
   // What one Encode() call works with; kept for the next one, since it holds the piece cache.
   struct Scratch {
@@ -50,33 +56,49 @@ class BpeTokenizer final : public Tokenizer {
     std::vector<AddedTokenMatcher::Segment> raw_segments;
     std::vector<AddedTokenMatcher::Segment> normalized_segments;
   };
+  // Decoders may lengthen tokens: each of them, and all together, may come to this much.
+  static constexpr size_t kTokenBytesMax = size_t{64} << 10;
+  static constexpr size_t kVocabularyBytesMax = size_t{512} << 20;
   // Concurrent calls beyond this many make their own.
   static constexpr size_t kScratchesKept = 8;
 
-  BpeTokenizer() = default;
+  PipelineTokenizer() = default;
   absl::Status BuildVocabulary(const TokenizerDefinition& definition);
   absl::Status BuildMatchers(const std::vector<AddedToken>& tokens);
   void SetToken(TokenId id, std::string_view bytes, bool special);
+  // What a token of plain text decodes to.
+  absl::Status SetPlainToken(const DecoderDefinition& decoder, TokenId id, std::string text,
+                             bool special);
 
-  // `guards`: see AddedTokenMatcher.
+  // All chunks of `text`. `guards`: see AddedTokenMatcher.
+  absl::Status EncodeChunks(std::string_view text, bool parse_special,
+                            std::span<const uint32_t> guards, Scratch* scratch,
+                            std::vector<TokenId>* ids) const;
   absl::Status EncodeSegments(std::string_view text, bool parse_special,
                               std::span<const uint32_t> guards, Scratch* scratch,
                               std::vector<TokenId>* ids) const;
-  absl::Status EncodeText(std::string_view text, Scratch* scratch, std::vector<TokenId>* ids) const;
+  // `at_start`: no added token came before `text`.
+  absl::Status EncodeText(std::string_view text, bool at_start, Scratch* scratch,
+                          std::vector<TokenId>* ids) const;
+  absl::Status EncodePiece(std::string_view piece, const char* text_end, Scratch* scratch,
+                           std::vector<TokenId>* ids) const;
   std::unique_ptr<Scratch> TakeScratch() const;
   void ReturnScratch(std::unique_ptr<Scratch> scratch) const;
 
-  std::unique_ptr<BpeModel> model_;
+  std::unique_ptr<BpeModel> model_;  // or:
+  std::unique_ptr<UnigramModel> unigram_;
   std::unique_ptr<Normalizer> normalizer_;
   std::unique_ptr<PreTokenizer> pre_tokenizer_;
   std::unique_ptr<AddedTokenMatcher> raw_matcher_;
   std::unique_ptr<AddedTokenMatcher> normalized_matcher_;
+  std::optional<ChunkLimits> chunks_;
   std::vector<TokenId> prefix_;
   std::vector<TokenId> suffix_;
 
   std::vector<Token> tokens_;  // [vocab_size]
   std::string bytes_;
   std::vector<TokenId> special_tokens_;
+  TextStart text_start_ = TextStart::kAsIs;
   absl::flat_hash_map<std::string, TokenId> ids_;
 
   mutable absl::Mutex scratches_mutex_;

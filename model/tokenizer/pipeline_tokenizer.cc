@@ -1,4 +1,4 @@
-#include "model/tokenizer/bpe_tokenizer.h"
+#include "model/tokenizer/pipeline_tokenizer.h"
 
 #include <algorithm>
 #include <array>
@@ -7,17 +7,38 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
+#include "model/tokenizer/byte_fallback.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/guards.h"
+#include "model/tokenizer/text_chunks.h"
 #include "model/tokenizer/tokenizer_json.h"
 #include "model/tokenizer/utf8.h"
 
 namespace essor::model {
+namespace {
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(TokenizerDefinition definition) {
-  auto result = std::unique_ptr<BpeTokenizer>(new BpeTokenizer());
+// Those of `guards` in `piece`, counted from its beginning.
+void GuardsIn(const Piece& piece, std::span<const uint32_t> guards, std::vector<uint32_t>* result) {
+  result->clear();
+  for (auto guard = std::lower_bound(guards.begin(), guards.end(), piece.begin);
+       guard != guards.end() && *guard < piece.end; ++guard) {
+    result->push_back(*guard - piece.begin);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> PipelineTokenizer::Create(
+    TokenizerDefinition definition) {
+  auto result = std::unique_ptr<PipelineTokenizer>(new PipelineTokenizer());
   ESSOR_RETURN_IF_ERROR(result->BuildVocabulary(definition));
-  ESSOR_ASSIGN_OR_RETURN(result->model_, BpeModel::Create(definition.model));
+  if (definition.unigram.has_value()) {
+    ESSOR_ASSIGN_OR_RETURN(result->unigram_,
+                           UnigramModel::Create(definition.model, *definition.unigram));
+  } else {
+    ESSOR_ASSIGN_OR_RETURN(result->model_, BpeModel::Create(definition.model));
+  }
+  if (!definition.model.byte_level) result->text_start_ = definition.decoder.start;
   ESSOR_ASSIGN_OR_RETURN(result->normalizer_,
                          Normalizer::Create(std::move(definition.normalizers)));
   ESSOR_ASSIGN_OR_RETURN(result->pre_tokenizer_,
@@ -30,12 +51,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(TokenizerDefinit
           "post_processor adds token %d, but the vocabulary ends at %d", id, result->vocab_size()));
     }
   }
+  result->chunks_ = definition.chunks;
   result->prefix_ = std::move(definition.prefix);
   result->suffix_ = std::move(definition.suffix);
   return std::unique_ptr<Tokenizer>(std::move(result));
 }
 
-void BpeTokenizer::SetToken(TokenId id, std::string_view bytes, bool special) {
+void PipelineTokenizer::SetToken(TokenId id, std::string_view bytes, bool special) {
   if (id >= tokens_.size()) tokens_.resize(id + 1);
   tokens_[id] = {.offset = static_cast<uint32_t>(bytes_.size()),
                  .size = static_cast<uint32_t>(bytes.size()),
@@ -43,7 +65,33 @@ void BpeTokenizer::SetToken(TokenId id, std::string_view bytes, bool special) {
   bytes_.append(bytes);
 }
 
-absl::Status BpeTokenizer::BuildVocabulary(const TokenizerDefinition& definition) {
+absl::Status PipelineTokenizer::SetPlainToken(const DecoderDefinition& decoder, TokenId id,
+                                              std::string text, bool special) {
+  for (const auto& [from, to] : decoder.replacements) {
+    std::string replaced;
+    size_t copied = 0;
+    for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, copied)) {
+      replaced.append(text, copied, at - copied).append(to);
+      copied = at + from.size();
+      if (replaced.size() > kTokenBytesMax) break;
+    }
+    replaced.append(text, copied);
+    if (replaced.size() > kTokenBytesMax && replaced.size() > text.size()) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("token %d decodes to more than %d bytes", id, kTokenBytesMax));
+    }
+    text = std::move(replaced);
+  }
+  const std::optional<uint8_t> byte = ByteOfFallbackToken(text);
+  const bool is_byte = decoder.byte_fallback && byte.has_value();
+  SetToken(id, is_byte ? std::string(1, static_cast<char>(*byte)) : text, special);
+  tokens_[id].byte_fallback = is_byte;
+  if (bytes_.size() <= kVocabularyBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("the tokens decode to more than %d bytes", kVocabularyBytesMax));
+}
+
+absl::Status PipelineTokenizer::BuildVocabulary(const TokenizerDefinition& definition) {
   // A token spelled in the byte-level alphabet stands for those bytes, any other for its own text.
   std::string bytes;
   const auto bytes_of = [&bytes](const std::string& text) -> const std::string& {
@@ -51,8 +99,14 @@ absl::Status BpeTokenizer::BuildVocabulary(const TokenizerDefinition& definition
     if (!ByteLevelDecode(text, &bytes)) bytes = text;
     return bytes;
   };
+  const auto set = [&](TokenId id, const std::string& text, bool special) {
+    if (!definition.model.byte_level) return SetPlainToken(definition.decoder, id, text, special);
+    // A special token is its text even where that could be read in the byte-level alphabet.
+    SetToken(id, special ? text : bytes_of(text), special);
+    return absl::OkStatus();
+  };
   for (const auto& [text, id] : definition.model.vocab) {
-    SetToken(id, bytes_of(text), /*special=*/false);
+    ESSOR_RETURN_IF_ERROR(set(id, text, /*special=*/false));
     ids_[text] = id;
   }
   absl::flat_hash_map<TokenId, std::string> added;
@@ -68,15 +122,14 @@ absl::Status BpeTokenizer::BuildVocabulary(const TokenizerDefinition& definition
       return absl::InvalidArgumentError(absl::StrFormat(
           "added tokens \"%s\" and \"%s\" share id %d", owner->second, token.content, token.id));
     }
-    // A special token is its text even where that could be read in the byte-level alphabet.
-    SetToken(token.id, token.special ? token.content : bytes_of(token.content), token.special);
+    ESSOR_RETURN_IF_ERROR(set(token.id, token.content, token.special));
     ids_[token.content] = token.id;
     if (token.special && is_new) special_tokens_.push_back(token.id);
   }
   return absl::OkStatus();
 }
 
-absl::Status BpeTokenizer::BuildMatchers(const std::vector<AddedToken>& tokens) {
+absl::Status PipelineTokenizer::BuildMatchers(const std::vector<AddedToken>& tokens) {
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
   for (const AddedToken& token : tokens) {
@@ -84,14 +137,15 @@ absl::Status BpeTokenizer::BuildMatchers(const std::vector<AddedToken>& tokens) 
       return absl::InvalidArgumentError(
           absl::StrFormat("added token %d is not valid UTF-8", token.id));
     }
-    if (!token.normalized) {
-      raw.push_back(token);
+    if (!token.normalized || token.verbatim) {
+      (token.normalized ? normalized : raw).push_back(token);
       continue;
     }
     AddedToken copy = token;
     std::string buffer;
-    ESSOR_ASSIGN_OR_RETURN(const std::string_view content,
-                           normalizer_->Apply(token.content, kTextBytesMax, &buffer));
+    ESSOR_ASSIGN_OR_RETURN(
+        const std::string_view content,
+        normalizer_->Apply(token.content, /*at_start=*/true, kTextBytesMax, &buffer));
     copy.content = std::string(content);
     normalized.push_back(std::move(copy));
   }
@@ -100,7 +154,7 @@ absl::Status BpeTokenizer::BuildMatchers(const std::vector<AddedToken>& tokens) 
   return absl::OkStatus();
 }
 
-std::unique_ptr<BpeTokenizer::Scratch> BpeTokenizer::TakeScratch() const {
+std::unique_ptr<PipelineTokenizer::Scratch> PipelineTokenizer::TakeScratch() const {
   {
     absl::MutexLock lock(&scratches_mutex_);
     if (!scratches_.empty()) {
@@ -112,7 +166,7 @@ std::unique_ptr<BpeTokenizer::Scratch> BpeTokenizer::TakeScratch() const {
   return std::make_unique<Scratch>();
 }
 
-void BpeTokenizer::ReturnScratch(std::unique_ptr<Scratch> scratch) const {
+void PipelineTokenizer::ReturnScratch(std::unique_ptr<Scratch> scratch) const {
   // A very long text must not pin its buffers.
   constexpr size_t kKeptBytes = size_t{1} << 20;
   if (scratch->normalized.capacity() > kKeptBytes) scratch->normalized = std::string();
@@ -125,8 +179,8 @@ void BpeTokenizer::ReturnScratch(std::unique_ptr<Scratch> scratch) const {
   if (scratches_.size() < kScratchesKept) scratches_.push_back(std::move(scratch));
 }
 
-absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(std::string_view text,
-                                                          const EncodeOptions& options) const {
+absl::StatusOr<std::vector<TokenId>> PipelineTokenizer::Encode(std::string_view text,
+                                                               const EncodeOptions& options) const {
   if (text.size() > kTextBytesMax) {
     return absl::InvalidArgumentError(
         absl::StrFormat("text of %d bytes; the limit is %d", text.size(), kTextBytesMax));
@@ -142,16 +196,32 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(std::string_view text,
     text = unguarded.text;
   }
   const absl::Status status =
-      EncodeSegments(text, options.parse_special, unguarded.guards, scratch.get(), &ids);
+      EncodeChunks(text, options.parse_special, unguarded.guards, scratch.get(), &ids);
   ReturnScratch(std::move(scratch));
   ESSOR_RETURN_IF_ERROR(status);
   if (options.add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
   return ids;
 }
 
-absl::Status BpeTokenizer::EncodeSegments(std::string_view text, bool parse_special,
-                                          std::span<const uint32_t> guards, Scratch* scratch,
-                                          std::vector<TokenId>* ids) const {
+absl::Status PipelineTokenizer::EncodeChunks(std::string_view text, bool parse_special,
+                                             std::span<const uint32_t> guards, Scratch* scratch,
+                                             std::vector<TokenId>* ids) const {
+  if (!chunks_.has_value()) return EncodeSegments(text, parse_special, guards, scratch, ids);
+  std::vector<uint32_t> chunk_guards;
+  uint32_t begin = 0;
+  for (const uint32_t end : ChunkEnds(text, *chunks_)) {
+    const Piece chunk{begin, end};
+    GuardsIn(chunk, guards, &chunk_guards);
+    ESSOR_RETURN_IF_ERROR(
+        EncodeSegments(chunk.In(text), parse_special, chunk_guards, scratch, ids));
+    begin = end;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PipelineTokenizer::EncodeSegments(std::string_view text, bool parse_special,
+                                               std::span<const uint32_t> guards, Scratch* scratch,
+                                               std::vector<TokenId>* ids) const {
   scratch->raw_segments.clear();
   raw_matcher_->Split(text, parse_special, guards, &scratch->raw_segments);
   std::vector<uint32_t> segment_guards;
@@ -160,14 +230,11 @@ absl::Status BpeTokenizer::EncodeSegments(std::string_view text, bool parse_spec
       ids->push_back(segment.token);
       continue;
     }
-    segment_guards.clear();
-    for (auto guard = std::lower_bound(guards.begin(), guards.end(), segment.piece.begin);
-         guard != guards.end() && *guard < segment.piece.end; ++guard) {
-      segment_guards.push_back(*guard - segment.piece.begin);
-    }
+    GuardsIn(segment.piece, guards, &segment_guards);
     const std::string_view raw = segment.piece.In(text);
-    ESSOR_ASSIGN_OR_RETURN(const std::string_view normalized,
-                           normalizer_->Apply(raw, kTextBytesMax, &scratch->normalized));
+    ESSOR_ASSIGN_OR_RETURN(
+        const std::string_view normalized,
+        normalizer_->Apply(raw, segment.piece.begin == 0, kTextBytesMax, &scratch->normalized));
     // Where normalisation has moved the text, the places of guards are lost: then no special token
     // is recognised in it. Only special tokens of the normalised text (rare) could be missed.
     const bool moved = normalized.data() != raw.data() && !segment_guards.empty();
@@ -178,16 +245,37 @@ absl::Status BpeTokenizer::EncodeSegments(std::string_view text, bool parse_spec
       if (part.token != AddedTokenMatcher::kText) {
         ids->push_back(part.token);
       } else {
-        ESSOR_RETURN_IF_ERROR(EncodeText(part.piece.In(normalized), scratch, ids));
+        const bool at_start = segment.piece.begin == 0 && part.piece.begin == 0;
+        ESSOR_RETURN_IF_ERROR(EncodeText(part.piece.In(normalized), at_start, scratch, ids));
       }
     }
   }
   return absl::OkStatus();
 }
 
-absl::Status BpeTokenizer::EncodeText(std::string_view text, Scratch* scratch,
-                                      std::vector<TokenId>* ids) const {
-  if (const Scanner* scanner = pre_tokenizer_->scanner()) {
+absl::Status PipelineTokenizer::EncodePiece(std::string_view piece, const char* text_end,
+                                            Scratch* scratch, std::vector<TokenId>* ids) const {
+  if (unigram_ != nullptr) return unigram_->Encode(piece, ids);
+  constexpr std::string_view kBlank = "\u2581";
+  // Words are cached, and short ones are merged fastest.
+  size_t begin = 0;
+  if (model_->separates_words()) {
+    for (size_t at = piece.find(kBlank); at != std::string_view::npos;
+         at = piece.find(kBlank, at + kBlank.size())) {
+      if (at == begin) continue;
+      if (piece.substr(0, at).ends_with(kBlank)) continue;
+      model_->Encode(piece.substr(begin, at - begin), text_end, &scratch->bpe, ids);
+      begin = at;
+    }
+  }
+  model_->Encode(piece.substr(begin), text_end, &scratch->bpe, ids);
+  return absl::OkStatus();
+}
+
+absl::Status PipelineTokenizer::EncodeText(std::string_view text, bool at_start, Scratch* scratch,
+                                           std::vector<TokenId>* ids) const {
+  const Scanner* const scanner = pre_tokenizer_->scanner();
+  if (scanner != nullptr && model_ != nullptr) {
     const char* text_end = text.data() + text.size();
     std::array<Piece, 256> batch;
     size_t position = 0;
@@ -200,24 +288,28 @@ absl::Status BpeTokenizer::EncodeText(std::string_view text, Scratch* scratch,
     return absl::OkStatus();
   }
   PreTokenized& pre_tokenized = scratch->pre_tokenized;
-  ESSOR_RETURN_IF_ERROR(pre_tokenizer_->Run(text, &pre_tokenized));
+  ESSOR_RETURN_IF_ERROR(pre_tokenizer_->Run(text, at_start, &pre_tokenized));
   const char* text_end = pre_tokenized.text.data() + pre_tokenized.text.size();
   for (const Piece& piece : pre_tokenized.pieces) {
-    model_->Encode(piece.In(pre_tokenized.text), text_end, &scratch->bpe, ids);
+    ESSOR_RETURN_IF_ERROR(EncodePiece(piece.In(pre_tokenized.text), text_end, scratch, ids));
   }
   return absl::OkStatus();
 }
 
-std::string_view BpeTokenizer::TokenBytes(TokenId id) const {
+std::string_view PipelineTokenizer::TokenBytes(TokenId id) const {
   if (id >= tokens_.size()) return {};
   return std::string_view(bytes_).substr(tokens_[id].offset, tokens_[id].size);
 }
 
-bool BpeTokenizer::IsSpecial(TokenId id) const {
+bool PipelineTokenizer::IsSpecial(TokenId id) const {
   return id < tokens_.size() && tokens_[id].special;
 }
 
-absl::StatusOr<TokenId> BpeTokenizer::IdOf(std::string_view token) const {
+bool PipelineTokenizer::IsByteFallback(TokenId id) const {
+  return id < tokens_.size() && tokens_[id].byte_fallback;
+}
+
+absl::StatusOr<TokenId> PipelineTokenizer::IdOf(std::string_view token) const {
   const auto it = ids_.find(std::string(token));
   if (it == ids_.end()) {
     return absl::NotFoundError(absl::StrFormat("no token is \"%s\"", token));
@@ -227,13 +319,8 @@ absl::StatusOr<TokenId> BpeTokenizer::IdOf(std::string_view token) const {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::FromTokenizerJson(std::string_view json) {
   ESSOR_ASSIGN_OR_RETURN(TokenizerDefinition definition, ParseTokenizerJson(json));
-  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer =
-      BpeTokenizer::Create(std::move(definition));
-  if (!tokenizer.ok()) {
-    return absl::Status(
-        tokenizer.status().code(),
-        absl::StrFormat("tokenizer.json: %s", std::string(tokenizer.status().message())));
-  }
+  auto tokenizer = PipelineTokenizer::Create(std::move(definition));
+  if (!tokenizer.ok()) return InFile(tokenizer.status(), "tokenizer.json");
   return tokenizer;
 }
 
