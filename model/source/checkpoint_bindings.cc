@@ -43,7 +43,9 @@ std::string ShapeText(const Demand& demand) {
 
 bool Fits(const std::vector<uint64_t>& shape, const Demand& demand) {
   if (shape.empty() || shape.back() != demand.cols) return false;
-  if (demand.num_weights == 1 && shape.size() != (demand.vector ? 1 : 2)) return false;
+  // A vector may also be stored as one row (ERNIE's correction biases).
+  const bool flat = demand.vector && shape.size() == 1;
+  if (demand.num_weights == 1 && shape.size() != 2 && !flat) return false;
   if (shape.size() > 3) return false;
   uint64_t rows = 1;
   for (size_t i = 0; i + 1 < shape.size(); ++i) {

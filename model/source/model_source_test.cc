@@ -82,7 +82,8 @@ TEST(ModelSourceTest, IgnoresDraftLayers) {
 
 TEST(ModelSourceTest, OpensEveryFamily) {
   for (const char* name : {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed",
-                           "mixtral", "deepseek_v3_dense", "moonlight_dense"}) {
+                           "mixtral", "deepseek_v3_dense", "moonlight_dense", "ernie4_5",
+                           "ernie4_5_moe", "glm4_moe", "deepseek_v3"}) {
     SCOPED_TRACE(name);
     const auto opened = ModelSource::Open(NanoPath(name) + "/");
     ASSERT_TRUE(opened.ok()) << opened.status();
@@ -278,8 +279,9 @@ TEST(ModelSourceTest, UnknownFamily) {
   const ModelCopy copy("llama");
   copy.SetConfig("model_type", "mamba");
   EXPECT_THAT(ErrorOf(copy.path()), EndsWith("config.json: model_type: unknown family \"mamba\"; "
-                                             "known: deepseek_v3, kimi_k2, llama, mixtral, "
-                                             "qwen2, qwen3, qwen3_moe"));
+                                             "known: deepseek_v3, ernie4_5, ernie4_5_moe, "
+                                             "glm4_moe, kimi_k2, llama, mixtral, qwen2, qwen3, "
+                                             "qwen3_moe"));
 }
 
 // A config that contradicts its tensors: both are named.
