@@ -1,7 +1,6 @@
 #include "kernels/routing.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -81,33 +80,39 @@ TEST_P(RoutingTest, KnownRow) {
                                           ::testing::FloatNear(1.0f / 3, 1e-6f)));
 }
 
+struct RouterShape {
+  uint32_t experts;
+  uint32_t groups;
+  uint32_t kept_groups;
+  uint32_t top_k;
+};
+
 // Choice values are rounded to float32 before they are compared, the same in both; a weight is a
 // score (one rounding, of an exponential good to 2^-50) times a factor (one rounding).
 TEST_P(RoutingTest, ScoresBiasesAndGroupsEqualTheReference) {
   for (const auto score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
-    for (const auto& [experts, groups, kept, top_k] : {std::array{8u, 1u, 1u, 2u},
-                                                       {64u, 1u, 1u, 6u},
-                                                       {8u, 4u, 2u, 3u},
-                                                       {256u, 8u, 4u, 8u},
-                                                       {6u, 6u, 3u, 3u}}) {
+    for (const RouterShape& shape :
+         {RouterShape{8, 1, 1, 2}, {64, 1, 1, 6}, {8, 4, 2, 3}, {256, 8, 4, 8}, {6, 6, 3, 3}}) {
       for (const bool renormalise : {false, true}) {
-        const auto logits = RandomFloats(size_t{150} * experts, experts + top_k, 2.0f);
-        const auto bias = RandomFloats(experts, 7, 0.3f);
+        const auto logits =
+            RandomFloats(size_t{150} * shape.experts, shape.experts + shape.top_k, 2.0f);
+        const auto bias = RandomFloats(shape.experts, 7, 0.3f);
         auto stream = MakeStream(2);
         Routed expected;
         Routed actual;
         const auto params = [&](Routed& routed) {
-          RouterParams router = MakeParams(logits, experts, top_k, renormalise, routed);
+          RouterParams router = MakeParams(logits, shape.experts, shape.top_k, renormalise, routed);
           router.score = score;
           router.bias = bias.data();
-          router.num_groups = groups;
-          router.top_groups = kept;
+          router.num_groups = shape.groups;
+          router.top_groups = shape.kept_groups;
           router.scale = 2.5f;
           return router;
         };
         reference::Route(params(expected));
         Route(params(actual), *stream);
-        ASSERT_EQ(actual.ids, expected.ids) << experts << " experts in " << groups << " groups";
+        ASSERT_EQ(actual.ids, expected.ids)
+            << shape.experts << " experts in " << shape.groups << " groups";
         for (size_t i = 0; i < actual.weights.size(); ++i) {
           ASSERT_NEAR(actual.weights[i], expected.weights[i], 2e-7 * expected.weights[i]);
         }
