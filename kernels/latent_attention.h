@@ -1,4 +1,4 @@
-// Causal multi-head latent attention in its absorbed form (docs/decisions/0008): queries are mapped
+// Causal multi-head latent attention in its absorbed form (docs/decisions/0007): queries are mapped
 // to the space of the latents before, results back to values after, so that all heads read one
 // cached vector per token. The promise of kernels/attention.h about bits holds here too.
 //

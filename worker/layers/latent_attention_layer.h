@@ -1,5 +1,5 @@
 // Multi-head latent attention over a paged cache of latents, in the absorbed form for every row
-// (docs/decisions/0008): the same additions in prefill and decode.
+// (docs/decisions/0007): the same additions in prefill and decode.
 #pragma once
 
 #include <cstdint>
