@@ -32,6 +32,14 @@ int Refuse(const CLI::App& app, const std::string& message) {
   return kBadUsage;
 }
 
+// Words that no flag takes are what is wrong first: CLI11 would answer --help, or ask for a
+// subcommand, before it looks at them.
+std::optional<int> RefuseUnknown(const CLI::App& app) {
+  const std::vector<std::string> unknown = app.remaining();
+  if (unknown.empty()) return std::nullopt;
+  return Refuse(app, "unknown argument: " + unknown.front());
+}
+
 // The subcommand that the command line names, else the app itself.
 CLI::App* Selected(CLI::App* app) {
   const std::vector<CLI::App*> subcommands = app->get_subcommands();
@@ -78,15 +86,10 @@ std::optional<int> ParseOptions(CLI::App* app, int argc, char** argv) {
       selected->parse_from_stream(file);
     }
   } catch (const CLI::Success& success) {  // --help, --version
-    // CLI11 answers --help before it looks at the words it does not know.
-    const std::vector<std::string> unknown = Selected(app)->remaining();
-    if (!unknown.empty()) return Refuse(*Selected(app), "unknown argument: " + unknown.front());
+    if (const auto code = RefuseUnknown(*Selected(app))) return code;
     return app->exit(success);
-  } catch (const CLI::RequiredError& error) {
-    const std::vector<std::string> unknown = Selected(app)->remaining();
-    if (!unknown.empty()) return Refuse(*Selected(app), "unknown argument: " + unknown.front());
-    return Refuse(*Selected(app), error.what());
   } catch (const CLI::ParseError& error) {
+    if (const auto code = RefuseUnknown(*Selected(app))) return code;
     return Refuse(*Selected(app), error.what());
   }
   return std::nullopt;

@@ -58,11 +58,13 @@ struct AttentionParams {
 };
 void Attention(const AttentionParams& params, Stream& stream);
 
-// Workspace that Attention asks for, at most, on a CPU rank of `num_threads` threads.
+// Workspace that Attention or LatentAttention asks for, at most, on a CPU rank of `num_threads`
+// threads.
 struct AttentionLimits {
   uint32_t num_heads;
-  uint32_t num_kv_heads;
-  uint32_t head_dim;
+  uint32_t num_kv_heads;   // of latent attention: 1
+  uint32_t key_dim;        // L + R
+  uint32_t value_dim;      // L
   uint32_t max_rows;       // of a step
   uint32_t max_sequences;  // of a step
   uint32_t max_positions;  // of a sequence

@@ -5,7 +5,6 @@
 // Dims: T query rows, H query heads, L latent dim, R dims of the rotated key.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -34,9 +33,9 @@ struct WriteLatentsParams {
 };
 void WriteLatents(const WriteLatentsParams& params, Stream& stream);
 
-// y[t, h] = sum over the positions s that row t sees of softmax_s(scale * (q_latent[t, h] .
-// latent_s
-// + q_rope[t, h] . rope_key_s)) * latent_s.
+// y[t, h] = sum over the positions s that row t sees of w_s * latent_s, where w is the softmax over
+// s of scale * (q_latent[t, h] . latent_s + q_rope[t, h] . rope_key_s). Its workspace is
+// AttentionWorkspaceBytes (kernels/attention.h).
 struct LatentAttentionParams {
   PagedLatents cache;
   const float* q_latent;  // [T, H, L]
@@ -51,16 +50,5 @@ struct LatentAttentionParams {
   float* y;  // [T, H, L]
 };
 void LatentAttention(const LatentAttentionParams& params, Stream& stream);
-
-// Workspace that LatentAttention asks for, at most, on a CPU rank of `num_threads` threads.
-struct LatentAttentionLimits {
-  uint32_t num_heads;
-  uint32_t latent_dim;
-  uint32_t rope_dim;
-  uint32_t max_rows;       // of a step
-  uint32_t max_sequences;  // of a step
-  uint32_t max_positions;  // of a sequence
-};
-size_t LatentAttentionWorkspaceBytes(const LatentAttentionLimits& limits, uint32_t num_threads);
 
 }  // namespace essor::kernels

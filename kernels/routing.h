@@ -43,4 +43,10 @@ struct RouterParams {
 };
 void Route(const RouterParams& params, Stream& stream);
 
+// Chosen by comparing logits: a softmax, no bias, one group, no scale.
+inline bool IsPlainSoftmax(const RouterParams& params) {
+  return params.score == RouterScore::kSoftmax && params.bias == nullptr &&
+         params.num_groups == 1 && params.scale == 1;
+}
+
 }  // namespace essor::kernels

@@ -92,15 +92,4 @@ void Attention(const AttentionParams& params, Stream& stream) {
   RunAttention(CallOf(params), cpu);
 }
 
-size_t AttentionWorkspaceBytes(const AttentionLimits& limits, uint32_t num_threads) {
-  return RunAttentionWorkspaceBytes({.num_heads = limits.num_heads,
-                                     .num_kv_heads = limits.num_kv_heads,
-                                     .key_dim = limits.head_dim,
-                                     .value_dim = limits.head_dim,
-                                     .max_rows = limits.max_rows,
-                                     .max_sequences = limits.max_sequences,
-                                     .max_positions = limits.max_positions},
-                                    num_threads);
-}
-
 }  // namespace essor::kernels

@@ -255,21 +255,21 @@ void RunAttention(const AttentionCall& call, CpuStream& cpu) {
          num_threads > 1 && job.cost >= kCostForFork);
 }
 
-size_t RunAttentionWorkspaceBytes(const AttentionBounds& bounds, uint32_t num_threads) {
+size_t AttentionWorkspaceBytes(const AttentionLimits& limits, uint32_t num_threads) {
   AttentionCall call{};
-  call.num_heads = bounds.num_heads;
-  call.num_kv_heads = bounds.num_kv_heads;
-  call.key_dim = bounds.key_dim;
-  call.value_dim = bounds.value_dim;
+  call.num_heads = limits.num_heads;
+  call.num_kv_heads = limits.num_kv_heads;
+  call.key_dim = limits.key_dim;
+  call.value_dim = limits.value_dim;
   AttentionJob job = MakeJob(call);
   // Each sequence has at most one task that is not full, for each KV head.
   job.num_tasks =
-      (uint64_t{bounds.max_rows} / job.rows_per_task + bounds.max_sequences) * bounds.num_kv_heads;
+      (uint64_t{limits.max_rows} / job.rows_per_task + limits.max_sequences) * limits.num_kv_heads;
   if (num_threads > 1) {
     job.num_splits = std::min<uint64_t>(job.num_tasks, uint64_t{kTasksPerThread} * num_threads);
-    const uint64_t partitions = uint64_t{bounds.max_positions} / kKvPartition + 1;
+    const uint64_t partitions = uint64_t{limits.max_positions} / kKvPartition + 1;
     job.num_state_sets = std::min(job.num_splits * partitions,
-                                  std::max(StateSetsMax(job), partitions * bounds.num_kv_heads));
+                                  std::max(StateSetsMax(job), partitions * limits.num_kv_heads));
     job.num_tasks += job.num_state_sets;
   }
   return LayOut(job, num_threads, nullptr);

@@ -12,20 +12,9 @@
 
 namespace essor::kernels {
 
-// On a stream whose ISA is not kReference.
+// On a stream whose ISA is not kReference. Asks for at most AttentionWorkspaceBytes
+// (kernels/attention.h, defined beside this).
 void RunAttention(const AttentionCall& call, CpuStream& cpu);
-
-// Workspace that RunAttention asks for, at most.
-struct AttentionBounds {
-  uint32_t num_heads;
-  uint32_t num_kv_heads;
-  uint32_t key_dim;
-  uint32_t value_dim;
-  uint32_t max_rows;       // of a step
-  uint32_t max_sequences;  // of a step
-  uint32_t max_positions;  // of a sequence
-};
-size_t RunAttentionWorkspaceBytes(const AttentionBounds& bounds, uint32_t num_threads);
 
 inline uint64_t NumRows(std::span<const SequenceRows> sequences) {
   uint64_t num_rows = 0;

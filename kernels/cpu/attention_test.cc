@@ -12,6 +12,7 @@
 #include "common/float16.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/paged_sequences.h"
 #include "kernels/cpu/row_test_support.h"
 #include "kernels/reference/attention.h"
 
@@ -24,9 +25,8 @@ struct HeadShape {
   uint32_t dim;
 };
 
-// A paged cache, all NaN until written, and the inputs of sequences of up to `tokens` tokens each:
-// the q, k and v of a token are the same however it comes to be processed.
-class AttentionBench {
+// A cache of keys and values, all NaN until written, and the inputs of the sequences.
+class AttentionBench : public PagedSequences {
  public:
   struct Options {
     HeadShape shape;
@@ -37,46 +37,46 @@ class AttentionBench {
     uint32_t tokens = 100;
   };
 
-  explicit AttentionBench(const Options& options) : options_(options) {
-    const uint32_t blocks_per_sequence = options.tokens / options.block_tokens + 1;
-    std::vector<uint32_t> blocks(blocks_per_sequence * options.num_sequences + 3);
-    std::iota(blocks.begin(), blocks.end(), 0u);
-    std::shuffle(blocks.begin(), blocks.end(), std::mt19937(options.block_tokens));
+  explicit AttentionBench(const Options& options)
+      : PagedSequences({.num_sequences = options.num_sequences,
+                        .tokens = options.tokens,
+                        .block_tokens = options.block_tokens,
+                        .y_width = options.shape.heads * options.shape.dim}),
+        options_(options) {
     const size_t elements =
-        blocks.size() * options.shape.kv_heads * options.block_tokens * options.shape.dim;
+        size_t{num_blocks()} * options.shape.kv_heads * options.block_tokens * options.shape.dim;
     k_cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
     v_cache_ = k_cache_;
     k_cache_bf16_.assign(elements, 0x7fc0);  // NaN
     v_cache_bf16_ = k_cache_bf16_;
     for (uint32_t s = 0; s < options.num_sequences; ++s) {
-      block_tables_.emplace_back(blocks.begin() + s * blocks_per_sequence,
-                                 blocks.begin() + (s + 1) * blocks_per_sequence);
       q_.push_back(RandomFloats(size_t{options.tokens} * QWidth(), 10 + s, 1.5f));
       k_.push_back(RandomFloats(size_t{options.tokens} * KvWidth(), 20 + s));
       v_.push_back(RandomFloats(size_t{options.tokens} * KvWidth(), 30 + s));
-      results_.emplace_back(size_t{options.tokens} * QWidth(), kPoison);
     }
   }
 
-  // `count` tokens of sequence `s` that follow those already processed, as part of a step.
-  struct Part {
-    uint32_t s;
-    uint32_t context;
-    uint32_t count;
-  };
+  const Options& options() const { return options_; }
+  uint32_t QWidth() const { return options_.shape.heads * options_.shape.dim; }
+  uint32_t KvWidth() const { return options_.shape.kv_heads * options_.shape.dim; }
 
-  // One step: stores the parts' keys and values, attends, and keeps the results by token. With
-  // `stream` null by the plain loops.
-  void Step(const std::vector<Part>& parts, Stream* stream) {
-    std::vector<SequenceRows> sequences;
+  PagedKv Cache() {
+    return {.k = options_.fp32 ? static_cast<void*>(k_cache_.data()) : k_cache_bf16_.data(),
+            .v = options_.fp32 ? static_cast<void*>(v_cache_.data()) : v_cache_bf16_.data(),
+            .fp32 = options_.fp32,
+            .num_blocks = num_blocks(),
+            .block_tokens = options_.block_tokens,
+            .num_kv_heads = options_.shape.kv_heads,
+            .head_dim = options_.shape.dim};
+  }
+  const std::vector<uint16_t>& k_cache_bf16() const { return k_cache_bf16_; }
+  const std::vector<float>& v_cache() const { return v_cache_; }
+
+ private:
+  void Attend(std::span<const Part> parts, std::span<const SequenceRows> sequences, float* y,
+              Stream* stream) override {
     uint32_t rows = 0;
-    for (const Part& part : parts) {
-      sequences.push_back({.first_row = rows,
-                           .num_rows = part.count,
-                           .context_tokens = part.context,
-                           .block_table = block_tables_[part.s].data()});
-      rows += part.count;
-    }
+    for (const Part& part : parts) rows += part.count;
     // One buffer with rows [q k v pad], as a fused projection leaves it.
     const uint32_t stride = QWidth() + 2 * KvWidth() + 3;
     std::vector<float> qkv(size_t{rows} * stride + 1, kPoison);  // never without memory
@@ -90,7 +90,6 @@ class AttentionBench {
                     row + QWidth() + KvWidth());
       }
     }
-    std::vector<float> y(size_t{rows} * QWidth() + 1, kPoison);
     const WriteKvParams write{.cache = Cache(),
                               .k = qkv.data() + QWidth(),
                               .v = qkv.data() + QWidth() + KvWidth(),
@@ -104,7 +103,7 @@ class AttentionBench {
                                  .scale = 1.0f / std::sqrt(static_cast<float>(options_.shape.dim)),
                                  .sliding_window = options_.window,
                                  .sequences = sequences,
-                                 .y = y.data()};
+                                 .y = y};
     if (stream == nullptr) {
       reference::WriteKv(write);
       reference::Attention(attend);
@@ -112,55 +111,17 @@ class AttentionBench {
       WriteKv(write, *stream);
       Attention(attend, *stream);
     }
-    EXPECT_EQ(y.back(), kPoison);  // nothing behind the end
-    for (size_t p = 0; p < parts.size(); ++p) {
-      std::copy_n(y.begin() + size_t{sequences[p].first_row} * QWidth(),
-                  size_t{parts[p].count} * QWidth(),
-                  results_[parts[p].s].begin() + size_t{parts[p].context} * QWidth());
-    }
   }
 
-  // A whole sequence in chunks of `chunk` tokens.
-  void RunInChunks(uint32_t s, uint32_t chunk, Stream* stream) {
-    for (uint32_t context = 0; context < options_.tokens; context += chunk) {
-      Step({{s, context, std::min(chunk, options_.tokens - context)}}, stream);
-    }
-  }
-
-  const std::vector<float>& result(uint32_t s) const { return results_[s]; }
-  const Options& options() const { return options_; }
-  uint32_t QWidth() const { return options_.shape.heads * options_.shape.dim; }
-  uint32_t KvWidth() const { return options_.shape.kv_heads * options_.shape.dim; }
-
-  PagedKv Cache() {
-    return {
-        .k = options_.fp32 ? static_cast<void*>(k_cache_.data()) : k_cache_bf16_.data(),
-        .v = options_.fp32 ? static_cast<void*>(v_cache_.data()) : v_cache_bf16_.data(),
-        .fp32 = options_.fp32,
-        .num_blocks = static_cast<uint32_t>(k_cache_.size() / (KvWidth() * options_.block_tokens)),
-        .block_tokens = options_.block_tokens,
-        .num_kv_heads = options_.shape.kv_heads,
-        .head_dim = options_.shape.dim};
-  }
-  const std::vector<uint16_t>& k_cache_bf16() const { return k_cache_bf16_; }
-  const std::vector<float>& v_cache() const { return v_cache_; }
-
- private:
   const Options options_;
   std::vector<float> k_cache_;
   std::vector<float> v_cache_;
   std::vector<uint16_t> k_cache_bf16_;
   std::vector<uint16_t> v_cache_bf16_;
-  std::vector<std::vector<uint32_t>> block_tables_;
   std::vector<std::vector<float>> q_;
   std::vector<std::vector<float>> k_;
   std::vector<std::vector<float>> v_;
-  std::vector<std::vector<float>> results_;
 };
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 class AttentionTest : public EachIsaTest {};
 INSTANTIATE_TEST_SUITE_P(Isa, AttentionTest, ::testing::ValuesIn(kAllIsas), IsaTestName);
@@ -288,7 +249,8 @@ TEST_P(AttentionTest, AsksForNoMoreWorkspaceThanAnnounced) {
     bench.Step({{0, 529, 1}, {1, 128, 1}}, &measuring);
     EXPECT_LE(measuring.largest(), AttentionWorkspaceBytes({.num_heads = 6,
                                                             .num_kv_heads = 2,
-                                                            .head_dim = 24,
+                                                            .key_dim = 24,
+                                                            .value_dim = 24,
                                                             .max_rows = 657,
                                                             .max_sequences = 2,
                                                             .max_positions = 530},

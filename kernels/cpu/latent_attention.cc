@@ -72,15 +72,4 @@ void LatentAttention(const LatentAttentionParams& params, Stream& stream) {
   RunAttention(CallOf(params), cpu);
 }
 
-size_t LatentAttentionWorkspaceBytes(const LatentAttentionLimits& limits, uint32_t num_threads) {
-  return RunAttentionWorkspaceBytes({.num_heads = limits.num_heads,
-                                     .num_kv_heads = 1,
-                                     .key_dim = limits.latent_dim + limits.rope_dim,
-                                     .value_dim = limits.latent_dim,
-                                     .max_rows = limits.max_rows,
-                                     .max_sequences = limits.max_sequences,
-                                     .max_positions = limits.max_positions},
-                                    num_threads);
-}
-
 }  // namespace essor::kernels

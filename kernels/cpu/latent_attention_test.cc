@@ -13,15 +13,15 @@
 #include "common/float16.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cpu/paged_sequences.h"
 #include "kernels/cpu/row_test_support.h"
 #include "kernels/reference/latent_attention.h"
 
 namespace essor::kernels {
 namespace {
 
-// A paged cache, all NaN until written, and the inputs of sequences of `tokens` tokens each: those
-// of a token are the same however it comes to be processed.
-class LatentBench {
+// A cache of latents, all NaN until written, and the inputs of the sequences.
+class LatentBench : public PagedSequences {
  public:
   struct Options {
     uint32_t heads;
@@ -33,55 +33,44 @@ class LatentBench {
     uint32_t tokens = 100;
   };
 
-  explicit LatentBench(const Options& options) : options_(options) {
-    const uint32_t blocks_per_sequence = options.tokens / options.block_tokens + 1;
-    std::vector<uint32_t> blocks(blocks_per_sequence * options.num_sequences + 3);
-    std::iota(blocks.begin(), blocks.end(), 0u);
-    std::shuffle(blocks.begin(), blocks.end(), std::mt19937(options.block_tokens));
+  explicit LatentBench(const Options& options)
+      : PagedSequences({.num_sequences = options.num_sequences,
+                        .tokens = options.tokens,
+                        .block_tokens = options.block_tokens,
+                        .y_width = options.heads * options.latent_dim}),
+        options_(options) {
     const size_t elements =
-        blocks.size() * options.block_tokens * (options.latent_dim + options.rope_dim);
+        size_t{num_blocks()} * options.block_tokens * (options.latent_dim + options.rope_dim);
     cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
     cache_bf16_.assign(elements, 0x7fc0);  // NaN
     for (uint32_t s = 0; s < options.num_sequences; ++s) {
-      block_tables_.emplace_back(blocks.begin() + s * blocks_per_sequence,
-                                 blocks.begin() + (s + 1) * blocks_per_sequence);
       q_latent_.push_back(RandomFloats(size_t{options.tokens} * YWidth(), 10 + s));
       q_rope_.push_back(RandomFloats(size_t{options.tokens} * QRopeWidth(), 20 + s));
       latents_.push_back(RandomFloats(size_t{options.tokens} * options.latent_dim, 30 + s));
       rope_keys_.push_back(RandomFloats(size_t{options.tokens} * options.rope_dim, 40 + s));
-      results_.emplace_back(size_t{options.tokens} * YWidth(), kPoison);
     }
   }
 
-  // `count` tokens of sequence `s` that follow those already processed, as part of a step.
-  struct Part {
-    uint32_t s;
-    uint32_t context;
-    uint32_t count;
-  };
+  uint32_t YWidth() const { return options_.heads * options_.latent_dim; }
+  float Scale() const {
+    return 1.0f / std::sqrt(static_cast<float>(options_.latent_dim + options_.rope_dim));
+  }
 
-  // One step; with `stream` null by the plain loops.
-  void Step(const std::vector<Part>& parts, Stream* stream) {
-    std::vector<SequenceRows> sequences;
+ private:
+  void Attend(std::span<const Part> parts, std::span<const SequenceRows> sequences, float* y,
+              Stream* stream) override {
     std::vector<float> q_latent, q_rope, latents, rope_keys;
-    uint32_t rows = 0;
     const auto append = [](std::vector<float>& to, const std::vector<float>& from, size_t width,
                            const Part& part) {
       to.insert(to.end(), from.begin() + part.context * width,
                 from.begin() + (part.context + part.count) * width);
     };
     for (const Part& part : parts) {
-      sequences.push_back({.first_row = rows,
-                           .num_rows = part.count,
-                           .context_tokens = part.context,
-                           .block_table = block_tables_[part.s].data()});
-      rows += part.count;
       append(q_latent, q_latent_[part.s], YWidth(), part);
       append(q_rope, q_rope_[part.s], QRopeWidth(), part);
       append(latents, latents_[part.s], options_.latent_dim, part);
       append(rope_keys, rope_keys_[part.s], options_.rope_dim, part);
     }
-    std::vector<float> y(size_t{rows} * YWidth() + 1, kPoison);
     const WriteLatentsParams write{.cache = Cache(),
                                    .latents = latents.data(),
                                    .rope_keys = rope_keys.data(),
@@ -94,7 +83,7 @@ class LatentBench {
                                        .num_heads = options_.heads,
                                        .scale = Scale(),
                                        .sequences = sequences,
-                                       .y = y.data()};
+                                       .y = y};
     if (stream == nullptr) {
       reference::WriteLatents(write);
       reference::LatentAttention(attend);
@@ -102,37 +91,16 @@ class LatentBench {
       WriteLatents(write, *stream);
       LatentAttention(attend, *stream);
     }
-    EXPECT_EQ(y.back(), kPoison);  // nothing behind the end
-    for (size_t p = 0; p < parts.size(); ++p) {
-      std::copy_n(y.begin() + size_t{sequences[p].first_row} * YWidth(),
-                  size_t{parts[p].count} * YWidth(),
-                  results_[parts[p].s].begin() + size_t{parts[p].context} * YWidth());
-    }
   }
 
-  // A whole sequence in chunks of `chunk` tokens.
-  void RunInChunks(uint32_t s, uint32_t chunk, Stream* stream) {
-    for (uint32_t context = 0; context < options_.tokens; context += chunk) {
-      Step({{s, context, std::min(chunk, options_.tokens - context)}}, stream);
-    }
-  }
-
-  const std::vector<float>& result(uint32_t s) const { return results_[s]; }
-  uint32_t YWidth() const { return options_.heads * options_.latent_dim; }
-  float Scale() const {
-    return 1.0f / std::sqrt(static_cast<float>(options_.latent_dim + options_.rope_dim));
-  }
-
- private:
   // Dims of a query head before the rotated ones, as a projection leaves them.
   static constexpr uint32_t kBeforeRope = 3;
 
   uint32_t QRopeWidth() const { return options_.heads * (kBeforeRope + options_.rope_dim); }
   PagedLatents Cache() {
-    const uint32_t width = options_.latent_dim + options_.rope_dim;
     return {.data = options_.fp32 ? static_cast<void*>(cache_.data()) : cache_bf16_.data(),
             .fp32 = options_.fp32,
-            .num_blocks = static_cast<uint32_t>(cache_.size() / (width * options_.block_tokens)),
+            .num_blocks = num_blocks(),
             .block_tokens = options_.block_tokens,
             .latent_dim = options_.latent_dim,
             .rope_dim = options_.rope_dim};
@@ -141,17 +109,11 @@ class LatentBench {
   const Options options_;
   std::vector<float> cache_;
   std::vector<uint16_t> cache_bf16_;
-  std::vector<std::vector<uint32_t>> block_tables_;
   std::vector<std::vector<float>> q_latent_;
   std::vector<std::vector<float>> q_rope_;
   std::vector<std::vector<float>> latents_;
   std::vector<std::vector<float>> rope_keys_;
-  std::vector<std::vector<float>> results_;
 };
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 class LatentAttentionTest : public EachIsaTest {};
 INSTANTIATE_TEST_SUITE_P(Isa, LatentAttentionTest, ::testing::ValuesIn(kAllIsas), IsaTestName);
@@ -308,13 +270,14 @@ TEST_P(LatentAttentionTest, SameBitsWhenNotEveryRowCanBeSplit) {
 // DeepSeek V3 on one rank with its longest context: the states of one row (169 MB) and the scratch
 // of the threads, not those of every row that might be split.
 TEST(LatentAttentionWorkspaceTest, DoesNotGrowWithRowsTimesContext) {
-  const LatentAttentionLimits limits{.num_heads = 128,
-                                     .latent_dim = 512,
-                                     .rope_dim = 64,
-                                     .max_rows = 512,
-                                     .max_sequences = 64,
-                                     .max_positions = 163840};
-  EXPECT_LT(LatentAttentionWorkspaceBytes(limits, 64), size_t{300} << 20);
+  const AttentionLimits limits{.num_heads = 128,
+                               .num_kv_heads = 1,
+                               .key_dim = 576,
+                               .value_dim = 512,
+                               .max_rows = 512,
+                               .max_sequences = 64,
+                               .max_positions = 163840};
+  EXPECT_LT(AttentionWorkspaceBytes(limits, 64), size_t{300} << 20);
 }
 
 TEST_P(LatentAttentionTest, AsksForNoMoreWorkspaceThanAnnounced) {
@@ -325,13 +288,14 @@ TEST_P(LatentAttentionTest, AsksForNoMoreWorkspaceThanAnnounced) {
     MeasuringStream measuring(*stream);
     bench.Step({{0, 0, 529}, {1, 0, 128}}, &measuring);
     bench.Step({{0, 529, 1}, {1, 128, 1}}, &measuring);
-    EXPECT_LE(measuring.largest(), LatentAttentionWorkspaceBytes({.num_heads = 5,
-                                                                  .latent_dim = 20,
-                                                                  .rope_dim = 4,
-                                                                  .max_rows = 657,
-                                                                  .max_sequences = 2,
-                                                                  .max_positions = 530},
-                                                                 num_threads));
+    EXPECT_LE(measuring.largest(), AttentionWorkspaceBytes({.num_heads = 5,
+                                                            .num_kv_heads = 1,
+                                                            .key_dim = 24,
+                                                            .value_dim = 20,
+                                                            .max_rows = 657,
+                                                            .max_sequences = 2,
+                                                            .max_positions = 530},
+                                                           num_threads));
   }
 }
 

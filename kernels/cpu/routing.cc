@@ -119,12 +119,6 @@ void RouteRow(const RouterParams& params, uint64_t row) {
   }
 }
 
-// Chosen by comparing logits, with vector code.
-bool IsPlain(const RouterParams& params) {
-  return params.score == RouterScore::kSoftmax && params.bias == nullptr &&
-         params.num_groups == 1 && params.scale == 1;
-}
-
 }  // namespace
 
 void Route(const RouterParams& params, Stream& stream) {
@@ -133,7 +127,7 @@ void Route(const RouterParams& params, Stream& stream) {
               params.top_groups <= params.num_groups);
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::Route(params);
-  if (!IsPlain(params)) {
+  if (!IsPlainSoftmax(params)) {
     ESSOR_CHECK(params.num_experts <= kRoutedExpertsMax);
     // An expert's score takes about 15 ns.
     constexpr uint64_t kScoresForFork = 512;

@@ -97,9 +97,7 @@ void RouteRow(const float* logits, const RouterParams& params, uint32_t* ids, fl
 }  // namespace
 
 void Route(const RouterParams& params) {
-  const bool plain = params.score == RouterScore::kSoftmax && params.bias == nullptr &&
-                     params.num_groups == 1 && params.scale == 1;
-  const auto route = plain ? RoutePlainRow : RouteRow;
+  const auto route = IsPlainSoftmax(params) ? RoutePlainRow : RouteRow;
   for (uint32_t t = 0; t < params.num_rows; ++t) {
     route(params.logits + static_cast<size_t>(t) * params.num_experts, params,
           params.expert_ids + static_cast<size_t>(t) * params.top_k,

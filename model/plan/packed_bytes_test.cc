@@ -119,7 +119,8 @@ TEST(PackedBytesAgreementTest, AttentionWorkspaceStaysBelowThePlan) {
           const uint64_t workspace =
               kernels::AttentionWorkspaceBytes({.num_heads = attention.num_heads,
                                                 .num_kv_heads = attention.num_kv_heads,
-                                                .head_dim = attention.head_dim,
+                                                .key_dim = attention.head_dim,
+                                                .value_dim = attention.head_dim,
                                                 .max_rows = limits.max_step_tokens,
                                                 .max_sequences = limits.max_sequences,
                                                 .max_positions = context},
@@ -160,13 +161,14 @@ TEST(PackedBytesAgreementTest, LatentAttentionWorkspaceStaysBelowThePlan) {
                                  attention.cached_dim() + ffn.num_experts + 2 * ffn.top_k);
         for (const uint32_t threads : {1u, 2u, 64u}) {
           const uint64_t workspace =
-              kernels::LatentAttentionWorkspaceBytes({.num_heads = attention.num_heads,
-                                                      .latent_dim = attention.kv_lora_rank,
-                                                      .rope_dim = attention.rope_head_dim,
-                                                      .max_rows = limits.max_step_tokens,
-                                                      .max_sequences = limits.max_sequences,
-                                                      .max_positions = context},
-                                                     threads);
+              kernels::AttentionWorkspaceBytes({.num_heads = attention.num_heads,
+                                                .num_kv_heads = 1,
+                                                .key_dim = attention.cached_dim(),
+                                                .value_dim = attention.kv_lora_rank,
+                                                .max_rows = limits.max_step_tokens,
+                                                .max_sequences = limits.max_sequences,
+                                                .max_positions = context},
+                                               threads);
           EXPECT_LE(engine + workspace, ActivationBytes(layout, spec, limits))
               << heads << " heads, context " << context << ", threads " << threads;
         }
