@@ -51,25 +51,6 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
 // `intermediate_size`, of a dense FFN.
 absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config);
 
-// Experts of one layer, by default `num_experts` or `num_local_experts` (transformers 5 writes the
-// latter for Qwen3-MoE and Mixtral).
-absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers);
-absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers,
-                                        const std::string& key);
-
-// Experts that a token goes through.
-absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts,
-                                  const std::string& key = "num_experts_per_tok");
-
-// Width of a shared expert: `count_key` times `width` (0 experts: 0).
-absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::string& count_key,
-                                         uint32_t width);
-
-// The MoE keys that DeepSeek-V3 brought and others took over: `n_routed_experts`,
-// `n_shared_experts`, `n_group`, `topk_group`, `routed_scaling_factor`, `norm_topk_prob`; a sigmoid
-// router with a correction bias.
-absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers);
-
 // Keys visible in each layer, 0 = all: `sliding_window` where `use_sliding_window` is set, in the
 // layers that `layer_types` names or, without it, from `max_window_layers` on (Qwen).
 absl::StatusOr<std::vector<uint32_t>> ReadQwenWindows(const ConfigView& config,

@@ -8,6 +8,7 @@
 #include "model/spec/decoder_bindings.h"
 #include "model/spec/decoder_config.h"
 #include "model/spec/families.h"
+#include "model/spec/moe_config.h"
 #include "model/spec/rope_config.h"
 
 namespace essor::model {
@@ -72,18 +73,8 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   const DecoderDefaults defaults{.norm_eps = 1e-6, .max_position_embeddings = 4096};
   ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoderFrame(config, defaults));
   ESSOR_ASSIGN_OR_RETURN(const LatentAttention attention, ReadAttention(config, decoder, defaults));
-  ESSOR_ASSIGN_OR_RETURN(const double num_dense, config.NumberOr("first_k_dense_replace", 3));
-  LayerSpec dense{.attention = attention, .ffn = {}};
-  LayerSpec sparse = dense;
-  if (num_dense > 0) {
-    ESSOR_ASSIGN_OR_RETURN(dense.ffn, ReadDenseFfn(config));
-  }
-  if (num_dense < decoder.num_layers) {
-    ESSOR_ASSIGN_OR_RETURN(sparse.ffn, ReadSigmoidMoe(config, decoder.num_layers));
-  }
-  for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
-    decoder.spec.layers.push_back(layer < num_dense ? dense : sparse);
-  }
+  ESSOR_RETURN_IF_ERROR(
+      AddDenseThenMoeLayers(config, attention, /*default_num_dense=*/3, &decoder));
   return decoder.spec;
 }
 

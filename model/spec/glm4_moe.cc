@@ -5,6 +5,7 @@
 #include "model/spec/decoder_bindings.h"
 #include "model/spec/decoder_config.h"
 #include "model/spec/families.h"
+#include "model/spec/moe_config.h"
 
 namespace essor::model {
 namespace {
@@ -16,14 +17,8 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
                                                                .partial_rotary_factor = 0.5}));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.qkv_bias, config.BoolOr("attention_bias", false));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.qk_norm, config.BoolOr("use_qk_norm", false));
-  ESSOR_ASSIGN_OR_RETURN(const DenseFfn dense, ReadDenseFfn(config));
-  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadSigmoidMoe(config, decoder.num_layers));
-  ESSOR_ASSIGN_OR_RETURN(const double num_dense, config.NumberOr("first_k_dense_replace", 1));
-  for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
-    LayerSpec parts{.attention = decoder.attention, .ffn = moe};
-    if (layer < num_dense) parts.ffn = dense;
-    decoder.spec.layers.push_back(parts);
-  }
+  ESSOR_RETURN_IF_ERROR(
+      AddDenseThenMoeLayers(config, decoder.attention, /*default_num_dense=*/1, &decoder));
   return decoder.spec;
 }
 

@@ -6,6 +6,7 @@
 #include "model/spec/decoder_bindings.h"
 #include "model/spec/decoder_config.h"
 #include "model/spec/families.h"
+#include "model/spec/moe_config.h"
 
 namespace essor::model {
 namespace {

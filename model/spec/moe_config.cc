@@ -1,0 +1,94 @@
+#include "model/spec/moe_config.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "common/status_macros.h"
+
+namespace essor::model {
+namespace {
+
+absl::StatusOr<RouterSpec> ReadSigmoidRouter(const ConfigView& config, const MoeFfn& ffn) {
+  RouterSpec router{.score = RouterSpec::Score::kSigmoid, .correction_bias = true};
+  ESSOR_ASSIGN_OR_RETURN(router.num_groups, config.SizeOr("n_group", kMaxExperts, 1));
+  ESSOR_ASSIGN_OR_RETURN(router.top_groups, config.SizeOr("topk_group", kMaxExperts, 1));
+  if (ffn.num_experts % router.num_groups != 0) {
+    return config.Error("n_group", absl::StrCat(router.num_groups, " does not divide the ",
+                                                ffn.num_experts, " experts"));
+  }
+  const uint32_t reachable = ffn.num_experts / router.num_groups * router.top_groups;
+  if (router.top_groups > router.num_groups || reachable < ffn.top_k) {
+    return config.Error("topk_group",
+                        absl::StrCat(router.top_groups, " of ", router.num_groups, " groups with ",
+                                     reachable, " experts cannot give ", ffn.top_k));
+  }
+  ESSOR_ASSIGN_OR_RETURN(router.scale, config.PositiveOr("routed_scaling_factor", 1.0));
+  ESSOR_ASSIGN_OR_RETURN(router.renormalise, config.BoolOr("norm_topk_prob", true));
+  return router;
+}
+
+}  // namespace
+
+absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers) {
+  return ReadNumExperts(config, num_layers,
+                        config.Has("num_experts") ? "num_experts" : "num_local_experts");
+}
+
+absl::StatusOr<uint32_t> ReadNumExperts(const ConfigView& config, uint32_t num_layers,
+                                        const std::string& key) {
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t num_experts, config.Size(key, kMaxExperts));
+  if (uint64_t{num_experts} * num_layers > kMaxExpertsOfModel) {
+    return config.Error(key, absl::StrCat(num_experts, " in each of ", num_layers,
+                                          " layers are more than ", kMaxExpertsOfModel));
+  }
+  return num_experts;
+}
+
+absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts,
+                                  const std::string& key) {
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t top_k, config.Size(key, kMaxExperts));
+  if (top_k > num_experts) {
+    return config.Error(key, absl::StrCat(top_k, " exceeds the ", num_experts, " experts"));
+  }
+  return top_k;
+}
+
+absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::string& count_key,
+                                         uint32_t width) {
+  ESSOR_ASSIGN_OR_RETURN(const double count, config.NumberOr(count_key, 0));
+  if (!(count >= 0 && count * width <= kMaxWidth && count == std::floor(count))) {
+    return config.Error(count_key, absl::StrCat(count, " shared experts of width ", width));
+  }
+  return static_cast<uint32_t>(count) * width;
+}
+
+absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers) {
+  MoeFfn ffn;
+  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers, "n_routed_experts"));
+  ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(ffn.shared_intermediate_size,
+                         ReadSharedWidth(config, "n_shared_experts", ffn.intermediate_size));
+  ESSOR_ASSIGN_OR_RETURN(ffn.router, ReadSigmoidRouter(config, ffn));
+  return ffn;
+}
+
+absl::Status AddDenseThenMoeLayers(const ConfigView& config, const AttentionSpec& attention,
+                                   uint32_t default_num_dense, Decoder* decoder) {
+  ESSOR_ASSIGN_OR_RETURN(const double num_dense,
+                         config.NumberOr("first_k_dense_replace", default_num_dense));
+  LayerSpec dense{.attention = attention, .ffn = {}};
+  LayerSpec sparse = dense;
+  if (num_dense > 0) {
+    ESSOR_ASSIGN_OR_RETURN(dense.ffn, ReadDenseFfn(config));
+  }
+  if (num_dense < decoder->num_layers) {
+    ESSOR_ASSIGN_OR_RETURN(sparse.ffn, ReadSigmoidMoe(config, decoder->num_layers));
+  }
+  for (uint32_t layer = 0; layer < decoder->num_layers; ++layer) {
+    decoder->spec.layers.push_back(layer < num_dense ? dense : sparse);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace essor::model
