@@ -374,4 +374,30 @@ CASES = (
             ("topk_group", dict(topk_group=4)),
         ),
     ),
+    # Blocks of 128 rows end inside the latent (136 rows, then 8 of the rotated key) and inside the value half of
+    # head 2, whose rows in kv_b are 88 to 131.
+    _case(
+        "deepseek_v3_fp8",
+        "DeepseekV3",
+        _DEEPSEEK_DENSE
+        | dict(
+            hidden_size=64,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            q_lora_rank=40,
+            kv_lora_rank=136,
+            qk_nope_head_dim=24,
+            v_head_dim=20,
+            first_k_dense_replace=1,
+            n_shared_experts=1,
+            routed_scaling_factor=2.5,
+            norm_topk_prob=True,
+            rope_parameters=_DEEPSEEK_YARN,
+        ),
+        fp8="f32",
+        published=True,
+        sensitivity=(_EPS,),
+    ),
 )

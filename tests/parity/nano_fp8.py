@@ -42,7 +42,7 @@ def quantise(directory, case, seed):
     """Makes `directory` the twin and returns the tensors of the FP8 checkpoint."""
     stored, twin = {}, {}
     for name, weight in safetensors.torch.load_file(directory / "model.safetensors").items():
-        if not name.endswith("proj.weight"):
+        if not name.endswith(("proj.weight", "proj_with_mqa.weight")):
             stored[name] = weight.to(torch.bfloat16)
             twin[name] = stored[name].float()
             continue
