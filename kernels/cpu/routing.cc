@@ -34,61 +34,71 @@ double PortableExp(double x) {
   return std::ldexp(sum, static_cast<int>(k));
 }
 
+float LogitOf(float logit) { return logit == logit ? logit : kMinusInfinity; }
+
 void ScoreRow(const float* logits, const RouterParams& params, float* scores) {
   const uint32_t num_experts = params.num_experts;
+  float max = kMinusInfinity;
+  for (uint32_t e = 0; e < num_experts; ++e) max = std::max(max, LogitOf(logits[e]));
+  if (max == kMinusInfinity) {
+    std::fill_n(scores, num_experts, std::numeric_limits<float>::quiet_NaN());
+    return;
+  }
   if (params.score == RouterScore::kSigmoid) {
     for (uint32_t e = 0; e < num_experts; ++e) {
-      scores[e] = static_cast<float>(1 / (1 + PortableExp(-double{logits[e]})));
+      scores[e] = static_cast<float>(1 / (1 + PortableExp(-double{LogitOf(logits[e])})));
     }
     return;
   }
-  float max = kMinusInfinity;
-  for (uint32_t e = 0; e < num_experts; ++e) max = logits[e] > max ? logits[e] : max;
   double sum = 0;
+  for (uint32_t e = 0; e < num_experts; ++e) sum += PortableExp(double{LogitOf(logits[e])} - max);
   for (uint32_t e = 0; e < num_experts; ++e) {
-    if (logits[e] == logits[e]) sum += PortableExp(double{logits[e]} - max);
-  }
-  for (uint32_t e = 0; e < num_experts; ++e) {
-    scores[e] = static_cast<float>(PortableExp(double{logits[e]} - max) / sum);
+    scores[e] = static_cast<float>(PortableExp(double{LogitOf(logits[e])} - max) / sum);
   }
 }
 
-// Puts `value` in its place among the `count` best, which are sorted, if it belongs there. Earlier
-// ones win ties.
-void Insert(float value, uint32_t id, uint32_t count, float* best, uint32_t* ids) {
-  if (!(value > best[count - 1])) return;
-  uint32_t place = count - 1;
-  for (; place > 0 && value > best[place - 1]; --place) {
-    best[place] = best[place - 1];
-    ids[place] = ids[place - 1];
+// The best few values seen, sorted; earlier ones win ties. Takes any value while it is not full, so
+// that its ids are distinct even where all values are -infinity.
+class BestFew {
+ public:
+  BestFew(uint32_t capacity, float* values, uint32_t* ids)
+      : capacity_(capacity), values_(values), ids_(ids) {}
+
+  void Insert(float value, uint32_t id) {
+    if (count_ == capacity_ && !(value > values_[count_ - 1])) return;
+    uint32_t place = count_ < capacity_ ? count_++ : count_ - 1;
+    for (; place > 0 && value > values_[place - 1]; --place) {
+      values_[place] = values_[place - 1];
+      ids_[place] = ids_[place - 1];
+    }
+    values_[place] = value;
+    ids_[place] = id;
   }
-  best[place] = value;
-  ids[place] = id;
-}
+
+ private:
+  const uint32_t capacity_;
+  float* const values_;
+  uint32_t* const ids_;
+  uint32_t count_ = 0;
+};
 
 // Experts outside the best groups get -infinity.
 void KeepBestGroups(const RouterParams& params, float* choice) {
   const uint32_t size = params.num_experts / params.num_groups;
   float values[kRoutedExpertsMax];
-  for (uint32_t g = 0; g < params.num_groups; ++g) {
-    float best[2] = {kMinusInfinity, kMinusInfinity};
-    uint32_t unused[2] = {};
-    for (uint32_t e = g * size; e < (g + 1) * size; ++e) Insert(choice[e], e, 2, best, unused);
-    values[g] = size == 1 ? best[0] : best[0] + best[1];
-  }
-  float best[kRoutedExpertsMax];
   uint32_t groups[kRoutedExpertsMax];
-  for (uint32_t i = 0; i < params.top_groups; ++i) {
-    best[i] = kMinusInfinity;
-    groups[i] = i;
-  }
+  BestFew best_groups(params.top_groups, values, groups);
   for (uint32_t g = 0; g < params.num_groups; ++g) {
-    Insert(values[g], g, params.top_groups, best, groups);
+    float best[2] = {0, 0};  // the second stays 0 in groups of one
+    uint32_t unused[2];
+    BestFew best_two(2, best, unused);
+    for (uint32_t e = g * size; e < (g + 1) * size; ++e) best_two.Insert(choice[e], e);
+    best_groups.Insert(best[0] + best[1], g);
   }
+  bool kept[kRoutedExpertsMax] = {};
+  for (uint32_t i = 0; i < params.top_groups; ++i) kept[groups[i]] = true;
   for (uint32_t g = 0; g < params.num_groups; ++g) {
-    const bool kept =
-        std::find(groups, groups + params.top_groups, g) != groups + params.top_groups;
-    if (!kept) std::fill_n(choice + g * size, size, kMinusInfinity);
+    if (!kept[g]) std::fill_n(choice + g * size, size, kMinusInfinity);
   }
 }
 
@@ -103,13 +113,8 @@ void RouteRow(const RouterParams& params, uint64_t row) {
   if (params.num_groups > 1) KeepBestGroups(params, choice);
   uint32_t* const ids = params.expert_ids + row * params.top_k;
   float* const weights = params.expert_weights + row * params.top_k;
-  for (uint32_t j = 0; j < params.top_k; ++j) {
-    weights[j] = kMinusInfinity;
-    ids[j] = j;
-  }
-  for (uint32_t e = 0; e < params.num_experts; ++e) {
-    Insert(choice[e], e, params.top_k, weights, ids);
-  }
+  BestFew best(params.top_k, weights, ids);
+  for (uint32_t e = 0; e < params.num_experts; ++e) best.Insert(choice[e], e);
   double sum = 0;
   for (uint32_t j = 0; j < params.top_k; ++j) sum += scores[ids[j]];
   const double factor =

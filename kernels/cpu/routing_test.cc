@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <numeric>
+#include <set>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -137,6 +138,42 @@ TEST_P(RoutingTest, AGroupThatIsOutCannotBeChosenHoweverLowTheOthersAre) {
   Route(params, *stream);
   EXPECT_THAT(routed.ids, ElementsAre(0, 4, 5, 1));  // 1 although 2 and 3 have larger values
   for (const float weight : routed.weights) EXPECT_FLOAT_EQ(weight, 0.5f);  // unbiased, 2 / 4
+}
+
+// A broken row shows (its weights are NaN) and harms no memory (its ids are distinct).
+TEST_P(RoutingTest, NanIsChosenLastByScoreBiasAndGroupToo) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<std::vector<float>> kLogits = {{nan, nan, nan, 1.0f, nan, nan},
+                                                   {0.5f, nan, 2.0f, nan, 1.0f, nan},
+                                                   {nan, nan, nan, nan, nan, nan},
+                                                   {1.0f, 2.0f, 3.0f, 4.0f, 5.0f, nan}};
+  for (const auto score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
+    for (const uint32_t groups : {1u, 3u}) {
+      for (const std::vector<float>& logits : kLogits) {
+        for (const std::vector<float>& bias :
+             {std::vector<float>(6, 0.1f), {0.1f, nan, 0.1f, 0.1f, nan, 0.1f}}) {
+          auto stream = MakeStream();
+          const auto route = [&](Routed& routed) {
+            RouterParams params = MakeParams(logits, 6, 3, true, routed);
+            params.score = score;
+            params.bias = bias.data();
+            params.num_groups = groups;
+            params.top_groups = groups == 1 ? 1 : 2;
+            return params;
+          };
+          Routed expected;
+          Routed actual;
+          reference::Route(route(expected));
+          Route(route(actual), *stream);
+          ASSERT_EQ(actual.ids, expected.ids);
+          EXPECT_EQ(std::set<uint32_t>(actual.ids.begin(), actual.ids.end()).size(), 3u);
+          for (size_t j = 0; j < 3; ++j) {
+            EXPECT_EQ(std::isnan(actual.weights[j]), std::isnan(expected.weights[j]));
+          }
+        }
+      }
+    }
+  }
 }
 
 TEST_P(RoutingTest, NanLogitsAreChosenLastAndIdsStayValid) {

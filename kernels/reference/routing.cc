@@ -47,19 +47,17 @@ void LimitToGroups(const RouterParams& params, std::vector<float>& values) {
 }
 
 std::vector<float> Scores(const float* logits, const RouterParams& params) {
-  std::vector<float> scores(params.num_experts);
-  if (params.score == RouterScore::kSigmoid) {
-    for (uint32_t e = 0; e < params.num_experts; ++e) {
-      scores[e] = static_cast<float>(1 / (1 + std::exp(-double{logits[e]})));
-    }
-    return scores;
-  }
-  double max = -std::numeric_limits<double>::infinity();
-  for (uint32_t e = 0; e < params.num_experts; ++e) max = std::max(max, double{LogitOf(logits[e])});
+  std::vector<double> values(logits, logits + params.num_experts);
+  for (double& value : values) value = LogitOf(static_cast<float>(value));
+  const double max = *std::max_element(values.begin(), values.end());
   double sum = 0;
-  for (uint32_t e = 0; e < params.num_experts; ++e) sum += std::exp(LogitOf(logits[e]) - max);
+  for (const double value : values) sum += std::exp(value - max);
+  std::vector<float> scores(params.num_experts);
   for (uint32_t e = 0; e < params.num_experts; ++e) {
-    scores[e] = static_cast<float>(std::exp(LogitOf(logits[e]) - max) / sum);
+    const double score = params.score == RouterScore::kSigmoid ? 1 / (1 + std::exp(-values[e]))
+                                                               : std::exp(values[e] - max) / sum;
+    // Without any logit: NaN, as the sum is.
+    scores[e] = static_cast<float>(std::isnan(sum) ? sum : score);
   }
   return scores;
 }

@@ -3,8 +3,11 @@
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/routing.h"
+#include "model/spec/decoder_config.h"
 
 namespace essor::worker {
+
+static_assert(model::kMaxExperts <= kernels::kRoutedExpertsMax);
 
 absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) {
   const uint32_t hidden = inputs_.spec->hidden_size;
