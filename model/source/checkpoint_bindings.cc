@@ -110,6 +110,9 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
       return Contradiction(
           *tensor, absl::StrCat("type ", InfoOf(tensor->dtype).name, " does not hold weights"));
     }
+    if (demand.vector && tensor->dtype == DType::kF8E4M3) {
+      return Contradiction(*tensor, "a vector of type f8_e4m3 is not supported");
+    }
     if (!Fits(tensor->shape, demand)) {
       return Contradiction(
           *tensor, absl::StrCat("its shape is ", ShapeText(tensor->shape), ", but ", config_file,

@@ -75,9 +75,13 @@ std::string Render(const ChatTemplate& chat_template) {
 TEST(ModelSourceTest, IgnoresDraftLayers) {
   const ModelCopy copy("deepseek_v3_dense");
   copy.SetConfig("num_hidden_layers", 2);
+  copy.SetConfig("num_nextn_predict_layers", 1);
   const auto source = ModelSource::Open(copy.path());
   ASSERT_TRUE(source.ok()) << source.status();
   EXPECT_EQ((*source)->spec.layers.size(), 2u);
+  // More layers than the config knows of: half a model would answer, and wrongly.
+  copy.SetConfig("num_nextn_predict_layers", 0);
+  EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("has no place for it"));
 }
 
 TEST(ModelSourceTest, OpensEveryFamily) {

@@ -22,8 +22,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto* grouped = std::get_if<GroupedQueryAttention>(&attention)) {
     ESSOR_CHECK(grouped->num_heads % grouped->num_kv_heads == 0);
   }
-  const RopeSpec& rope =
-      std::visit([](const auto& kind) -> const RopeSpec& { return kind.rope; }, attention);
+  const RopeSpec& rope = RopeOf(attention);
   ESSOR_CHECK(FrequenciesOf(rope).inverse_frequencies.size() == rope.rotary_dim / 2);
   // Listing weights takes time with the sizes; large ones are the unit tests' business.
   if (spec->layers.size() > 64) return 0;

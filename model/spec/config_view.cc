@@ -72,23 +72,34 @@ bool ConfigView::IsList(const std::string& key) const {
   return value.has_value() && value->is_array();
 }
 
-absl::StatusOr<uint32_t> ConfigView::Size(const std::string& key, uint32_t max) const {
+absl::StatusOr<uint32_t> ConfigView::WholeBetween(const std::string& key, uint32_t min,
+                                                  uint32_t max) const {
   const auto value = node_->Find(key);
   if (!value.has_value()) return Error(key, "missing");
   const auto whole = WholeNumber(*value);
   if (!whole.has_value()) {
-    return Error(key, absl::StrCat("expected a whole number from 1 to ", max));
+    return Error(key, absl::StrCat("expected a whole number from ", min, " to ", max));
   }
-  if (*whole < 1 || *whole > static_cast<int64_t>(max)) {
-    return Error(key, absl::StrCat(*whole, " is outside 1 to ", max));
+  if (*whole < static_cast<int64_t>(min) || *whole > static_cast<int64_t>(max)) {
+    return Error(key, absl::StrCat(*whole, " is outside ", min, " to ", max));
   }
   return static_cast<uint32_t>(*whole);
+}
+
+absl::StatusOr<uint32_t> ConfigView::Size(const std::string& key, uint32_t max) const {
+  return WholeBetween(key, 1, max);
 }
 
 absl::StatusOr<uint32_t> ConfigView::SizeOr(const std::string& key, uint32_t max,
                                             uint32_t fallback) const {
   if (!Has(key)) return fallback;
   return Size(key, max);
+}
+
+absl::StatusOr<uint32_t> ConfigView::CountOr(const std::string& key, uint32_t max,
+                                             uint32_t fallback) const {
+  if (!Has(key)) return fallback;
+  return WholeBetween(key, 0, max);
 }
 
 absl::StatusOr<double> ConfigView::Number(const std::string& key) const {

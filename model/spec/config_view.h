@@ -32,6 +32,8 @@ class ConfigView {
   // A whole number from 1 to `max`.
   absl::StatusOr<uint32_t> Size(const std::string& key, uint32_t max) const;
   absl::StatusOr<uint32_t> SizeOr(const std::string& key, uint32_t max, uint32_t fallback) const;
+  // A whole number from 0 to `max`.
+  absl::StatusOr<uint32_t> CountOr(const std::string& key, uint32_t max, uint32_t fallback) const;
   // A finite number; whole numbers count.
   absl::StatusOr<double> Number(const std::string& key) const;
   absl::StatusOr<double> NumberOr(const std::string& key, double fallback) const;
@@ -55,6 +57,7 @@ class ConfigView {
  private:
   struct Node;
   ConfigView(std::string file, std::string prefix, std::shared_ptr<const Node> node);
+  absl::StatusOr<uint32_t> WholeBetween(const std::string& key, uint32_t min, uint32_t max) const;
 
   std::string file_;
   std::string prefix_;  // "rope_scaling." inside an object of that name

@@ -1,9 +1,11 @@
 #include "model/spec/decoder_bindings.h"
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "model/spec/logical_weights.h"
@@ -182,6 +184,15 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
   }
   for (; next < weights.size(); ++next) add("", std::move(weights[next]));
   return bindings;
+}
+
+bool IsLayerBehindTheLast(const ModelSpec& spec, const std::string& tensor) {
+  constexpr std::string_view kLayers = "model.layers.";
+  if (!tensor.starts_with(kLayers)) return false;
+  const std::string rest = tensor.substr(kLayers.size());
+  uint64_t layer = 0;
+  return absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer) && layer >= spec.layers.size() &&
+         layer - spec.layers.size() < spec.num_draft_layers;
 }
 
 }  // namespace essor::model

@@ -1,6 +1,7 @@
 // Tensor names of Llama-like decoders in Hugging Face checkpoints.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "model/spec/families.h"
@@ -24,5 +25,9 @@ struct DecoderTensorNames {
 // [experts, hidden, intermediate]), otherwise to one tensor each.
 std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
                                        const TensorExists& exists);
+
+// Whether `tensor` belongs to one of the spec.num_draft_layers layers that stand behind the last
+// one, `model.layers.N.*`.
+bool IsLayerBehindTheLast(const ModelSpec& spec, const std::string& tensor);
 
 }  // namespace essor::model

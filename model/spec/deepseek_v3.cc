@@ -73,8 +73,9 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   const DecoderDefaults defaults{.norm_eps = 1e-6, .max_position_embeddings = 4096};
   ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoderFrame(config, defaults));
   ESSOR_ASSIGN_OR_RETURN(const LatentAttention attention, ReadAttention(config, decoder, defaults));
-  ESSOR_RETURN_IF_ERROR(
-      AddDenseThenMoeLayers(config, attention, /*default_num_dense=*/3, &decoder));
+  ESSOR_RETURN_IF_ERROR(AddDenseThenMoeLayers(
+      config, attention, {.num_groups = 8, .top_groups = 4, .num_dense = 3, .scale = 2.5},
+      &decoder));
   return decoder.spec;
 }
 
@@ -84,9 +85,7 @@ std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exist
 
 }  // namespace
 
-extern const ModelFamily kDeepseekV3Family = {"deepseek_v3", MakeSpec, Bind,
-                                              /*may_have_draft_layers=*/true};
-extern const ModelFamily kKimiK2Family = {"kimi_k2", MakeSpec, Bind,
-                                          /*may_have_draft_layers=*/true};
+extern const ModelFamily kDeepseekV3Family = {"deepseek_v3", MakeSpec, Bind, IsLayerBehindTheLast};
+extern const ModelFamily kKimiK2Family = {"kimi_k2", MakeSpec, Bind, IsLayerBehindTheLast};
 
 }  // namespace essor::model

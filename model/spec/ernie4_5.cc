@@ -35,19 +35,24 @@ absl::StatusOr<MoeFfn> ReadMoe(const ConfigView& config, uint32_t num_layers) {
   ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers, "moe_num_experts"));
   ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts, "moe_k"));
   ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
-  ESSOR_ASSIGN_OR_RETURN(ffn.shared_intermediate_size,
-                         ReadSharedWidth(config, "moe_num_shared_experts", ffn.intermediate_size));
+  ESSOR_ASSIGN_OR_RETURN(
+      ffn.shared_intermediate_size,
+      ReadSharedWidth(config, "moe_num_shared_experts", ffn.intermediate_size, 2));
   ffn.router.correction_bias = true;
   return ffn;
 }
 
 // Layers start to end (inclusive; -1 = the last one), every interval-th of them.
 absl::StatusOr<std::vector<bool>> ReadMoeLayers(const ConfigView& config, uint32_t num_layers) {
-  ESSOR_ASSIGN_OR_RETURN(const double start, config.NumberOr("moe_layer_start_index", 1));
-  ESSOR_ASSIGN_OR_RETURN(double end, config.NumberOr("moe_layer_end_index", -1));
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t start,
+                         config.CountOr("moe_layer_start_index", kMaxLayers, 1));
+  ESSOR_ASSIGN_OR_RETURN(const double named_end, config.NumberOr("moe_layer_end_index", -1));
+  uint32_t end = num_layers - 1;
+  if (named_end != -1) {
+    ESSOR_ASSIGN_OR_RETURN(end, config.CountOr("moe_layer_end_index", kMaxLayers, end));
+  }
   ESSOR_ASSIGN_OR_RETURN(const uint32_t interval,
                          config.SizeOr("moe_layer_interval", kMaxLayers, 1));
-  if (end == -1) end = num_layers - 1.0;
   std::vector<bool> is_moe(num_layers);
   for (uint32_t layer = 0; layer < num_layers; ++layer) {
     is_moe[layer] = (layer + 1) % interval == 0 && layer >= start && layer <= end;
@@ -76,9 +81,14 @@ std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exist
   return BindDecoder(spec, {.router_bias = "moe_statics.e_score_correction_bias"}, exists);
 }
 
+// The MTP block stands under names of its own, `model.mtp_block.0.*` and the like.
+bool IsDraft(const ModelSpec&, const std::string& tensor) {
+  return tensor.starts_with("model.mtp_") || tensor.starts_with("mtp");
+}
+
 }  // namespace
 
 extern const ModelFamily kErnie45Family = {"ernie4_5", MakeDenseSpec, Bind};
-extern const ModelFamily kErnie45MoeFamily = {"ernie4_5_moe", MakeMoeSpec, Bind};
+extern const ModelFamily kErnie45MoeFamily = {"ernie4_5_moe", MakeMoeSpec, Bind, IsDraft};
 
 }  // namespace essor::model

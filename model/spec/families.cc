@@ -1,9 +1,7 @@
 #include "model/spec/families.h"
 
 #include <algorithm>
-#include <string_view>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/check.h"
@@ -64,12 +62,7 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
 
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name) {
   const ModelFamily* family = FindFamily(spec.family);
-  if (family == nullptr || !family->may_have_draft_layers) return false;
-  constexpr std::string_view kLayers = "model.layers.";
-  if (!name.starts_with(kLayers)) return false;
-  uint64_t layer = 0;
-  const std::string rest = name.substr(kLayers.size());
-  return absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer) && layer >= spec.layers.size();
+  return family != nullptr && family->is_draft != nullptr && family->is_draft(spec, name);
 }
 
 }  // namespace essor::model

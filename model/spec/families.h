@@ -21,8 +21,8 @@ struct ModelFamily {
   const char* model_type;
   absl::StatusOr<ModelSpec> (*make_spec)(const ConfigView& config);
   std::vector<WeightBinding> (*bind)(const ModelSpec& spec, const TensorExists& exists);
-  // Checkpoints may hold layers after the model's last one, which guess tokens ahead.
-  bool may_have_draft_layers = false;
+  // Whether a tensor belongs to layers that guess tokens ahead; null where the family has none.
+  bool (*is_draft)(const ModelSpec& spec, const std::string& tensor) = nullptr;
 };
 
 // Sorted values of model_type.
@@ -36,8 +36,7 @@ absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config);
 // LogicalWeights() order, with Hugging Face names.
 std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists& exists);
 
-// Whether a tensor of that name belongs to layers that guess tokens ahead (multi-token prediction,
-// `model.layers.N.*` from N = number of layers on). Nothing here uses them.
+// Whether a tensor of that name belongs to layers that guess tokens ahead. Nothing here uses them.
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name);
 
 }  // namespace essor::model

@@ -111,6 +111,18 @@ TEST(FamiliesTest, Glm4Moe) {
                                .scale = 2.5}}));
 }
 
+TEST(FamiliesTest, TensorsOfDraftLayersAreKnownByTheirNames) {
+  const ModelSpec glm = Load("configs/glm-4.5");
+  EXPECT_EQ(glm.num_draft_layers, 1u);
+  EXPECT_TRUE(IsDraftTensor(glm, "model.layers.92.eh_proj.weight"));
+  EXPECT_FALSE(IsDraftTensor(glm, "model.layers.91.eh_proj.weight"));
+  EXPECT_FALSE(IsDraftTensor(glm, "model.layers.93.eh_proj.weight")) << "a model cut short";
+  const ModelSpec ernie = Load("configs/ernie-4.5-300b-a47b");
+  EXPECT_TRUE(IsDraftTensor(ernie, "model.mtp_block.0.mlp.up_proj.weight"));
+  EXPECT_TRUE(IsDraftTensor(ernie, "model.mtp_emb_norm.0.weight"));
+  EXPECT_FALSE(IsDraftTensor(ernie, "model.layers.54.mlp.up_proj.weight"));
+}
+
 TEST(FamiliesTest, RouterKeysThatContradictEachOtherAreRefused) {
   const struct {
     const char* key;
@@ -121,7 +133,12 @@ TEST(FamiliesTest, RouterKeysThatContradictEachOtherAreRefused) {
       {"topk_group", 5, "topk_group: 5 of 4 groups"},
       {"num_experts_per_tok", 5, "topk_group: 2 of 4 groups with 4 experts cannot give 5"},
       {"num_experts_per_tok", 9, "num_experts_per_tok: 9 exceeds the 8 experts"},
-      {"n_shared_experts", -1, "n_shared_experts"},
+      {"n_shared_experts", -1, "n_shared_experts: -1 is outside 0 to "},
+      {"first_k_dense_replace", 1.5, "first_k_dense_replace: expected a whole number from 0"},
+      {"first_k_dense_replace", -3, "first_k_dense_replace: -3 is outside 0 to "},
+      {"scoring_func", "softmax", "scoring_func: \"softmax\" is not sigmoid"},
+      {"topk_method", "greedy", "topk_method: \"greedy\" is not noaux_tc"},
+      {"moe_layer_freq", 2, "moe_layer_freq: 2 is not 1"},
       {"routed_scaling_factor", 0, "routed_scaling_factor"},
   };
   for (const auto& test : kCases) {

@@ -17,8 +17,7 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
                                                                .partial_rotary_factor = 0.5}));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.qkv_bias, config.BoolOr("attention_bias", false));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.qk_norm, config.BoolOr("use_qk_norm", false));
-  ESSOR_RETURN_IF_ERROR(
-      AddDenseThenMoeLayers(config, decoder.attention, /*default_num_dense=*/1, &decoder));
+  ESSOR_RETURN_IF_ERROR(AddDenseThenMoeLayers(config, decoder.attention, {}, &decoder));
   return decoder.spec;
 }
 
@@ -28,7 +27,6 @@ std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exist
 
 }  // namespace
 
-extern const ModelFamily kGlm4MoeFamily = {"glm4_moe", MakeSpec, Bind,
-                                           /*may_have_draft_layers=*/true};
+extern const ModelFamily kGlm4MoeFamily = {"glm4_moe", MakeSpec, Bind, IsLayerBehindTheLast};
 
 }  // namespace essor::model

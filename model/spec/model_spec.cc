@@ -39,6 +39,14 @@ uint64_t ModelSpec::NumActiveParameters() const {
   return total;
 }
 
+const RopeSpec& RopeOf(const AttentionSpec& attention) {
+  return std::visit([](const auto& kind) -> const RopeSpec& { return kind.rope; }, attention);
+}
+
+uint32_t NumHeads(const AttentionSpec& attention) {
+  return std::visit([](const auto& kind) { return kind.num_heads; }, attention);
+}
+
 bool IsVector(WeightRole role) {
   switch (role) {
     case WeightRole::kEmbedding:

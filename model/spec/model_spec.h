@@ -83,6 +83,8 @@ struct LatentAttention {
 
 // Other kinds (linear, ...) become further alternatives.
 using AttentionSpec = std::variant<GroupedQueryAttention, LatentAttention>;
+const RopeSpec& RopeOf(const AttentionSpec& attention);
+uint32_t NumHeads(const AttentionSpec& attention);
 
 // down(silu(gate(x)) * up(x))
 struct DenseFfn {
@@ -133,6 +135,9 @@ struct ModelSpec {
   double norm_eps = 1e-6;
   bool tied_embeddings = false;
   std::vector<LayerSpec> layers = {};
+  // Layers behind the last one that a checkpoint may hold to guess tokens ahead (multi-token
+  // prediction). Not run.
+  uint32_t num_draft_layers = 0;
   std::vector<TokenId> eos_tokens = {};  // any of them ends a sequence
   std::optional<TokenId> bos_token = {};
   uint64_t NumParameters() const;

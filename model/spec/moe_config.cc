@@ -1,6 +1,6 @@
 #include "model/spec/moe_config.h"
 
-#include <cmath>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -8,10 +8,29 @@
 namespace essor::model {
 namespace {
 
-absl::StatusOr<RouterSpec> ReadSigmoidRouter(const ConfigView& config, const MoeFfn& ffn) {
+// What vendors' own code can do besides and no published checkpoint of these families asks for.
+absl::Status RefuseOtherRouters(const ConfigView& config) {
+  ESSOR_ASSIGN_OR_RETURN(const std::string score, config.StringOr("scoring_func", "sigmoid"));
+  if (score != "sigmoid") {
+    return config.Error("scoring_func", absl::StrCat("\"", score, "\" is not sigmoid"));
+  }
+  ESSOR_ASSIGN_OR_RETURN(const std::string method, config.StringOr("topk_method", "noaux_tc"));
+  if (method != "noaux_tc") {
+    return config.Error("topk_method", absl::StrCat("\"", method, "\" is not noaux_tc"));
+  }
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t step, config.SizeOr("moe_layer_freq", kMaxLayers, 1));
+  if (step != 1) return config.Error("moe_layer_freq", absl::StrCat(step, " is not 1"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RouterSpec> ReadSigmoidRouter(const ConfigView& config, const MoeFfn& ffn,
+                                             const SigmoidMoeDefaults& defaults) {
+  ESSOR_RETURN_IF_ERROR(RefuseOtherRouters(config));
   RouterSpec router{.score = RouterSpec::Score::kSigmoid, .correction_bias = true};
-  ESSOR_ASSIGN_OR_RETURN(router.num_groups, config.SizeOr("n_group", kMaxExperts, 1));
-  ESSOR_ASSIGN_OR_RETURN(router.top_groups, config.SizeOr("topk_group", kMaxExperts, 1));
+  ESSOR_ASSIGN_OR_RETURN(router.num_groups,
+                         config.SizeOr("n_group", kMaxExperts, defaults.num_groups));
+  ESSOR_ASSIGN_OR_RETURN(router.top_groups,
+                         config.SizeOr("topk_group", kMaxExperts, defaults.top_groups));
   if (ffn.num_experts % router.num_groups != 0) {
     return config.Error("n_group", absl::StrCat(router.num_groups, " does not divide the ",
                                                 ffn.num_experts, " experts"));
@@ -22,7 +41,7 @@ absl::StatusOr<RouterSpec> ReadSigmoidRouter(const ConfigView& config, const Moe
                         absl::StrCat(router.top_groups, " of ", router.num_groups, " groups with ",
                                      reachable, " experts cannot give ", ffn.top_k));
   }
-  ESSOR_ASSIGN_OR_RETURN(router.scale, config.PositiveOr("routed_scaling_factor", 1.0));
+  ESSOR_ASSIGN_OR_RETURN(router.scale, config.PositiveOr("routed_scaling_factor", defaults.scale));
   ESSOR_ASSIGN_OR_RETURN(router.renormalise, config.BoolOr("norm_topk_prob", true));
   return router;
 }
@@ -54,37 +73,40 @@ absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts
 }
 
 absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::string& count_key,
-                                         uint32_t width) {
-  ESSOR_ASSIGN_OR_RETURN(const double count, config.NumberOr(count_key, 0));
-  if (!(count >= 0 && count * width <= kMaxWidth && count == std::floor(count))) {
-    return config.Error(count_key, absl::StrCat(count, " shared experts of width ", width));
-  }
-  return static_cast<uint32_t>(count) * width;
+                                         uint32_t width, uint32_t default_count) {
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t count,
+                         config.CountOr(count_key, kMaxWidth / width, default_count));
+  return count * width;
 }
 
-absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers) {
+absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers,
+                                      const SigmoidMoeDefaults& defaults) {
   MoeFfn ffn;
   ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers, "n_routed_experts"));
   ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
   ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
-  ESSOR_ASSIGN_OR_RETURN(ffn.shared_intermediate_size,
-                         ReadSharedWidth(config, "n_shared_experts", ffn.intermediate_size));
-  ESSOR_ASSIGN_OR_RETURN(ffn.router, ReadSigmoidRouter(config, ffn));
+  ESSOR_ASSIGN_OR_RETURN(
+      ffn.shared_intermediate_size,
+      ReadSharedWidth(config, "n_shared_experts", ffn.intermediate_size, defaults.num_shared));
+  ESSOR_ASSIGN_OR_RETURN(ffn.router, ReadSigmoidRouter(config, ffn, defaults));
   return ffn;
 }
 
 absl::Status AddDenseThenMoeLayers(const ConfigView& config, const AttentionSpec& attention,
-                                   uint32_t default_num_dense, Decoder* decoder) {
-  ESSOR_ASSIGN_OR_RETURN(const double num_dense,
-                         config.NumberOr("first_k_dense_replace", default_num_dense));
+                                   const SigmoidMoeDefaults& defaults, Decoder* decoder) {
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t num_dense,
+                         config.CountOr("first_k_dense_replace", kMaxLayers, defaults.num_dense));
   LayerSpec dense{.attention = attention, .ffn = {}};
   LayerSpec sparse = dense;
   if (num_dense > 0) {
     ESSOR_ASSIGN_OR_RETURN(dense.ffn, ReadDenseFfn(config));
   }
   if (num_dense < decoder->num_layers) {
-    ESSOR_ASSIGN_OR_RETURN(sparse.ffn, ReadSigmoidMoe(config, decoder->num_layers));
+    ESSOR_ASSIGN_OR_RETURN(sparse.ffn, ReadSigmoidMoe(config, decoder->num_layers, defaults));
   }
+  const char* draft_key =
+      config.Has("num_mtp_layers") ? "num_mtp_layers" : "num_nextn_predict_layers";
+  ESSOR_ASSIGN_OR_RETURN(decoder->spec.num_draft_layers, config.CountOr(draft_key, kMaxLayers, 1));
   for (uint32_t layer = 0; layer < decoder->num_layers; ++layer) {
     decoder->spec.layers.push_back(layer < num_dense ? dense : sparse);
   }

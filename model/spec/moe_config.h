@@ -25,17 +25,28 @@ absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts
 
 // Width of a shared expert: `count_key` times `width` (0 experts: 0).
 absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::string& count_key,
-                                         uint32_t width);
+                                         uint32_t width, uint32_t default_count);
+
+// What the family's config class in transformers assumes for absent keys.
+struct SigmoidMoeDefaults {
+  uint32_t num_groups = 1;
+  uint32_t top_groups = 1;
+  uint32_t num_shared = 1;
+  uint32_t num_dense = 1;
+  double scale = 1.0;
+};
 
 // The MoE keys that DeepSeek-V3 brought and others took over: `n_routed_experts`,
 // `n_shared_experts`, `n_group`, `topk_group`, `routed_scaling_factor`, `norm_topk_prob`; a sigmoid
-// router with a correction bias.
-absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers);
+// router with a correction bias. Other values of `scoring_func`, `topk_method` and `moe_layer_freq`
+// are refused.
+absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers,
+                                      const SigmoidMoeDefaults& defaults);
 
-// The layers of a decoder whose first `first_k_dense_replace` layers are dense
-// (`intermediate_size`) and whose others have ReadSigmoidMoe's experts, all with `attention`;
-// appended to decoder.spec.
+// Appends the layers of a decoder whose first `first_k_dense_replace` layers are dense
+// (`intermediate_size`) and whose others have ReadSigmoidMoe's experts, all with `attention`, and
+// sets the number of draft layers (`num_nextn_predict_layers` or `num_mtp_layers`; absent: 1).
 absl::Status AddDenseThenMoeLayers(const ConfigView& config, const AttentionSpec& attention,
-                                   uint32_t default_num_dense, Decoder* decoder);
+                                   const SigmoidMoeDefaults& defaults, Decoder* decoder);
 
 }  // namespace essor::model
