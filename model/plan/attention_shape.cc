@@ -51,14 +51,6 @@ uint64_t KvElementsOf(const LatentAttention& attention, const RankLayout::Layer&
 
 }  // namespace
 
-const RopeSpec& RopeOf(const AttentionSpec& attention) {
-  return std::visit([](const auto& kind) -> const RopeSpec& { return kind.rope; }, attention);
-}
-
-uint32_t NumHeads(const AttentionSpec& attention) {
-  return std::visit([](const auto& kind) { return kind.num_heads; }, attention);
-}
-
 uint32_t OutputHeadDim(const AttentionSpec& attention) {
   return std::visit([](const auto& kind) { return OutputHeadDimOf(kind); }, attention);
 }

@@ -8,10 +8,6 @@
 
 namespace essor::model {
 
-const RopeSpec& RopeOf(const AttentionSpec& attention);
-
-uint32_t NumHeads(const AttentionSpec& attention);
-
 // Columns of one head in the output projection.
 uint32_t OutputHeadDim(const AttentionSpec& attention);
 

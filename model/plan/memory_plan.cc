@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/plan/attention_shape.h"
 #include "model/plan/byte_size.h"
+#include "model/plan/scratch_widths.h"
 #include "model/spec/logical_weights.h"
 
 namespace essor::model {
@@ -49,31 +50,19 @@ uint64_t PackedRowBytes(DType stored, const Range& range) {
   }
 }
 
-// Widest of what the rank's layers need per token of a step.
-struct Widths {
-  AttentionWidths attention = {};
-  uint64_t experts = 0;
-  uint64_t top_k = 1;
+// Columns of the widest (part of an) FFN and the most dims that rotate, of the rank's layers.
+struct OtherWidths {
   uint64_t ffn = 0;
-  uint64_t shared = 0;  // output of a shared expert
   uint64_t rotary = 0;
 };
 
-Widths WidthsOf(const ModelSpec& spec, const RankLayout& layout) {
-  Widths widths;
+OtherWidths OtherWidthsOf(const ModelSpec& spec, const RankLayout& layout) {
+  OtherWidths widths;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
     const RankLayout::Layer& layer = layout.per_layer[i];
     const LayerSpec& parts = spec.layers[layout.layers.begin + i];
-    widths.attention = Widest(widths.attention, AttentionWidthsOf(parts.attention, layer));
+    widths.ffn = std::max({widths.ffn, layer.expert_ffn.size(), layer.ffn.size()});
     widths.rotary = std::max<uint64_t>(widths.rotary, RopeOf(parts.attention).rotary_dim);
-    if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
-      widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
-      widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
-      widths.ffn = std::max({widths.ffn, layer.expert_ffn.size(), layer.ffn.size()});
-      if (layer.ffn.size() > 0) widths.shared = spec.hidden_size;
-    } else {
-      widths.ffn = std::max(widths.ffn, layer.ffn.size());
-    }
   }
   return widths;
 }
@@ -106,9 +95,9 @@ uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
 
 // Inputs and intermediates of an FFN for each chosen expert, in the widest type, and a tile of
 // partial sums per thread (two where the intermediates are split in two bfloat16 values).
-uint64_t FfnWorkspace(const Widths& widths, uint64_t hidden, const ServingLimits& limits) {
-  return limits.max_step_tokens * widths.top_k *
-         (hidden + widths.ffn + 2 * kKernelThreads * kTileRows) * kFloatBytes;
+uint64_t FfnWorkspace(uint64_t top_k, uint64_t hidden, uint64_t ffn, const ServingLimits& limits) {
+  return limits.max_step_tokens * std::max<uint64_t>(top_k, 1) *
+         (hidden + ffn + 2 * kKernelThreads * kTileRows) * kFloatBytes;
 }
 
 // Attention cuts long contexts into partitions of 256 positions when there are fewer tasks than
@@ -244,15 +233,17 @@ uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool f
 
 uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits) {
-  const Widths widths = WidthsOf(spec, layout);
+  const ScratchWidths widths = ScratchWidthsOf(spec, layout);
+  const OtherWidths others = OtherWidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
   // router; shared expert.
   const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
                              2 * widths.top_k + widths.shared;
-  const uint64_t rope_tables = ContextTokens(spec, limits) * widths.rotary;
+  const uint64_t rope_tables = ContextTokens(spec, limits) * others.rotary;
   // One call at a time has the kernels' workspace.
-  const uint64_t kernels = std::max(FfnWorkspace(widths, spec.hidden_size, limits),
-                                    AttentionWorkspace(layout, spec, limits));
+  const uint64_t kernels =
+      std::max(FfnWorkspace(widths.top_k, spec.hidden_size, others.ffn, limits),
+               AttentionWorkspace(layout, spec, limits));
   return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
          HeadBytes(spec, layout) + kSmallPieces;
 }

@@ -28,6 +28,12 @@ void Count(const WeightBinding& weight, const WeightPart& part, std::vector<uint
   for (uint64_t i = cut.begin; i < cut.end; ++i) ++held[i];
 }
 
+// A matrix of an expert, or of a shared expert: these are divided over the whole stage.
+bool IsExperts(const ModelSpec& spec, const WeightBinding& weight) {
+  return IsFfnMatrix(weight.role) &&
+         std::holds_alternative<MoeFfn>(spec.layers[static_cast<size_t>(weight.layer)].ffn);
+}
+
 // How often the plan says that row (column) `i` of `weight` is held.
 uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightBinding& weight,
                   uint64_t i) {
@@ -58,7 +64,7 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kGate:
     case WeightRole::kUp:
     case WeightRole::kDown:
-      return weight.expert >= 0 ? 1 : ranks / plan.tp;
+      return IsExperts(spec, weight) ? 1 : ranks / plan.tp;
     default:
       return ranks;
   }
@@ -106,7 +112,7 @@ TEST(WeightSlicesTest, ReplicasAreIdentical) {
       const RankLayout* twin =
           first.try_emplace({layout.stage, layout.tp_index}, &layout).first->second;
       for (const WeightBinding& weight : LogicalWeights(spec)) {
-        if (weight.layer < 0 || weight.expert >= 0) continue;
+        if (weight.layer < 0 || IsExperts(spec, weight)) continue;
         ASSERT_EQ(PartOf(layout, spec, weight), PartOf(*twin, spec, weight));
       }
     }

@@ -1,9 +1,8 @@
 #include "worker/layers/layer.h"
 
-#include <algorithm>
 #include <variant>
 
-#include "model/plan/attention_shape.h"
+#include "model/plan/scratch_widths.h"
 #include "worker/layers/dense_ffn_layer.h"
 #include "worker/layers/grouped_query_attention_layer.h"
 #include "worker/layers/latent_attention_layer.h"
@@ -19,34 +18,11 @@ struct Overloaded : Cases... {
 template <class... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;  // clang 14 does not deduce for aggregates
 
-// Widths of the scratch rows.
-struct Widths {
-  model::AttentionWidths attention = {};
-  uint64_t experts = 0;
-  uint64_t top_k = 0;
-  uint64_t shared = 0;
-};
-
-Widths WidthsOf(const model::ModelSpec& spec, const model::RankLayout& layout) {
-  Widths widths;
-  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    const model::LayerSpec& layer = spec.layers[layout.layers.begin + i];
-    widths.attention = model::Widest(
-        widths.attention, model::AttentionWidthsOf(layer.attention, layout.per_layer[i]));
-    if (const auto* moe = std::get_if<model::MoeFfn>(&layer.ffn)) {
-      widths.experts = std::max<uint64_t>(widths.experts, moe->num_experts);
-      widths.top_k = std::max<uint64_t>(widths.top_k, moe->top_k);
-      if (layout.per_layer[i].ffn.size() > 0) widths.shared = spec.hidden_size;
-    }
-  }
-  return widths;
-}
-
 }  // namespace
 
 LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
                               const model::RankLayout& layout, uint32_t max_step_tokens) {
-  const Widths widths = WidthsOf(spec, layout);
+  const model::ScratchWidths widths = model::ScratchWidthsOf(spec, layout);
   const uint64_t rows = max_step_tokens;
   LayerScratch scratch;
   scratch.query = arena.Take<float>(rows * widths.attention.query);

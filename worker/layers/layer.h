@@ -41,7 +41,9 @@ struct RopeTable {
 // Scratch that all layers of a rank share, sized for the widest of them and max_step_tokens rows.
 // Contents live for one Forward() only.
 struct LayerScratch {
-  float* query = nullptr;          // [T, heads * head_dim]
+  // [T, heads * head_dim]; of latent attention [T, heads * (nope + rope dims)], and when attention
+  // is done the heads' values [T, heads * value_head_dim].
+  float* query = nullptr;
   float* latent_query = nullptr;   // [T, heads * kv_lora], of latent attention
   float* query_latent = nullptr;   // [T, q_lora], likewise
   float* key = nullptr;            // [T, kv_heads * head_dim], or latents [T, kv_lora]

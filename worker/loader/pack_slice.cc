@@ -34,7 +34,8 @@ uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
   return TensorRow(slice, row) * slice.binding.cols + slice.cols.begin;
 }
 
-model::Fp8Row Fp8RowOf(const PackTask& task, uint64_t i) {
+// The part of the tensor that row `i` of the task is.
+model::Fp8Row RowOf(const PackTask& task, uint64_t i) {
   return {.row = TensorRow(*task.slice, task.first_row + i),
           .first_col = task.slice->cols.begin,
           .end_col = task.slice->cols.end};
@@ -78,11 +79,7 @@ absl::Status DecodeRows(const PackTask& task, std::span<float> rows) {
   if (task.slice->binding.transposed) return DecodeTransposed(task, rows);
   const uint64_t k = task.slice->cols.size();
   for (uint64_t i = 0; i < task.num_rows; ++i) {
-    ESSOR_RETURN_IF_ERROR(DecodeRow(task,
-                                    {.row = TensorRow(*task.slice, task.first_row + i),
-                                     .first_col = task.slice->cols.begin,
-                                     .end_col = task.slice->cols.end},
-                                    rows.subspan(i * k, k)));
+    ESSOR_RETURN_IF_ERROR(DecodeRow(task, RowOf(task, i), rows.subspan(i * k, k)));
   }
   return absl::OkStatus();
 }
@@ -162,11 +159,11 @@ absl::Status PackQuantised4(const PackTask& task) {
 
 absl::Status PackFloat8(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
-  const uint64_t blocks = Fp8RowOf(task, 0).num_blocks();
+  const uint64_t blocks = RowOf(task, 0).num_blocks();
   std::vector<uint8_t> codes(task.num_rows * k);
   std::vector<float> scales(task.num_rows * blocks);
   for (uint64_t i = 0; i < task.num_rows; ++i) {
-    const model::Fp8Row row = Fp8RowOf(task, i);
+    const model::Fp8Row row = RowOf(task, i);
     ESSOR_RETURN_IF_ERROR(
         model::ReadFp8Codes(*task.tensor, row, std::span(codes).subspan(i * k, k)));
     ESSOR_RETURN_IF_ERROR(model::ReadFp8Scales(*task.tensor, *task.scales, row,

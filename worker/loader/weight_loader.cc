@@ -3,8 +3,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -74,6 +76,26 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
   }
   *total = offset;
   return placed;
+}
+
+// The kernels run all experts of a layer together, and gate and up side by side: each of these sets
+// is held in one format. A checkpoint may mix types all the same (FP8 with exceptions).
+absl::Status CheckFfnFormats(const std::vector<Placed>& placed) {
+  // By layer; whether an expert's; whether down.
+  std::map<std::tuple<int32_t, bool, bool>, const Placed*> first;
+  for (const Placed& place : placed) {
+    const model::WeightBinding& binding = place.slice->binding;
+    if (!model::IsFfnMatrix(binding.role)) continue;
+    const auto [found, is_new] = first.try_emplace(
+        {binding.layer, binding.expert >= 0, binding.role == WeightRole::kDown}, &place);
+    if (is_new || found->second->format == place.format) continue;
+    const model::TensorView& other = found->second->tensor;
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%s: tensor %s is %s and %s is %s; matrices that are multiplied together need one type",
+        place.tensor.file, place.tensor.name, InfoOf(place.tensor.dtype).name, other.name,
+        InfoOf(other.dtype).name));
+  }
+  return absl::OkStatus();
 }
 
 // The work of all loader threads: rows of placed slices, taken in order.
@@ -323,6 +345,7 @@ WeightFormat FormatFor(DType stored, Precision precision) {
 absl::StatusOr<std::unique_ptr<const RankWeights>> LoadRankWeights(const LoadRequest& request) {
   uint64_t total = 0;
   ESSOR_ASSIGN_OR_RETURN(const std::vector<Placed> placed, PlaceSlices(request, &total));
+  ESSOR_RETURN_IF_ERROR(CheckFfnFormats(placed));
   auto weights = std::make_unique<RankWeights>();
   ESSOR_ASSIGN_OR_RETURN(
       weights->storage,

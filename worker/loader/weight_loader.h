@@ -42,7 +42,8 @@ struct LoadRequest {
 };
 
 // Reads only the rank's slices. Errors: InvalidArgument naming file and tensor (a tensor outside
-// its file's types), ResourceExhausted for memory, Cancelled.
+// its file's types, or of another type than those it is multiplied together with),
+// ResourceExhausted for memory, Cancelled.
 absl::StatusOr<std::unique_ptr<const RankWeights>> LoadRankWeights(const LoadRequest& request);
 
 }  // namespace essor::worker

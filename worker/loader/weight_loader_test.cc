@@ -272,6 +272,23 @@ TEST_F(Fp8LoadTest, MissingAndBrokenScalesAreRefused) {
   }
 }
 
+// The kernels take gate and up in one format, and so all experts of a layer.
+TEST(WeightLoaderTest, MatricesOfAnFfnOfDifferentTypesAreRefused) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("gate", {4, 8}, 0, DType::kF32);
+  checkpoint.Add("up", {4, 8}, 0, DType::kBF16);
+  const model::RankLayout layout = OneLayer({});
+  const std::vector<model::WeightSlice> slices = {
+      Slice(WeightRole::kGate, "gate", {0, 4}, {0, 8}, 8),
+      Slice(WeightRole::kUp, "up", {0, 4}, {0, 8}, 8)};
+  LoadRequest request{.checkpoint = &checkpoint, .layout = &layout, .slices = &slices};
+  EXPECT_EQ(LoadRankWeights(request).status().message(),
+            "fake: tensor up is bf16 and gate is f32; matrices that are multiplied together need "
+            "one type");
+  request.precision = Precision::kFloat32;
+  EXPECT_TRUE(LoadRankWeights(request).ok());
+}
+
 TEST(WeightLoaderTest, ReportsProgressUpToTheTotal) {
   FakeCheckpoint checkpoint;
   checkpoint.Add("q", {300, 64}, 0, DType::kF32);
