@@ -130,6 +130,15 @@ struct BpeScratch::Buffers {
 
 BpeScratch::BpeScratch() : buffers_(std::make_unique<Buffers>()) {}
 BpeScratch::~BpeScratch() = default;
+
+void BpeScratch::Shrink(size_t bytes) {
+  const auto shrink = [bytes](auto& buffer) {
+    if (buffer.capacity() * sizeof(buffer[0]) > bytes) buffer = {};
+  };
+  shrink(buffers_->tokens);
+  shrink(buffers_->heap);
+  shrink(buffers_->nodes);
+}
 BpeModel::~BpeModel() = default;
 
 absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const BpeDefinition& definition) {
@@ -160,10 +169,7 @@ absl::Status BpeModel::AddSymbols(const BpeDefinition& definition) {
       continue;
     }
     if (IsOneCharacter(text)) character_tokens_[DecodeUtf8(text.data()).value] = id;
-    const std::optional<uint8_t> byte = ByteOfFallbackToken(text);
-    if (definition.byte_fallback && byte.has_value() && text == FallbackToken(*byte)) {
-      byte_tokens_[*byte] = id;
-    }
+    if (definition.byte_fallback) fallback_.Add(text, id);
     inner_blank |= HasInnerBlank(text);
   }
   separates_words_ = !byte_level_ && !inner_blank && !definition.ignore_merges &&
@@ -315,12 +321,7 @@ void BpeModel::CharactersToTokens(std::string_view piece, std::vector<TokenId>* 
       tokens->push_back(known->second);
       continue;
     }
-    const auto fallback = [this](char byte) { return byte_tokens_[static_cast<uint8_t>(byte)]; };
-    if (std::all_of(bytes.begin(), bytes.end(),
-                    [&](char byte) { return fallback(byte) != kNoToken; })) {
-      for (const char byte : bytes) tokens->push_back(fallback(byte));
-      continue;
-    }
+    if (fallback_.Append(bytes, tokens)) continue;
     if (unk_ == kNoToken) continue;
     if (unk_waits && !fuse_unk_) tokens->push_back(unk_);
     unk_waits = true;

@@ -13,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/ids.h"
+#include "model/tokenizer/byte_fallback.h"
 #include "model/tokenizer/tokenizer_definition.h"
 
 namespace essor::model {
@@ -38,6 +39,9 @@ class BpeScratch {
  public:
   BpeScratch();
   ~BpeScratch();
+
+  // Gives back buffers of more than `bytes`; the cache stays.
+  void Shrink(size_t bytes);
 
  private:
   friend class BpeModel;
@@ -98,7 +102,8 @@ class BpeModel {
 
   bool byte_level_ = true;
   bool separates_words_ = false;
-  std::array<TokenId, 256> byte_tokens_;  // of plain text: those of the byte fallback
+  std::array<TokenId, 256> byte_tokens_;                     // of byte-level vocabularies
+  ByteTokens fallback_;                                      // of plain text
   absl::flat_hash_map<char32_t, TokenId> character_tokens_;  // of plain text
   TokenId unk_ = kNoToken;
   bool fuse_unk_ = false;

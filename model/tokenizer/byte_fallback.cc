@@ -1,5 +1,7 @@
 #include "model/tokenizer/byte_fallback.h"
 
+#include <algorithm>
+
 namespace essor::model {
 namespace {
 
@@ -23,6 +25,20 @@ std::optional<uint8_t> ByteOfFallbackToken(std::string_view text) {
   const unsigned low = HexDigit(text[4]);
   if (high > 15 || low > 15) return std::nullopt;
   return static_cast<uint8_t>(high * 16 + low);
+}
+
+void ByteTokens::Add(std::string_view text, TokenId id) {
+  const std::optional<uint8_t> byte = ByteOfFallbackToken(text);
+  if (byte.has_value() && text == FallbackToken(*byte)) tokens_[*byte] = id;
+}
+
+bool ByteTokens::Append(std::string_view text, std::vector<TokenId>* ids) const {
+  const auto token = [this](char byte) { return tokens_[static_cast<uint8_t>(byte)]; };
+  if (std::any_of(text.begin(), text.end(), [&](char byte) { return token(byte) == kNone; })) {
+    return false;
+  }
+  for (const char byte : text) ids->push_back(token(byte));
+  return true;
 }
 
 }  // namespace essor::model

@@ -175,6 +175,10 @@ void PipelineTokenizer::ReturnScratch(std::unique_ptr<Scratch> scratch) const {
     scratch->pre_tokenized = {};
   }
   scratch->pre_tokenized.text = {};
+  scratch->bpe.Shrink(kKeptBytes);
+  for (auto* segments : {&scratch->raw_segments, &scratch->normalized_segments}) {
+    if (segments->capacity() * sizeof(segments->front()) > kKeptBytes) *segments = {};
+  }
   absl::MutexLock lock(&scratches_mutex_);
   if (scratches_.size() < kScratchesKept) scratches_.push_back(std::move(scratch));
 }

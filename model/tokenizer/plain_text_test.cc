@@ -179,6 +179,11 @@ TEST(PlainTextTest, NamesWhatIsWrongWithModelsAndMetaspace) {
          [](Json& j) { j["pre_tokenizer"]["replacement"] = "__"; });
   refuse("pre_tokenizer.prepend_scheme: \"last\" is not supported",
          [](Json& j) { j["pre_tokenizer"]["prepend_scheme"] = "last"; });
+  // Two of them could put more and more before each piece.
+  refuse("pre_tokenizer.pretokenizers[1]: a second Metaspace step is not supported", [](Json& j) {
+    j["pre_tokenizer"] = {{"type", "Sequence"},
+                          {"pretokenizers", {Metaspace("always", false), Metaspace("never", true)}}};
+  });
 }
 
 TEST(PlainTextTest, NamesUnsupportedDecoders) {
@@ -188,6 +193,9 @@ TEST(PlainTextTest, NamesUnsupportedDecoders) {
   };
   const Json strip = {{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}};
   const Json fuse = {{"type", "Fuse"}};
+  const Json replace = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "b"}};
+  refuse("decoder.decoders[16]: more than 16 replacements",
+         {{"type", "Sequence"}, {"decoders", std::vector<Json>(17, replace)}});
   refuse("decoder: missing", nullptr);
   refuse("decoder.type: \"WordPiece\" is not supported", {{"type", "WordPiece"}});
   refuse("decoder: Strip is not supported in this place", strip);

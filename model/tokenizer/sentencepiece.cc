@@ -141,7 +141,8 @@ absl::Status CheckPieces(const SentencePieceFile& file) {
   size_t unknown = 0;
   for (size_t i = 0; i < file.pieces.size(); ++i) {
     const SentencePieceFile::Piece& piece = file.pieces[i];
-    if (piece.text.empty() || !IsValidUtf8(piece.text)) return PieceError(i, "not UTF-8 text");
+    if (piece.text.empty()) return PieceError(i, "no text");
+    if (!IsValidUtf8(piece.text)) return PieceError(i, "not UTF-8 text");
     if (piece.text.size() > kPieceBytesMax) {
       return PieceError(
           i, absl::StrFormat("%d bytes; the limit is %d", piece.text.size(), kPieceBytesMax));
@@ -178,7 +179,6 @@ std::vector<uint32_t> MergeRanks(const std::vector<SentencePieceFile::Piece>& pi
 }
 
 UnigramDefinition UnigramScores(const std::vector<SentencePieceFile::Piece>& pieces) {
-  constexpr double kUnkPenalty = 10;  // kUnkPenalty of unigram_model.cc
   UnigramDefinition unigram;
   double lowest = std::numeric_limits<double>::infinity();
   for (const SentencePieceFile::Piece& piece : pieces) {
@@ -187,7 +187,7 @@ UnigramDefinition UnigramScores(const std::vector<SentencePieceFile::Piece>& pie
     unigram.scores.push_back(found_in_text ? piece.score
                                            : -std::numeric_limits<double>::infinity());
   }
-  unigram.unk_score = (std::isfinite(lowest) ? lowest : 0) - kUnkPenalty;
+  unigram.unk_score = (std::isfinite(lowest) ? lowest : 0) - kUnigramUnkPenalty;
   return unigram;
 }
 
@@ -208,8 +208,12 @@ void AddTokens(const SentencePieceFile& file, const TokenizerConfig& config,
                                         .normalized = !is_special,
                                         .verbatim = !is_special});
   }
-  definition->added_tokens.insert(definition->added_tokens.end(), config.added_tokens.begin(),
-                                  config.added_tokens.end());
+  for (AddedToken token : config.added_tokens) {
+    // The class that these files belong to searches the text as it is: normalised, a token would
+    // begin with the blank that is put before every text.
+    token.normalized = false;
+    definition->added_tokens.push_back(std::move(token));
+  }
 }
 
 std::optional<TokenId> IdIn(const SentencePieceFile& file, int32_t id) {

@@ -179,7 +179,7 @@ TEST(SentencePieceTest, BosAndEosComeFromTheConfigOrTheFile) {
   EXPECT_THAT(Ids(*Make(model, config), "ab"), ElementsAre(8, 3));
   config.eos_token = "</none>";
   EXPECT_THAT(std::string(Tokenizer::FromSentencePiece(model, config).status().message()),
-              HasSubstr("eos_token: \"</none>\" is to be added to every text, but is no token"));
+              HasSubstr("wants its eos_token added to every text, but \"</none>\" is no token"));
   config.eos_token = "";
   const std::string without_eos = Pieces() + Trainer(kBpe, NumberField(42, ~uint64_t{0}));
   EXPECT_FALSE(Tokenizer::FromSentencePiece(without_eos, config).ok());
@@ -195,14 +195,36 @@ TEST(SentencePieceTest, ConfiguredTokensOverrideAndAdd) {
   EXPECT_EQ(tokenizer->vocab_size(), 11u);
 }
 
-TEST(SentencePieceTest, LongTextsTakeNoQuadraticTime) {
+// A token begins where it stands, whatever is put before a text, and takes no blank.
+TEST(SentencePieceTest, ConfiguredTokensMatchInTheTextAsItIs) {
+  TokenizerConfig config;
+  config.added_tokens = {{.content = "<new>", .id = 10, .special = false, .normalized = true}};
+  const auto tokenizer = Make(Pieces() + Trainer(kBpe) + NormalizerSpec(true, false), config);
+  const auto alone = Make(Pieces() + Trainer(kBpe) + NormalizerSpec(true, false));
+  std::vector<TokenId> expected = Ids(*alone, "a");
+  expected.push_back(10);
+  const std::vector<TokenId> ids = Ids(*tokenizer, "a<new>b");
+  ASSERT_GT(ids.size(), expected.size());
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), ids.begin()));
+}
+
+// Long runs have ways of their own through both models; they must give what shorter ones give,
+// except where the short one ends.
+TEST(SentencePieceTest, LongRunsBeginAsShortOnesDo) {
+  const auto repeated = [](std::string_view unit, size_t count) {
+    std::string text;
+    for (size_t i = 0; i < count; ++i) text += unit;
+    return text;
+  };
   for (const uint64_t type : {kBpe, kUnigram}) {
-    const auto tokenizer = Make(Pieces() + Trainer(type));
-    for (const char* unit : {"a", "ab", " ", "x", "\u2581"}) {
-      std::string text;
-      while (text.size() < 400'000) text += unit;
-      EXPECT_TRUE(tokenizer->Encode(text, {}).ok());
+    const auto tokenizer = Make(Pieces() + Trainer(type) + NormalizerSpec(false, false));
+    for (const char* unit : {"a", "ab", "\u2581ab"}) {
+      const std::vector<TokenId> some = Ids(*tokenizer, repeated(unit, 20));
+      const std::vector<TokenId> many = Ids(*tokenizer, repeated(unit, 200'000));
+      EXPECT_GE(many.size(), 5000 * some.size()) << unit;
+      EXPECT_TRUE(std::equal(some.begin(), some.end() - 4, many.begin())) << unit;
     }
+    EXPECT_EQ(Ids(*tokenizer, repeated("x", 400'000)), Ids(*tokenizer, "x"));  // unknown
   }
 }
 
@@ -225,7 +247,7 @@ TEST(SentencePieceTest, NamesWhatIsWrong) {
   ExpectRefused(Pieces() + Trainer(kBpe, NumberField(24, 1)), "treat_whitespace_as_suffix");
   ExpectRefused(Pieces() + Piece("ab", 0), "piece 10: \"ab\" is given twice");
   ExpectRefused(Pieces() + Piece("\xff", 0), "piece 10: not UTF-8 text");
-  ExpectRefused(Pieces() + Piece("", 0), "piece 10: not UTF-8 text");
+  ExpectRefused(Pieces() + Piece("", 0), "piece 10: no text");
   ExpectRefused(Pieces() + Piece(std::string(600, 'a'), 0),
                 "piece 10: 600 bytes; the limit is 512");
   ExpectRefused(Pieces() + Piece("c", std::bit_cast<float>(0x7fc00000u)),

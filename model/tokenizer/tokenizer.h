@@ -30,8 +30,9 @@ struct TokenizerConfig;  // model/tokenizer/tokenizer_config.h
 // What decoding does to the beginning of a text, to undo what encoding did.
 enum class TextStart { kAsIs, kDropBlank, kDropBlanksOfFirstToken };
 
-// Immutable after construction; thread-safe. Ids equal those of the Hugging Face `tokenizers`
-// library for the same file.
+// Immutable after construction; thread-safe. Ids equal those that the owner of the file's format
+// gives: the Hugging Face `tokenizers` library, Kimi's own class over tiktoken, SentencePiece.
+// Decoding follows `tokenizers` for all of them.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;

@@ -69,9 +69,10 @@ absl::StatusOr<TokenId> FindToken(const TokenizerDefinition& definition, const s
     if (!text.empty() && token == text) return id;
   }
   if (text.empty() && fallback.has_value()) return *fallback;
+  const std::string token =
+      text.empty() ? "none is named" : absl::StrFormat("\"%s\" is no token", text);
   return absl::InvalidArgumentError(absl::StrFormat(
-      "tokenizer_config.json: %s: \"%s\" is to be added to every text, but is no token", key,
-      text));
+      "tokenizer_config.json wants its %s added to every text, but %s", key, token));
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ struct TokenizerConfig {
   std::optional<bool> add_bos_token;
   std::optional<bool> add_eos_token;
   // Of Llama's class: every text between added tokens begins with a blank, not only the first.
+  // Absent: false, as in transformers 5's LlamaTokenizer.
   bool legacy = false;
 };
 

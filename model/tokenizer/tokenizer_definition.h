@@ -40,6 +40,10 @@ struct BpeDefinition {
   static constexpr uint32_t kNoRank = UINT32_MAX;
 };
 
+// What a character that is no token costs, off the lowest score (kUnkPenalty of SentencePiece's
+// unigram_model.cc; the tokenizers library has the same).
+inline constexpr double kUnigramUnkPenalty = 10;
+
 // Of a unigram model; its vocabulary, unk_token and byte_fallback are the BpeDefinition's.
 struct UnigramDefinition {
   // [vocab.size()], logarithms of probabilities; minus infinity: never found in text.

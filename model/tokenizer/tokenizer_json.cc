@@ -107,8 +107,6 @@ absl::Status ParseBpe(const JsonObject& model, BpeDefinition* bpe) {
 
 // `vocab` is a list of [text, score]; ids are the places in it.
 absl::Status ParseUnigram(const JsonObject& model, BpeDefinition* bpe, UnigramDefinition* unigram) {
-  // What the library takes off the lowest score for a character that is no token.
-  constexpr double kUnkPenalty = 10;
   ESSOR_ASSIGN_OR_RETURN(const simdjson::dom::array vocab, model.GetArray("vocab"));
   absl::flat_hash_set<std::string> texts;
   double lowest = 0;
@@ -131,7 +129,7 @@ absl::Status ParseUnigram(const JsonObject& model, BpeDefinition* bpe, UnigramDe
     lowest = index == 0 ? score : std::min(lowest, score);
   }
   if (bpe->vocab.empty()) return FieldError(model.PathOf("vocab"), "empty");
-  unigram->unk_score = lowest - kUnkPenalty;
+  unigram->unk_score = lowest - kUnigramUnkPenalty;
   ESSOR_ASSIGN_OR_RETURN(const uint64_t unk, model.GetUnsigned("unk_id"));
   if (unk >= bpe->vocab.size()) {
     return FieldError(model.PathOf("unk_id"), absl::StrFormat("%d is outside the vocabulary of %d",

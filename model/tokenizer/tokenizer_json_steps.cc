@@ -155,6 +155,12 @@ absl::Status ParsePreTokenizerStep(const JsonObject& step, int depth,
     ESSOR_ASSIGN_OR_RETURN(SplitStep split, ParseSplit(step));
     steps.emplace_back(std::move(split));
   } else if (type == "Metaspace") {
+    // Two of them could lengthen each piece again and again.
+    const bool second =
+        std::any_of(steps.begin(), steps.end(), [](const PreTokenizerStep& earlier) {
+          return std::holds_alternative<MetaspaceStep>(earlier);
+        });
+    if (second) return FieldError(step.path, "a second Metaspace step is not supported");
     ESSOR_ASSIGN_OR_RETURN(MetaspaceStep metaspace, ParseMetaspace(step));
     steps.emplace_back(std::move(metaspace));
   } else {
@@ -237,18 +243,27 @@ absl::Status ParseByteLevelDecoder(const JsonObject& step, int depth) {
 // What a step of decoding plain text works on; steps must come in this order.
 enum class DecoderStage { kTokens, kBytes, kText };
 
+// Each replacement goes over every token once.
+absl::Status CheckRoom(const JsonObject& step, const DecoderDefinition& decoder) {
+  constexpr size_t kReplacementsMax = 16;
+  if (decoder.replacements.size() < kReplacementsMax) return absl::OkStatus();
+  return FieldError(step.path, absl::StrFormat("more than %d replacements", kReplacementsMax));
+}
+
 absl::Status ParseDecoderReplace(const JsonObject& step, DecoderDefinition* decoder) {
   ESSOR_ASSIGN_OR_RETURN(Pattern pattern, ParsePattern(step));
   if (pattern.is_regex || pattern.text.empty()) {
     return FieldError(step.PathOf("pattern"), "only a String with text is supported here");
   }
   ESSOR_ASSIGN_OR_RETURN(std::string content, step.GetString("content"));
+  ESSOR_RETURN_IF_ERROR(CheckRoom(step, *decoder));
   decoder->replacements.emplace_back(std::move(pattern.text), std::move(content));
   return absl::OkStatus();
 }
 
 absl::Status ParseDecoderMetaspace(const JsonObject& step, DecoderDefinition* decoder) {
   ESSOR_ASSIGN_OR_RETURN(MetaspaceStep metaspace, ParseMetaspace(step));
+  ESSOR_RETURN_IF_ERROR(CheckRoom(step, *decoder));
   decoder->replacements.emplace_back(std::move(metaspace.replacement), " ");
   if (metaspace.prepend != MetaspaceStep::Prepend::kNever) {
     decoder->start = TextStart::kDropBlanksOfFirstToken;

@@ -100,9 +100,9 @@ absl::Status AddSpecialTokens(const TokenizerConfig& config, TokenizerDefinition
                           token.content));
     }
     if (token.id - base < named.size()) named[token.id - base] = true;
-    definition->added_tokens.push_back(token);
     // tiktoken searches the text as it is, for all of them and nothing around them.
-    definition->added_tokens.back().normalized = false;
+    definition->added_tokens.push_back(
+        {.content = token.content, .id = token.id, .special = token.special});
   }
   for (size_t i = 0; i < named.size(); ++i) {
     if (named[i]) continue;

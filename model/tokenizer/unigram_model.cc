@@ -1,6 +1,5 @@
 #include "model/tokenizer/unigram_model.h"
 
-#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -14,27 +13,17 @@ namespace {
 
 uint64_t EdgeKey(uint32_t node, uint8_t byte) { return (uint64_t{node} << 8) | byte; }
 
-uint64_t HashEdge(uint64_t key) {
-  key *= 0x9e3779b97f4a7c15u;
-  return key ^ (key >> 29);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<UnigramModel>> UnigramModel::Create(
     const BpeDefinition& vocabulary, const UnigramDefinition& definition) {
   auto model = std::unique_ptr<UnigramModel>(new UnigramModel());
   model->nodes_.emplace_back();
-  model->edges_.resize(16);
-  model->byte_tokens_.assign(256, kNoToken);
   model->unk_score_ = definition.unk_score;
   for (size_t i = 0; i < vocabulary.vocab.size(); ++i) {
     const auto& [text, id] = vocabulary.vocab[i];
     if (text == vocabulary.unk_token) model->unk_ = id;
-    const auto byte = ByteOfFallbackToken(text);
-    if (vocabulary.byte_fallback && byte.has_value() && text == FallbackToken(*byte)) {
-      model->byte_tokens_[*byte] = id;
-    }
+    if (vocabulary.byte_fallback) model->byte_tokens_.Add(text, id);
     const double score = definition.scores[i];
     if (score == -INFINITY || text.empty()) continue;
     if (text.size() > kTokenBytesMax) {
@@ -53,37 +42,17 @@ void UnigramModel::AddToken(std::string_view text, TokenId id, double score) {
   uint32_t node = 0;
   for (const char c : text) {
     const auto byte = static_cast<uint8_t>(c);
-    uint32_t next = Child(node, byte);
-    if (next == 0) {
-      next = static_cast<uint32_t>(nodes_.size());
-      nodes_.emplace_back();
-      if (nodes_.size() * 2 > edges_.size()) {
-        std::vector<Edge> old(edges_.size() * 2);
-        std::swap(old, edges_);
-        for (const Edge& edge : old) {
-          if (edge.key != UINT64_MAX) InsertEdge(edge);
-        }
-      }
-      InsertEdge({EdgeKey(node, byte), next});
-    }
-    node = next;
+    const auto [edge, is_new] =
+        edges_.try_emplace(EdgeKey(node, byte), static_cast<uint32_t>(nodes_.size()));
+    if (is_new) nodes_.emplace_back();
+    node = edge->second;
   }
   nodes_[node] = {id, score};
 }
 
-void UnigramModel::InsertEdge(const Edge& edge) {
-  size_t slot = HashEdge(edge.key) & (edges_.size() - 1);
-  while (edges_[slot].key != UINT64_MAX) slot = (slot + 1) & (edges_.size() - 1);
-  edges_[slot] = edge;
-}
-
 uint32_t UnigramModel::Child(uint32_t node, uint8_t byte) const {
-  const uint64_t key = EdgeKey(node, byte);
-  for (size_t slot = HashEdge(key) & (edges_.size() - 1); edges_[slot].key != UINT64_MAX;
-       slot = (slot + 1) & (edges_.size() - 1)) {
-    if (edges_[slot].key == key) return edges_[slot].child;
-  }
-  return 0;
+  const auto found = edges_.find(EdgeKey(node, byte));
+  return found == edges_.end() ? 0 : found->second;
 }
 
 std::vector<UnigramModel::Best> UnigramModel::FindBest(std::string_view piece) const {
@@ -114,12 +83,7 @@ std::vector<UnigramModel::Best> UnigramModel::FindBest(std::string_view piece) c
 }
 
 void UnigramModel::AppendUnknown(std::string_view text, std::vector<TokenId>* ids) const {
-  const auto token = [this](char byte) { return byte_tokens_[static_cast<uint8_t>(byte)]; };
-  if (std::any_of(text.begin(), text.end(), [&](char byte) { return token(byte) == kNoToken; })) {
-    ids->push_back(unk_);
-    return;
-  }
-  for (const char byte : text) ids->push_back(token(byte));
+  if (!byte_tokens_.Append(text, ids)) ids->push_back(unk_);
 }
 
 absl::Status UnigramModel::Encode(std::string_view piece, std::vector<TokenId>* ids) const {

@@ -7,9 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/ids.h"
+#include "model/tokenizer/byte_fallback.h"
 #include "model/tokenizer/scanner.h"
 #include "model/tokenizer/tokenizer_definition.h"
 
@@ -35,10 +37,6 @@ class UnigramModel {
  private:
   static constexpr TokenId kNoToken = UINT32_MAX;
 
-  struct Edge {
-    uint64_t key = UINT64_MAX;  // parent node and byte; UINT64_MAX: free
-    uint32_t child = 0;
-  };
   struct Node {
     TokenId id = kNoToken;
     double score = 0;
@@ -53,15 +51,15 @@ class UnigramModel {
   UnigramModel() = default;
   void AddToken(std::string_view text, TokenId id, double score);
   uint32_t Child(uint32_t node, uint8_t byte) const;  // 0 (the root): none
-  void InsertEdge(const Edge& edge);
   std::vector<Best> FindBest(std::string_view piece) const;
   void AppendUnknown(std::string_view text, std::vector<TokenId>* ids) const;
 
   std::vector<Node> nodes_;
-  std::vector<Edge> edges_;  // open addressing, a power of two, at most half full
+  // Parent node and byte to child. Seeded: a file must not choose keys that collide.
+  absl::flat_hash_map<uint64_t, uint32_t> edges_;
   TokenId unk_ = kNoToken;
   double unk_score_ = 0;
-  std::vector<TokenId> byte_tokens_;  // [256], of the byte fallback
+  ByteTokens byte_tokens_;  // of the byte fallback
 };
 
 }  // namespace essor::model
