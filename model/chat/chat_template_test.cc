@@ -5,6 +5,8 @@
 
 #include <string>
 
+#include "absl/strings/str_format.h"
+
 namespace essor::model {
 namespace {
 
@@ -103,6 +105,11 @@ TEST(ChatTemplateTest, RefusesMalformedInput) {
   expect({.messages_json = "[] x"}, "messages: ");
   expect({.messages_json = "[nuhl]"}, "messages: ");
   expect({.messages_json = R"([{"role": truth}])"}, "messages: ");
+  for (const char* number : {"1-2-3-4-5-6-7-8-9-0-1-2", "0000000000000000000001", "-", "1.", "1e",
+                             "0x1", "123456789012345678901234567890-"}) {
+    expect({.messages_json = absl::StrFormat(R"([{"role": "user", "content": %s}])", number)},
+           "messages: ");
+  }
   expect({.messages_json = "{}"}, "messages: not an array");
   expect({.messages_json = "[1]"}, "messages[0]: not an object");
   expect({.messages_json = R"([{"content": "x"}])"}, "messages[0].role: missing or not a string");

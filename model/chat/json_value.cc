@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -19,9 +20,33 @@ absl::Status JsonError(simdjson::error_code error) {
   return absl::InvalidArgumentError(simdjson::error_message(error));
 }
 
+// RFC 8259 section 6. simdjson hands out what begins like a number, unchecked.
+bool IsJsonNumber(std::string_view text) {
+  const auto skip_digits = [&text] {
+    const size_t end = std::min(text.find_first_not_of("0123456789"), text.size());
+    text.remove_prefix(end);
+    return end;
+  };
+  if (text.starts_with('-')) text.remove_prefix(1);
+  const bool zero = text.starts_with('0');
+  const size_t digits = skip_digits();
+  if (digits == 0 || (zero && digits > 1)) return false;
+  if (text.starts_with('.')) {
+    text.remove_prefix(1);
+    if (skip_digits() == 0) return false;
+  }
+  if (text.starts_with('e') || text.starts_with('E')) {
+    text.remove_prefix(1);
+    if (text.starts_with('+') || text.starts_with('-')) text.remove_prefix(1);
+    if (skip_digits() == 0) return false;
+  }
+  return text.empty();
+}
+
 // The number as written, which is all that keeps 1 and 1.0 and long integers apart.
 absl::StatusOr<Value> ParseNumber(std::string_view token) {
   token = StripRight(token);
+  if (!IsJsonNumber(token)) return JsonError(simdjson::NUMBER_ERROR);
   if (token.find_first_of(".eE") == std::string_view::npos) return IntegerFromDigits(token);
   return Value(std::strtod(std::string(token).c_str(), nullptr));
 }

@@ -73,7 +73,7 @@ void CallParser::GoTo(int step) {
 
 CallParser::Result CallParser::Push(char c) {
   withheld_.push_back(c);
-  if (withheld_.size() > bytes_max_) return Result::kFailed;
+  if (withheld_.size() > options_.bytes_max) return Result::kFailed;
   return Dispatch(c);
 }
 
@@ -259,6 +259,7 @@ bool CallParser::SetArguments(const Value& value) {
 }
 
 bool CallParser::AddCall() {
+  if (!options_.counts) return false;
   if (bare_ && !tools_.empty() && !tools_.Knows(call_.name)) return false;
   if (call_.arguments.empty() &&
       !SetArguments(Value(std::make_shared<const jinja::Dict>(std::move(arguments_))))) {

@@ -32,14 +32,19 @@ class CallParser {
   enum class Result {
     kMore,
     kEnded,      // the block is over
-    kFailed,     // malformed or longer than `bytes_max`; see TakeWithheld()
+    kFailed,     // malformed or longer than Options::bytes_max; see TakeWithheld()
     kReasoning,  // no calls but a message of reasoning begins
     kContent,    // ... of content
   };
 
+  struct Options {
+    bool counts = true;    // false: every call is malformed; messages are followed all the same
+    size_t bytes_max = 0;  // of a block
+  };
+
   // The references must outlive the parser.
-  CallParser(const CallGrammar& grammar, const ToolSchemas& tools, size_t bytes_max)
-      : grammar_(grammar), tools_(tools), bytes_max_(bytes_max) {}
+  CallParser(const CallGrammar& grammar, const ToolSchemas& tools, const Options& options)
+      : grammar_(grammar), tools_(tools), options_(options) {}
 
   // `prefix` is the opening's marker (less what belongs to the call) and white space before it.
   void Begin(std::string prefix, const Opening& opening);
@@ -75,7 +80,7 @@ class CallParser {
 
   const CallGrammar& grammar_;
   const ToolSchemas& tools_;
-  const size_t bytes_max_;
+  const Options options_;
 
   std::string withheld_;
   size_t opening_bytes_ = 0;

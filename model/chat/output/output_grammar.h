@@ -57,7 +57,8 @@ struct CallStep {
 struct Opening {
   std::string_view marker;
   int step = 0;
-  // Without a marker of its own: counts only where the answer begins and for a tool of the request.
+  // Without a marker of its own: counts only where the answer begins, and where the request has
+  // tools only for one of them.
   bool bare = false;
   // The marker is the first byte of what `step` reads.
   bool part_of_call = false;

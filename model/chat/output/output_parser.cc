@@ -31,7 +31,7 @@ OutputParser::OutputParser(OutputParserOptions options, ToolSchemas tools)
       tools_(std::move(tools)),
       grammar_(GrammarOf(options_.syntax.calls)),
       reasoning_(MarkersOf(options_.syntax.reasoning)),
-      call_(grammar_, tools_, options_.call_bytes_max) {
+      call_(grammar_, tools_, {.counts = options_.calls, .bytes_max = options_.call_bytes_max}) {
   if (!options_.begins_in_reasoning || reasoning_.close.empty()) return;
   OpenThinking();
   may_reopen_ = true;

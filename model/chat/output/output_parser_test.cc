@@ -69,6 +69,24 @@ TEST(OutputParserTest, NoSyntaxGivesAllAsContent) {
   ExpectStreams(off, {{call, "C(" + call + ")"}});
 }
 
+// Messages are told apart without calls too, and a call is text.
+TEST(OutputParserTest, HarmonyWithoutCallsKeepsTheirText) {
+  OutputParserOptions off = With(CallSyntax::kHarmony);
+  off.calls = false;
+  const std::string call =
+      "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>";
+  const auto parser = OutputParser::Create(off);
+  ASSERT_TRUE(parser.ok()) << parser.status();
+  std::vector<OutputDelta> deltas = (*parser)->Feed(call);
+  for (OutputDelta& delta : (*parser)->Finish()) deltas.push_back(std::move(delta));
+  std::string text;
+  for (const OutputDelta& delta : deltas) {
+    EXPECT_EQ(delta.kind, OutputDelta::Kind::kContent);
+    text += delta.text;
+  }
+  EXPECT_EQ(text, call);
+}
+
 TEST(OutputParserTest, MalformedToolsAreRefused) {
   for (const char* tools : {"{}", "[1]", "[", "[{\"name\": 1}"}) {
     const auto parser = OutputParser::Create({.tools_json = tools});
@@ -334,6 +352,7 @@ TEST(OutputParserTest, LlamaPython) {
        {"[f(n=1 s=2)]", "C([f(n=1 s=2)])"},
        {"[f(n=1, n=2)]", "C([f(n=1, n=2)])"},
        {"[f(s='\\ud800')]", "C([f(s='\\ud800')])"},
+       {"[f(s='\\101\\0\\0123\\8')]", "F0(|f|{\"s\": \"A\\u0000\\n3\\\\8\"})"},
        {"[f(s='\\x4')]", "C([f(s='\\x4')])"},
        {"[f(o={1: 2})]", "C([f(o={1: 2})])"},
        {"[f(n=1])", "C([f(n=1]))"},

@@ -140,10 +140,14 @@ class LiteralParser {
   absl::Status AppendEscape(std::string* out) {
     if (AtEnd()) return Malformed("string without an end");
     const char c = text_[position_++];
-    constexpr std::string_view kNames = "\\'\"ntrabfv0";
-    constexpr std::string_view kBytes("\\'\"\n\t\r\a\b\f\v\0", 11);
+    constexpr std::string_view kNames = "\\'\"ntrabfv";
+    constexpr std::string_view kBytes = "\\'\"\n\t\r\a\b\f\v";
     if (const size_t known = kNames.find(c); known != std::string_view::npos) {
       out->push_back(kBytes[known]);
+      return absl::OkStatus();
+    }
+    if (c >= '0' && c <= '7') {
+      AppendOctal(out);
       return absl::OkStatus();
     }
     if (c == 'x') return AppendHex(2, out);
@@ -152,6 +156,15 @@ class LiteralParser {
     out->push_back('\\');
     out->push_back(c);
     return absl::OkStatus();
+  }
+
+  // One to three digits, of which the first has been read.
+  void AppendOctal(std::string* out) {
+    char32_t code = static_cast<char32_t>(text_[position_ - 1] - '0');
+    for (int i = 0; i < 2 && Current() >= '0' && Current() <= '7'; ++i, ++position_) {
+      code = code * 8 + static_cast<char32_t>(Current() - '0');
+    }
+    AppendUtf8(code, out);
   }
 
   absl::Status AppendHex(size_t digits, std::string* out) {
