@@ -357,6 +357,9 @@ TEST(ConvertErrorTest, GgufHoldsByteLevelVocabulariesOnly) {
                 scratch / "model" + "/tokenizer.json", fs::copy_options::overwrite_existing);
   ExpectError(Convert(scratch / "model", scratch / "m.gguf"), absl::StatusCode::kInvalidArgument,
               "only byte-level vocabularies");
+  fs::rename(scratch / "model" + "/tokenizer.json", scratch / "model" + "/tokenizer.model");
+  ExpectError(Convert(scratch / "model", scratch / "m.gguf"), absl::StatusCode::kInvalidArgument,
+              "tokenizer.model cannot be written to GGUF; only tokenizer.json can");
 }
 
 TEST(ConvertErrorTest, ExistingOutputsAreKeptUnlessToldOtherwise) {

@@ -49,9 +49,9 @@ absl::Status CheckUniform(const ModelSpec& spec) {
     if (layer.ffn.index() != spec.layers[0].ffn.index()) {
       return CannotSay(spec, "some layers have experts and some have not");
     }
-    const auto* attention = std::get_if<model::GroupedQueryAttention>(&layer.attention);
-    if (attention == nullptr) return CannotSay(spec, "it has latent attention");
-    if (attention->sliding_window != 0) return CannotSay(spec, "it has windowed attention");
+    // ConvertModel() refuses every other kind.
+    const auto& attention = std::get<model::GroupedQueryAttention>(layer.attention);
+    if (attention.sliding_window != 0) return CannotSay(spec, "it has windowed attention");
   }
   return absl::OkStatus();
 }

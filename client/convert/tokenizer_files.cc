@@ -231,7 +231,14 @@ absl::StatusOr<GgufMetadataList> FromDirectory(const SourceModel& source) {
   const fs::path directory(source.path);
   const absl::StatusOr<std::string> text =
       model::ReadTextFile(directory / "tokenizer.json", model::kMaxTokenizerBytes);
-  if (absl::IsNotFound(text.status())) return GgufMetadataList();
+  if (absl::IsNotFound(text.status())) {
+    for (const char* name : {"tokenizer.model", "tiktoken.model"}) {
+      if (!fs::exists(directory / name)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " cannot be written to GGUF; only tokenizer.json can"));
+    }
+    return GgufMetadataList();
+  }
   if (!text.ok()) return text.status();
   ESSOR_ASSIGN_OR_RETURN(const model::TokenizerDefinition definition,
                          model::ParseTokenizerJson(*text));
