@@ -25,9 +25,9 @@ inline constexpr uint32_t kRoutedExpertsMax = 4096;
 // times scale. (DeepSeek-V3: arXiv 2412.19437 section 2.1.2.)
 //
 // The choice is the same on every processor: plain softmax routers (no bias, one group) compare
-// logits, the others score with arithmetic that has one result. A NaN logit counts as -infinity, and
-// so does a choice value that a NaN bias makes NaN; where no logit is above that the weights are
-// NaN. The ids are distinct and valid in any case.
+// logits, the others score with arithmetic that has one result. A NaN logit counts as -infinity,
+// and so does a choice value that a NaN bias makes NaN; where no logit is above that the weights
+// are NaN. The ids are distinct and valid in any case.
 struct RouterParams {
   const float* logits;  // [T, E]
   uint32_t num_rows;

@@ -1,6 +1,5 @@
 #include "client/cli/json_input.h"
 
-
 #include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/gguf.h"
 #include "model/checkpoint/output_file.h"
-#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

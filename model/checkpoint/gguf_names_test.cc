@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/gguf_bytes.h"
-#include "common/scratch_directory.h"
 #include "nlohmann/json.hpp"
 
 namespace essor::model {

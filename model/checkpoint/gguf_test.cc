@@ -3,12 +3,12 @@
 #include <string>
 #include <vector>
 
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/gguf_bytes.h"
 #include "model/checkpoint/gguf_format.h"
 #include "model/checkpoint/gguf_metadata.h"
-#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

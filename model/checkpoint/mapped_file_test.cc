@@ -4,9 +4,9 @@
 
 #include <string>
 
+#include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "common/scratch_directory.h"
 
 namespace essor::model {
 namespace {

@@ -40,7 +40,7 @@ class RandomModels {
                                     .head_dim = 32 * Between(1, 2),
                                     .qkv_bias = Coin(),
                                     .output_bias = Coin(),
-                                    .qk_norm = Coin()};
+                                    .qk_norm = Coin() ? QkNorm::kPerHead : QkNorm::kNone};
     attention.num_heads = attention.num_kv_heads * Between(1, 5);
     // A shared expert may have fewer pieces than a stage has ranks.
     const MoeFfn moe{.num_experts = Between(1, 9),

@@ -55,7 +55,8 @@ TEST(FamiliesTest, Llama) {
   EXPECT_EQ(attention.num_kv_heads, 2u);
   EXPECT_EQ(attention.head_dim, 16u);
   EXPECT_EQ(attention.softmax_scale, 0.25);
-  EXPECT_FALSE(attention.qkv_bias || attention.output_bias || attention.qk_norm);
+  EXPECT_FALSE(attention.qkv_bias || attention.output_bias);
+  EXPECT_EQ(attention.qk_norm, QkNorm::kNone);
   EXPECT_EQ(attention.rope.theta, 100.0);
   EXPECT_EQ(attention.rope.rotary_dim, 16u);
   const auto& scaling = std::get<RopeSpec::Llama3Scaling>(attention.rope.scaling);
@@ -94,7 +95,8 @@ TEST(FamiliesTest, Ernie) {
 TEST(FamiliesTest, Glm4Moe) {
   const ModelSpec spec = Load("nano/glm4_moe");
   const GroupedQueryAttention& attention = AttentionOf(spec, 0);
-  EXPECT_TRUE(attention.qkv_bias && attention.qk_norm && !attention.output_bias);
+  EXPECT_TRUE(attention.qkv_bias && !attention.output_bias);
+  EXPECT_EQ(attention.qk_norm, QkNorm::kPerHead);
   EXPECT_EQ(attention.rope.rotary_dim, 8u);
   EXPECT_FALSE(attention.rope.interleaved);
   EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec.layers[0].ffn));
@@ -190,7 +192,7 @@ TEST(FamiliesTest, QwenWindowsBeginAtMaxWindowLayers) {
 
 TEST(FamiliesTest, Qwen3) {
   const ModelSpec spec = Load("nano/qwen3");
-  EXPECT_TRUE(AttentionOf(spec, 0).qk_norm);
+  EXPECT_EQ(AttentionOf(spec, 0).qk_norm, QkNorm::kPerHead);
   EXPECT_FALSE(AttentionOf(spec, 0).qkv_bias);
   EXPECT_EQ(AttentionOf(spec, 0).head_dim, 16u);
   EXPECT_TRUE(spec.tied_embeddings);

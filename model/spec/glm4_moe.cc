@@ -16,7 +16,8 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
                                                                .num_kv_heads = 8,
                                                                .partial_rotary_factor = 0.5}));
   ESSOR_ASSIGN_OR_RETURN(decoder.attention.qkv_bias, config.BoolOr("attention_bias", false));
-  ESSOR_ASSIGN_OR_RETURN(decoder.attention.qk_norm, config.BoolOr("use_qk_norm", false));
+  ESSOR_ASSIGN_OR_RETURN(const bool qk_norm, config.BoolOr("use_qk_norm", false));
+  if (qk_norm) decoder.attention.qk_norm = QkNorm::kPerHead;
   ESSOR_RETURN_IF_ERROR(AddDenseThenMoeLayers(config, decoder.attention, {}, &decoder));
   return decoder.spec;
 }

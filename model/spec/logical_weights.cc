@@ -26,7 +26,7 @@ class LayerLister {
       Add(WeightRole::kKeyBias, 1, key);
       Add(WeightRole::kValueBias, 1, key);
     }
-    if (attention.qk_norm) {
+    if (attention.qk_norm == QkNorm::kPerHead) {
       Add(WeightRole::kQueryNorm, 1, head_dim);
       Add(WeightRole::kKeyNorm, 1, head_dim);
     }

@@ -47,17 +47,40 @@ struct RopeSpec {
   bool operator==(const RopeSpec&) const = default;
 };
 
+// RMSNorm of queries and keys.
+enum class QkNorm {
+  kNone,
+  kPerHead,        // over head_dim, before RoPE
+  kFullWidth,      // over the dims of all heads together, before RoPE (MiniMax-M2)
+  kUnitAfterRope,  // over head_dim, without weights, after RoPE (Llama 4's L2 norm)
+};
+
 // Softmax attention with grouped KV heads (multi-head and multi-query are special cases).
 struct GroupedQueryAttention {
+  // Queries are multiplied by 1 + scale * ln(1 + floor((position + 1) / floor_positions)) (Llama
+  // 4's attention temperature in layers without positions; config keys attn_scale, floor_scale).
+  struct Temperature {
+    double scale = 0;
+    double floor_positions = 1;
+    bool operator==(const Temperature&) const = default;
+  };
+
   uint32_t num_heads = 0;
   uint32_t num_kv_heads = 0;  // divides num_heads
   uint32_t head_dim = 0;      // independent of hidden_size / num_heads
   bool qkv_bias = false;
   bool output_bias = false;
-  bool qk_norm = false;  // RMSNorm over head_dim on q and k, before RoPE
+  QkNorm qk_norm = QkNorm::kNone;
   RopeSpec rope = {};
   double softmax_scale = 0;     // usually head_dim^-0.5
   uint32_t sliding_window = 0;  // keys visible, the own one included; 0 = all
+  // Only keys of the query's own chunk are visible, positions [n * chunk_size, (n + 1) *
+  // chunk_size); 0 = all. Not together with a window.
+  uint32_t chunk_size = 0;
+  // One learned logit per query head that takes part in the softmax and stands for no key
+  // (gpt-oss).
+  bool sinks = false;
+  std::optional<Temperature> temperature = {};
   bool operator==(const GroupedQueryAttention&) const = default;
 };
 

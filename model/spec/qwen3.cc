@@ -14,7 +14,7 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(const bool bias, config.BoolOr("attention_bias", false));
   decoder.attention.qkv_bias = bias;
   decoder.attention.output_bias = bias;
-  decoder.attention.qk_norm = true;
+  decoder.attention.qk_norm = QkNorm::kPerHead;
   ESSOR_ASSIGN_OR_RETURN(const DenseFfn ffn, ReadDenseFfn(config));
   ESSOR_ASSIGN_OR_RETURN(const auto windows, ReadQwenWindows(config, decoder.num_layers));
   for (const uint32_t window : windows) {

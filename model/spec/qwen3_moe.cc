@@ -27,7 +27,7 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(const bool bias, config.BoolOr("attention_bias", false));
   decoder.attention.qkv_bias = bias;
   decoder.attention.output_bias = bias;
-  decoder.attention.qk_norm = true;
+  decoder.attention.qk_norm = QkNorm::kPerHead;
   // Unlike the dense Qwen3, a window holds for every layer.
   ESSOR_ASSIGN_OR_RETURN(const bool windowed, config.BoolOr("use_sliding_window", false));
   if (windowed) {

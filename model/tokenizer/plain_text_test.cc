@@ -181,8 +181,9 @@ TEST(PlainTextTest, NamesWhatIsWrongWithModelsAndMetaspace) {
          [](Json& j) { j["pre_tokenizer"]["prepend_scheme"] = "last"; });
   // Two of them could put more and more before each piece.
   refuse("pre_tokenizer.pretokenizers[1]: a second Metaspace step is not supported", [](Json& j) {
-    j["pre_tokenizer"] = {{"type", "Sequence"},
-                          {"pretokenizers", {Metaspace("always", false), Metaspace("never", true)}}};
+    j["pre_tokenizer"] = {
+        {"type", "Sequence"},
+        {"pretokenizers", {Metaspace("always", false), Metaspace("never", true)}}};
   });
 }
 

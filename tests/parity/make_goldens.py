@@ -26,6 +26,7 @@ import safetensors.torch
 import torch
 import transformers
 
+import nano_case
 import nano_cases
 import nano_fp8
 import nano_tokenizer
@@ -224,13 +225,13 @@ def try_prompt(model, bf16, tap, bf16_tap, ids):
         pairs = zip(routing, bf16_tap.take(), strict=True)
         if any(not torch.equal(a[2].sort(-1).values, b[2].sort(-1).values) for a, b in pairs):
             return None
-    continuation, gaps = greedy(model, ids, nano_cases.GREEDY_STEPS)
+    continuation, gaps = greedy(model, ids, nano_case.GREEDY_STEPS)
     router_gap = tap.min_gap(tap.take())
     if router_gap is not None and router_gap < MIN_ROUTER_GAP:
         return None
     if (
         min(gaps) < MIN_GREEDY_GAP
-        or nano_cases.EOS_ID in continuation
+        or nano_case.EOS_ID in continuation
         or len(set(continuation)) < MIN_DISTINCT_GREEDY
     ):
         return None
@@ -240,9 +241,9 @@ def try_prompt(model, bf16, tap, bf16_tap, ids):
 def choose_prompts(model, bf16, seed):
     tap, bf16_tap = RouterTap(model), RouterTap(bf16)
     rng = np.random.default_rng([seed, 1])
-    plain = nano_cases.TOKENIZER_VOCAB - len(nano_tokenizer.SPECIAL_TOKENS)
+    plain = nano_case.TOKENIZER_VOCAB - len(nano_tokenizer.SPECIAL_TOKENS)
     prompts = []
-    for length in nano_cases.PROMPT_LENGTHS:
+    for length in nano_case.PROMPT_LENGTHS:
         for _ in range(PROMPT_TRIES):
             prompt = try_prompt(model, bf16, tap, bf16_tap, rng.integers(0, plain, length).tolist())
             if prompt:

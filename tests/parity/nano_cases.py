@@ -6,56 +6,11 @@ enough to be seen. `published` writes config.json in the form that released chec
 rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rope_parameters, dtype).
 """
 
-import dataclasses
-
-TOKENIZER_VOCAB = 288  # 256 bytes, 28 merges, 4 special tokens; see nano_tokenizer.py
-EOS_ID = 286  # <|im_end|>
-CONTEXT = 128
-PROMPT_LENGTHS = (1, 5, 37)
-GREEDY_STEPS = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    name: str
-    model_class: str
-    config_class: str
-    overrides: dict
-    published: bool = False
-    shard_bytes: int = 0  # 0: one model.safetensors
-    fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
-    sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
-
-
-COMMON = dict(
-    vocab_size=TOKENIZER_VOCAB,
-    max_position_embeddings=CONTEXT,
-    rms_norm_eps=1e-2,
-    bos_token_id=None,
-    eos_token_id=EOS_ID,
-    pad_token_id=None,
-    hidden_act="silu",
-    attention_dropout=0.0,
-)
-
-
-def _rope(theta, **scaling):
-    return dict(rope_type="default", rope_theta=theta) | scaling
-
-
-def _case(name, family, overrides, **kwargs):
-    return Case(
-        name=name,
-        model_class=f"{family}ForCausalLM",
-        config_class=f"{family}Config",
-        overrides=COMMON | overrides,
-        **kwargs,
-    )
-
+from nano_case import TOKENIZER_VOCAB, case, rope
 
 # With 16 original positions, low 1 and high 2, wavelengths below 8 are kept, above 16 divided by the factor,
 # and those between are blended; theta 100 and 16 dims put pairs in all three ranges.
-_LLAMA3 = _rope(
+_LLAMA3 = rope(
     100.0,
     rope_type="llama3",
     factor=8.0,
@@ -75,13 +30,13 @@ _QWEN3_MOE = dict(
     num_experts_per_tok=2,
     decoder_sparse_step=1,
     tie_word_embeddings=False,
-    rope_parameters=_rope(10000.0),
+    rope_parameters=rope(10000.0),
 )
 
 
 # Head sizes are all different, and so are the key's and the value's: a swapped pair does not fit. theta 10 with 8
 # rotated dims puts one pair each in YaRN's kept and blended ranges and two in the interpolated one.
-_DEEPSEEK_YARN = _rope(
+_DEEPSEEK_YARN = rope(
     10.0,
     rope_type="yarn",
     factor=4.0,
@@ -109,11 +64,11 @@ _DEEPSEEK_DENSE = dict(
     tie_word_embeddings=False,
 )
 
-_THETA = ("rope_theta", dict(rope_parameters=_rope(25.0)))
+_THETA = ("rope_theta", dict(rope_parameters=rope(25.0)))
 _EPS = ("rms_norm_eps", dict(rms_norm_eps=1e-6))
 
 CASES = (
-    _case(
+    case(
         "llama",
         "Llama",
         dict(
@@ -128,11 +83,11 @@ CASES = (
         published=True,
         sensitivity=(
             _EPS,
-            ("rope_scaling", dict(rope_parameters=_rope(100.0))),
+            ("rope_scaling", dict(rope_parameters=rope(100.0))),
             ("rope_low_high", dict(rope_parameters=_LLAMA3 | dict(high_freq_factor=4.0))),
         ),
     ),
-    _case(
+    case(
         "llama_tied",
         "Llama",
         dict(
@@ -143,11 +98,11 @@ CASES = (
             num_attention_heads=9,
             num_key_value_heads=3,
             tie_word_embeddings=True,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
         ),
         sensitivity=(_EPS, _THETA),
     ),
-    _case(
+    case(
         "qwen2",
         "Qwen2",
         dict(
@@ -157,13 +112,13 @@ CASES = (
             num_attention_heads=3,
             num_key_value_heads=1,
             tie_word_embeddings=False,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
             use_sliding_window=False,
         ),
         published=True,
         sensitivity=(_EPS, _THETA),
     ),
-    _case(
+    case(
         "qwen3",
         "Qwen3",
         dict(
@@ -174,12 +129,12 @@ CASES = (
             num_key_value_heads=2,
             head_dim=16,
             tie_word_embeddings=True,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
             use_sliding_window=False,
         ),
         sensitivity=(_EPS, _THETA),
     ),
-    _case(
+    case(
         "qwen3_moe",
         "Qwen3Moe",
         _QWEN3_MOE | dict(num_hidden_layers=2, norm_topk_prob=True, mlp_only_layers=[]),
@@ -191,13 +146,13 @@ CASES = (
             ("num_experts_per_tok", dict(num_experts_per_tok=1)),
         ),
     ),
-    _case(
+    case(
         "qwen3_moe_mixed",
         "Qwen3Moe",
         _QWEN3_MOE | dict(num_hidden_layers=4, norm_topk_prob=False, mlp_only_layers=[0, 2]),
         sensitivity=(_EPS, _THETA, ("norm_topk_prob", dict(norm_topk_prob=True))),
     ),
-    _case(
+    case(
         "qwen3_moe_fp8",
         "Qwen3Moe",
         _QWEN3_MOE | dict(num_hidden_layers=2, norm_topk_prob=True, mlp_only_layers=[]),
@@ -207,7 +162,7 @@ CASES = (
     ),
     # Every matrix has several blocks and partial ones; two ranks hold 2 and 4 of 6 heads of 40 dims and 72 of 144
     # FFN columns each, so that they cut blocks.
-    _case(
+    case(
         "qwen3_moe_fp8_blocks",
         "Qwen3Moe",
         _QWEN3_MOE
@@ -225,7 +180,7 @@ CASES = (
         fp8="f32",
         sensitivity=(_EPS, _THETA),
     ),
-    _case(
+    case(
         "mixtral",
         "Mixtral",
         dict(
@@ -238,13 +193,13 @@ CASES = (
             num_experts_per_tok=2,
             tie_word_embeddings=False,
             sliding_window=None,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
         ),
         published=True,
         shard_bytes=140_000,
         sensitivity=(_EPS, _THETA, ("num_experts_per_tok", dict(num_experts_per_tok=3))),
     ),
-    _case(
+    case(
         "ernie4_5",
         "Ernie4_5",
         dict(
@@ -256,11 +211,11 @@ CASES = (
             head_dim=16,
             use_bias=False,
             tie_word_embeddings=True,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
         ),
         sensitivity=(_EPS, _THETA),
     ),
-    _case(
+    case(
         "ernie4_5_moe",
         "Ernie4_5_Moe",
         dict(
@@ -276,12 +231,12 @@ CASES = (
             moe_layer_start_index=1,
             use_bias=False,
             tie_word_embeddings=False,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
         ),
         published=True,
         sensitivity=(_EPS, _THETA, ("moe_k", dict(moe_k=2))),
     ),
-    _case(
+    case(
         "glm4_moe",
         "Glm4Moe",
         dict(
@@ -303,7 +258,7 @@ CASES = (
             routed_scaling_factor=2.5,
             norm_topk_prob=True,
             tie_word_embeddings=False,
-            rope_parameters=_rope(10000.0, partial_rotary_factor=0.5),
+            rope_parameters=rope(10000.0, partial_rotary_factor=0.5),
         ),
         published=True,
         sensitivity=(
@@ -313,11 +268,11 @@ CASES = (
             ("norm_topk_prob", dict(norm_topk_prob=False)),
             (
                 "partial_rotary_factor",
-                dict(rope_parameters=_rope(10000.0, partial_rotary_factor=0.25)),
+                dict(rope_parameters=rope(10000.0, partial_rotary_factor=0.25)),
             ),
         ),
     ),
-    _case(
+    case(
         "deepseek_v3_dense",
         "DeepseekV3",
         _DEEPSEEK_DENSE
@@ -332,12 +287,12 @@ CASES = (
         published=True,
         sensitivity=(
             _EPS,
-            ("rope_scaling", dict(rope_parameters=_rope(10.0))),
+            ("rope_scaling", dict(rope_parameters=rope(10.0))),
             ("rope_interleave", dict(rope_interleave=False)),
             ("mscale_all_dim", dict(rope_parameters=_DEEPSEEK_YARN | dict(mscale_all_dim=0.0))),
         ),
     ),
-    _case(
+    case(
         "moonlight_dense",
         "DeepseekV3",
         _DEEPSEEK_DENSE
@@ -347,11 +302,11 @@ CASES = (
             num_attention_heads=3,
             num_key_value_heads=3,
             q_lora_rank=None,
-            rope_parameters=_rope(10000.0),
+            rope_parameters=rope(10000.0),
         ),
         sensitivity=(_EPS, _THETA, ("rope_interleave", dict(rope_interleave=False))),
     ),
-    _case(
+    case(
         "deepseek_v3",
         "DeepseekV3",
         _DEEPSEEK_DENSE
@@ -376,7 +331,7 @@ CASES = (
     ),
     # Blocks of 128 rows end inside the latent (136 rows, then 8 of the rotated key) and inside the value half of
     # head 2, whose rows in kv_b are 88 to 131.
-    _case(
+    case(
         "deepseek_v3_fp8",
         "DeepseekV3",
         _DEEPSEEK_DENSE

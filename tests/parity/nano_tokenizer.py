@@ -5,7 +5,7 @@ import json
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-import nano_cases
+import nano_case
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
 
@@ -32,14 +32,14 @@ def write(directory):
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=nano_cases.TOKENIZER_VOCAB - len(SPECIAL_TOKENS),
+        vocab_size=nano_case.TOKENIZER_VOCAB - len(SPECIAL_TOKENS),
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator(CORPUS, trainer)
     tokenizer.add_special_tokens([_token(text) for text in SPECIAL_TOKENS])
-    assert tokenizer.get_vocab_size() == nano_cases.TOKENIZER_VOCAB
-    assert tokenizer.token_to_id("<|im_end|>") == nano_cases.EOS_ID
+    assert tokenizer.get_vocab_size() == nano_case.TOKENIZER_VOCAB
+    assert tokenizer.token_to_id("<|im_end|>") == nano_case.EOS_ID
     tokenizer.save(str(directory / "tokenizer.json"), pretty=False)
     config = dict(
         tokenizer_class="PreTrainedTokenizerFast",
@@ -48,7 +48,7 @@ def write(directory):
         eos_token="<|im_end|>",
         pad_token="<|pad|>",
         clean_up_tokenization_spaces=False,
-        model_max_length=nano_cases.CONTEXT,
+        model_max_length=nano_case.CONTEXT,
         chat_template=CHAT_TEMPLATE,
     )
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
