@@ -84,6 +84,23 @@ struct QkNormRopeParams {
 };
 void QkNormRope(const QkNormRopeParams& params, Stream& stream);
 
+// x[i] = silu(x[i]) = x[i] / (1 + exp(-x[i])), `count` floats.
+void Silu(float* x, uint64_t count, Stream& stream);
+
+// y[i] *= 1 / (1 + exp(-gate[i])), `count` floats.
+void MultiplyBySigmoid(float* y, const float* gate, uint64_t count, Stream& stream);
+
+// z[i] = alpha x[i] + beta y[i], `count` floats; z may be x or y.
+struct WeightedSumParams {
+  const float* x;
+  const float* y;
+  float* z;
+  uint64_t count;
+  float alpha;
+  float beta;
+};
+void WeightedSum(const WeightedSumParams& params, Stream& stream);
+
 // y[i] += x[i], `count` floats.
 void Add(float* y, const float* x, uint64_t count, Stream& stream);
 

@@ -57,10 +57,10 @@ TEST(PlanCommandTest, JsonAddsUp) {
     ASSERT_EQ(rank["shares"].size(), 1u);
     EXPECT_EQ(rank["shares"][0]["experts"][0], next_expert);
     next_expert = rank["shares"][0]["experts"][1];
-    EXPECT_EQ(rank["total_bytes"].get<uint64_t>(), rank["weight_bytes"].get<uint64_t>() +
-                                                       rank["kv_bytes"].get<uint64_t>() +
-                                                       rank["activation_bytes"].get<uint64_t>() +
-                                                       rank["exchange_bytes"].get<uint64_t>());
+    EXPECT_EQ(rank["total_bytes"].get<uint64_t>(),
+              rank["weight_bytes"].get<uint64_t>() + rank["state_bytes"].get<uint64_t>() +
+                  rank["kv_bytes"].get<uint64_t>() + rank["activation_bytes"].get<uint64_t>() +
+                  rank["exchange_bytes"].get<uint64_t>());
     EXPECT_EQ(rank["total_bytes"].get<uint64_t>() + rank["free_bytes"].get<uint64_t>(),
               80'000'000'000u);
   }

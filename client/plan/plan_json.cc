@@ -141,6 +141,7 @@ void WriteRank(Writer& json, const PlanReport& report, size_t rank) {
   }
   json.EndArray();
   Member(json, "weight_bytes", memory.weight_bytes);
+  Member(json, "state_bytes", memory.state_bytes);
   Member(json, "kv_bytes", memory.kv_bytes);
   Member(json, "activation_bytes", memory.activation_bytes);
   Member(json, "exchange_bytes", memory.exchange_bytes);

@@ -27,12 +27,12 @@ std::string FirstOf(const model::RankLayout& layout, const Pick& pick) {
   return "-";
 }
 
-constexpr size_t kColumns = 12;
+constexpr size_t kColumns = 13;
 using Row = std::array<std::string, kColumns>;
 
 Row Titles() {
-  return {"rank",       "layers",     "heads",   "kv heads", "ffn",       "experts",
-          "expert ffn", "vocabulary", "weights", "KV cache", "workspace", "free"};
+  return {"rank",       "layers",  "heads",  "kv heads", "ffn",       "experts", "expert ffn",
+          "vocabulary", "weights", "states", "KV cache", "workspace", "free"};
 }
 
 Row RowOf(const PlanReport& report, size_t rank) {
@@ -49,6 +49,7 @@ Row RowOf(const PlanReport& report, size_t rank) {
           FirstOf(layout, [](const Layer& layer) { return layer.expert_ffn; }),
           holds_vocabulary ? RangeText(layout.vocab) : "-",
           FormatByteSize(memory.weight_bytes),
+          memory.state_bytes == 0 ? "-" : FormatByteSize(memory.state_bytes),
           FormatByteSize(memory.kv_bytes),
           FormatByteSize(memory.activation_bytes + memory.exchange_bytes),
           FormatByteSize(report.device_memory_bytes - memory.total_bytes())};

@@ -76,4 +76,28 @@ void Add(float* y, const float* x, uint64_t count, Stream& stream) {
                 [&](uint64_t begin, uint64_t end) { add(y, x, begin, end); });
 }
 
+void Silu(float* x, uint64_t count, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::Silu(x, count);
+  const auto silu = RowKernelsFor(cpu.isa()).silu;
+  ParallelRange(cpu.pool(), count, kElementsForFork,
+                [&](uint64_t begin, uint64_t end) { silu(x, begin, end); });
+}
+
+void MultiplyBySigmoid(float* y, const float* gate, uint64_t count, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::MultiplyBySigmoid(y, gate, count);
+  const auto multiply = RowKernelsFor(cpu.isa()).multiply_by_sigmoid;
+  ParallelRange(cpu.pool(), count, kElementsForFork,
+                [&](uint64_t begin, uint64_t end) { multiply(y, gate, begin, end); });
+}
+
+void WeightedSum(const WeightedSumParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::WeightedSum(params);
+  const auto sum = RowKernelsFor(cpu.isa()).weighted_sum;
+  ParallelRange(cpu.pool(), params.count, kElementsForFork,
+                [&](uint64_t begin, uint64_t end) { sum(params, begin, end); });
+}
+
 }  // namespace essor::kernels

@@ -429,5 +429,59 @@ TEST(RopeTableTest, HoldsScaledCosinesAndSinesOfPositionTimesFrequency) {
   EXPECT_NEAR(sin[99 * 2 + 0], 0.5 * std::sin(99.0), kRounding);
 }
 
+// The exponential is good to 2.4e-7 plus 1.2e-7 |x| relative (simd_inl.h), and two roundings
+// follow.
+double SigmoidTolerance(double x) { return 2.4e-7 + 1.2e-7 * std::abs(x) + 4 * kRounding; }
+
+TEST_P(ElementwiseTest, SigmoidsEqualTheReference) {
+  std::vector<float> x = {0.0f, -0.0f, 1e-30f, 90.0f, -90.0f, 1e30f, -1e30f};
+  for (const float value : RandomFloats(200'000, 5, 4.0f)) x.push_back(value);
+  const std::vector<float> y = RandomFloats(x.size(), 6);
+  for (const uint32_t threads : {1u, 3u}) {
+    auto stream = MakeStream(threads);
+    std::vector<float> silu = x;
+    Silu(silu.data(), silu.size(), *stream);
+    std::vector<float> gated = y;
+    MultiplyBySigmoid(gated.data(), x.data(), gated.size(), *stream);
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double sigmoid = 1 / (1 + std::exp(-static_cast<double>(x[i])));
+      // Below 2^-126 the exponential is 0.
+      ASSERT_NEAR(silu[i], x[i] * sigmoid,
+                  SigmoidTolerance(x[i]) * std::abs(x[i] * sigmoid) + 1e-36)
+          << "x " << x[i];
+      ASSERT_NEAR(gated[i], y[i] * sigmoid,
+                  SigmoidTolerance(x[i]) * std::abs(y[i] * sigmoid) + 1e-36)
+          << "x " << x[i];
+    }
+  }
+  const float nan = std::nanf("");
+  std::vector<float> poisoned(3, nan);
+  auto stream = MakeStream();
+  Silu(poisoned.data(), poisoned.size(), *stream);
+  for (const float value : poisoned) EXPECT_TRUE(std::isnan(value));
+}
+
+TEST_P(ElementwiseTest, WeightedSumEqualsTheReferenceInPlaceToo) {
+  auto stream = MakeStream(2);
+  const auto x = RandomFloats(100'001, 7);
+  auto y = RandomFloats(x.size(), 8);
+  std::vector<float> expected(x.size());
+  WeightedSumParams params{.x = x.data(),
+                           .y = y.data(),
+                           .z = expected.data(),
+                           .count = x.size(),
+                           .alpha = 3.5f,
+                           .beta = 0.25f};
+  reference::WeightedSum(params);
+  const auto before = y;
+  params.z = y.data();
+  WeightedSum(params, *stream);
+  for (size_t i = 0; i < x.size(); ++i) {
+    // Two products and a sum.
+    const double size = std::abs(3.5 * x[i]) + std::abs(0.25 * before[i]);
+    ASSERT_NEAR(y[i], expected[i], 3 * kRounding * size);
+  }
+}
+
 }  // namespace
 }  // namespace essor::kernels

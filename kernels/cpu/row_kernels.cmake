@@ -1,25 +1,27 @@
 # Elementwise operations, attention, routing and sampling: elementwise.h, attention.h,
-# latent_attention.h, routing.h, sampling.h.
+# latent_attention.h, linear_attention.h, routing.h, sampling.h.
 
 set(row_srcs attention.cc attention_driver.cc attention_portable.cc elementwise.cc
-             latent_attention.cc local_sampling.cc routing.cc row_kernels.cc row_kernels_portable.cc)
+             latent_attention.cc linear_attention.cc linear_attention_portable.cc local_sampling.cc routing.cc row_kernels.cc row_kernels_portable.cc)
 # No contraction of a * b + c by the compiler: what it fuses depends on the code around, and the
 # same row must give the same bits from every instantiation.
-set_source_files_properties(attention_portable.cc row_kernels_portable.cc PROPERTIES
+set_source_files_properties(attention_portable.cc linear_attention_portable.cc row_kernels_portable.cc PROPERTIES
                             COMPILE_OPTIONS "-ffp-contract=off")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  list(APPEND row_srcs attention_avx2.cc attention_avx512.cc row_kernels_avx2.cc
+  list(APPEND row_srcs attention_avx2.cc attention_avx512.cc linear_attention_avx2.cc
+                       linear_attention_avx512.cc row_kernels_avx2.cc
                        row_kernels_avx512.cc)
-  set_source_files_properties(attention_avx2.cc row_kernels_avx2.cc PROPERTIES COMPILE_OPTIONS
+  set_source_files_properties(attention_avx2.cc linear_attention_avx2.cc row_kernels_avx2.cc PROPERTIES COMPILE_OPTIONS
                               "-ffp-contract=off;-mavx2;-mfma;-mf16c")
   # g++ 12 takes the deliberately undefined operands inside its own AVX-512 intrinsics for mistakes
   # of ours (GCC bug 105593).
   set_source_files_properties(
-    attention_avx512.cc row_kernels_avx512.cc PROPERTIES COMPILE_OPTIONS
+    attention_avx512.cc linear_attention_avx512.cc row_kernels_avx512.cc PROPERTIES COMPILE_OPTIONS
     "-ffp-contract=off;-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-Wno-uninitialized")
 endif()
 essor_cc_library(NAME row_kernels SRCS ${row_srcs}
-                 HDRS ../attention.h ../latent_attention.h ../elementwise.h ../routing.h
+                 HDRS ../attention.h ../latent_attention.h ../linear_attention.h
+                      ../elementwise.h ../routing.h
                  DEPS essor::cpu_stream essor::row_reference essor::sampling essor::check)
 
 essor_cc_test(NAME elementwise_test SRCS elementwise_test.cc
@@ -29,3 +31,4 @@ essor_cc_test(NAME sampling_test SRCS sampling_test.cc DEPS essor::row_kernels e
 essor_cc_test(NAME latent_attention_test SRCS latent_attention_test.cc
               DEPS essor::row_kernels essor::float16)
 essor_cc_test(NAME attention_test SRCS attention_test.cc DEPS essor::row_kernels essor::float16)
+essor_cc_test(NAME linear_attention_test SRCS linear_attention_test.cc DEPS essor::row_kernels)

@@ -157,6 +157,43 @@ void AddRange(float* y, const float* x, uint64_t begin, uint64_t end) {
   for (; i < end; ++i) y[i] += x[i];
 }
 
+// 1 / (1 + e^-x), from the exponential of -|x|, which cannot overflow; NaN stays NaN.
+ESSOR_INLINE F32 Sigmoid(F32 x) {
+  const I32 negative = x < F32{};
+  const F32 e = Exp(Select(negative, x, -x));
+  return Select(negative, e, Set1(1.0f)) / (Set1(1.0f) + e);
+}
+
+// Calls body(i, n) for vectors of n lanes at i that together are [begin, end).
+template <typename Body>
+ESSOR_INLINE void ForVectors(uint64_t begin, uint64_t end, const Body& body) {
+  uint64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) body(i, kLanes);
+  if (i < end) body(i, static_cast<uint32_t>(end - i));
+}
+
+void SiluRange(float* x, uint64_t begin, uint64_t end) {
+  ForVectors(begin, end, [&](uint64_t i, uint32_t n) {
+    const F32 v = LoadPartial(x + i, n);
+    StorePartial(x + i, v * Sigmoid(v), n);
+  });
+}
+
+void MultiplyBySigmoidRange(float* y, const float* gate, uint64_t begin, uint64_t end) {
+  ForVectors(begin, end, [&](uint64_t i, uint32_t n) {
+    StorePartial(y + i, LoadPartial(y + i, n) * Sigmoid(LoadPartial(gate + i, n)), n);
+  });
+}
+
+void WeightedSumRange(const WeightedSumParams& params, uint64_t begin, uint64_t end) {
+  const F32 alpha = Set1(params.alpha);
+  const F32 beta = Set1(params.beta);
+  ForVectors(begin, end, [&](uint64_t i, uint32_t n) {
+    const F32 sum = Fma(LoadPartial(params.x + i, n), alpha, LoadPartial(params.y + i, n) * beta);
+    StorePartial(params.z + i, sum, n);
+  });
+}
+
 void StoreBf16Row(uint16_t* y, const float* x, uint32_t count) {
   uint32_t i = 0;
   for (; i + kLanes <= count; i += kLanes) StoreBf16(y + i, Load(x + i));

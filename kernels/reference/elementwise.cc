@@ -19,6 +19,8 @@ void NormRow(const float* x, const float* weight, uint32_t width, float eps, flo
   for (uint32_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse_rms) * weight[i];
 }
 
+double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
 void RotateHead(float* head, const float* cos, const float* sin, uint32_t rotary_dim,
                 bool interleaved) {
   const uint32_t half = rotary_dim / 2;
@@ -97,6 +99,21 @@ void QkNormRope(const QkNormRopeParams& params) {
                        params.num_heads, params.q_norm, params.positions[t]);
     NormAndRotateHeads(params, params.k + static_cast<size_t>(t) * params.k_stride,
                        params.num_kv_heads, params.k_norm, params.positions[t]);
+  }
+}
+
+void Silu(float* x, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) x[i] = static_cast<float>(x[i] * Sigmoid(x[i]));
+}
+
+void MultiplyBySigmoid(float* y, const float* gate, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) y[i] = static_cast<float>(y[i] * Sigmoid(gate[i]));
+}
+
+void WeightedSum(const WeightedSumParams& params) {
+  for (uint64_t i = 0; i < params.count; ++i) {
+    params.z[i] = static_cast<float>(static_cast<double>(params.alpha) * params.x[i] +
+                                     static_cast<double>(params.beta) * params.y[i]);
   }
 }
 

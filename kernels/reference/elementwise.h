@@ -13,6 +13,9 @@ void RowSquares(const RowSquaresParams& params);
 void NormBySquares(const NormBySquaresParams& params);
 void Embedding(const EmbeddingParams& params);
 void QkNormRope(const QkNormRopeParams& params);
+void Silu(float* x, uint64_t count);
+void MultiplyBySigmoid(float* y, const float* gate, uint64_t count);
+void WeightedSum(const WeightedSumParams& params);
 void Add(float* y, const float* x, uint64_t count);
 
 }  // namespace essor::kernels::reference

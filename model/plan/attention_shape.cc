@@ -8,6 +8,7 @@ namespace {
 
 uint32_t OutputHeadDimOf(const GroupedQueryAttention& attention) { return attention.head_dim; }
 uint32_t OutputHeadDimOf(const LatentAttention& attention) { return attention.value_head_dim; }
+uint32_t OutputHeadDimOf(const LightningAttention& attention) { return attention.head_dim; }
 
 AttentionWidths WidthsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
   const uint64_t query = layer.heads.size() * attention.head_dim;
@@ -26,6 +27,11 @@ AttentionWidths WidthsOf(const LatentAttention& attention, const RankLayout::Lay
           .result = heads * attention.kv_lora_rank};
 }
 
+AttentionWidths WidthsOf(const LightningAttention& attention, const RankLayout::Layer& layer) {
+  const uint64_t width = layer.heads.size() * attention.head_dim;
+  return {.query = 3 * width, .key = width, .result = width};
+}
+
 AttentionHeads HeadsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
   return {.kv_heads = layer.kv_heads.size(),
           .group = layer.heads.size() / layer.kv_heads.size(),
@@ -42,11 +48,20 @@ AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer
           .sliding_window = 0};
 }
 
+AttentionHeads HeadsOf(const LightningAttention&, const RankLayout::Layer&) { return {}; }
+
 uint64_t KvElementsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
   return 2 * layer.kv_heads.size() * attention.head_dim;
 }
 uint64_t KvElementsOf(const LatentAttention& attention, const RankLayout::Layer&) {
   return attention.cached_dim();
+}
+uint64_t KvElementsOf(const LightningAttention&, const RankLayout::Layer&) { return 0; }
+
+uint64_t StateFloatsOf(const GroupedQueryAttention&, const RankLayout::Layer&) { return 0; }
+uint64_t StateFloatsOf(const LatentAttention&, const RankLayout::Layer&) { return 0; }
+uint64_t StateFloatsOf(const LightningAttention& attention, const RankLayout::Layer& layer) {
+  return layer.heads.size() * attention.head_dim * attention.head_dim;
 }
 
 }  // namespace
@@ -57,6 +72,10 @@ uint32_t OutputHeadDim(const AttentionSpec& attention) {
 
 uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer) {
   return std::visit([&](const auto& kind) { return KvElementsOf(kind, layer); }, attention);
+}
+
+uint64_t StateFloatsPerSequence(const AttentionSpec& attention, const RankLayout::Layer& layer) {
+  return std::visit([&](const auto& kind) { return StateFloatsOf(kind, layer); }, attention);
 }
 
 AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayout::Layer& layer) {

@@ -15,12 +15,16 @@ uint32_t OutputHeadDim(const AttentionSpec& attention);
 // every rank of a tensor-parallel group, since all heads read it.
 uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer);
 
+// Floats that a rank keeps of a whole sequence, however long it is, in one layer: what linear
+// attention has instead of a KV cache. Float32 always: it is a sum over all tokens.
+uint64_t StateFloatsPerSequence(const AttentionSpec& attention, const RankLayout::Layer& layer);
+
 // Widths, in floats, of the rows that a rank's attention layer works on (worker/layers/layer.h).
 struct AttentionWidths {
-  uint64_t query = 0;         // queries of the rank's heads
+  uint64_t query = 0;         // queries of the rank's heads; linear attention: all of its inputs
   uint64_t latent_query = 0;  // latent attention: the same heads' queries over the latent
   uint64_t query_latent = 0;  // latent attention: the latent that queries are made from
-  uint64_t key = 0;           // keys, or the latent
+  uint64_t key = 0;           // keys, the latent, or linear attention's output gate
   uint64_t value = 0;         // values, or the rotated key beside the latent
   uint64_t result = 0;        // what attention gives: per head a value, or a sum of latents
 
@@ -30,7 +34,7 @@ AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayo
 // The larger of each.
 AttentionWidths Widest(const AttentionWidths& a, const AttentionWidths& b);
 
-// How the attention kernels see the layer on a rank.
+// How the attention kernels see the layer on a rank. All 0 without a KV cache.
 struct AttentionHeads {
   uint64_t kv_heads = 0;  // sets of keys and values
   uint64_t group = 0;     // query heads that read each

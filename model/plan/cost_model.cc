@@ -133,6 +133,10 @@ class Pricer {
         static_cast<double>(layer.heads.size() * (heads.key_dim + heads.value_dim));
     work.attention.bytes += batch * context * kv_width * (request_.fp32_kv ? 4 : 2);
     work.attention.flops += batch * context * 2 * products;
+    // A state is read and written, and each element takes part in two products and sums.
+    const auto state = static_cast<double>(StateFloatsPerSequence(parts.attention, layer));
+    work.attention.bytes += batch * 2 * state * 4;
+    work.attention.flops += batch * 4 * state;
     return work;
   }
 

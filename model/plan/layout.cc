@@ -63,6 +63,11 @@ void SplitAttention(const LatentAttention& attention, uint32_t tp, uint32_t inde
   layer.kv_heads = {0, 1};
 }
 
+void SplitAttention(const LightningAttention& attention, uint32_t tp, uint32_t index,
+                    RankLayout::Layer& layer) {
+  layer.heads = SplitEvenly(attention.num_heads, tp, index, Longer::kLowerParts);
+}
+
 // Parameters that the ranks of one stage hold of a layer, replicas counted (those of KV heads
 // aside).
 uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t layer) {

@@ -50,21 +50,28 @@ uint64_t PackedRowBytes(DType stored, const Range& range) {
   }
 }
 
-// Columns of the widest (part of an) FFN and the most dims that rotate, of the rank's layers.
-struct OtherWidths {
-  uint64_t ffn = 0;
-  uint64_t rotary = 0;
-};
-
-OtherWidths OtherWidthsOf(const ModelSpec& spec, const RankLayout& layout) {
-  OtherWidths widths;
-  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    const RankLayout::Layer& layer = layout.per_layer[i];
-    const LayerSpec& parts = spec.layers[layout.layers.begin + i];
-    widths.ffn = std::max({widths.ffn, layer.expert_ffn.size(), layer.ffn.size()});
-    widths.rotary = std::max<uint64_t>(widths.rotary, RopeOf(parts.attention).rotary_dim);
+// Columns of the widest (part of an) FFN of the rank's layers.
+uint64_t WidestFfn(const RankLayout& layout) {
+  uint64_t widest = 0;
+  for (const RankLayout::Layer& layer : layout.per_layer) {
+    widest = std::max({widest, layer.expert_ffn.size(), layer.ffn.size()});
   }
-  return widths;
+  return widest;
+}
+
+// Floats of the rotation tables of one position: layers that rotate alike share one.
+uint64_t RotationWidth(const ModelSpec& spec, const RankLayout& layout) {
+  std::vector<const RopeSpec*> kinds;
+  uint64_t width = 0;
+  for (uint64_t layer = layout.layers.begin; layer < layout.layers.end; ++layer) {
+    const RopeSpec& rope = RopeOf(spec.layers[layer].attention);
+    const bool is_new = std::none_of(kinds.begin(), kinds.end(),
+                                     [&](const RopeSpec* kind) { return *kind == rope; });
+    if (!is_new) continue;
+    kinds.push_back(&rope);
+    width += rope.rotary_dim;
+  }
+  return width;
 }
 
 // Rows of logits that the head computes at once (worker/engine/output_head.h).
@@ -73,6 +80,8 @@ constexpr uint64_t kGatheredRows = 8;
 // Threads of a rank that workspaces are planned for; more would need a larger figure here.
 constexpr uint64_t kKernelThreads = 64;
 constexpr uint64_t kTileRows = 32;
+// Sums of squares per row (worker/layers/spread_norm.h).
+constexpr uint64_t kSpreadNorms = 2;
 // Alignment of some dozens of arrays, index lists per token.
 constexpr uint64_t kSmallPieces = 1 << 20;
 
@@ -117,6 +126,7 @@ uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
     const RankLayout::Layer& layer = layout.per_layer[i];
     const AttentionHeads heads =
         AttentionHeadsOf(spec.layers[layout.layers.begin + i].attention, layer);
+    if (heads.kv_heads == 0) continue;
     const uint64_t key = RoundUp(heads.key_dim, 16);
     const uint64_t state = RoundUp(heads.value_dim, 16) + 18;  // with maximum, sum, lane sums
     const uint64_t state_sets = std::min(
@@ -173,6 +183,7 @@ MemoryPlan FixedPart(const MemoryRequest& request) {
   plan.weight_bytes = request.slices != nullptr
                           ? WeightBytes(*request.slices, request.stored, request.fp32)
                           : WeightBytesOfSpec(layout, spec, request.stored, request.fp32);
+  plan.state_bytes = request.limits.max_sequences * StateBytesPerSequence(layout, spec);
   plan.activation_bytes = ActivationBytes(layout, spec, request.limits);
   plan.exchange_bytes = ExchangeBytes(layout, spec, request.limits);
   plan.block_bytes =
@@ -192,6 +203,9 @@ absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
       "rank ", request.layout->rank, " needs ", FormatByteSize(needed), " (",
       FormatByteSize(plan.weight_bytes), " weights, ", FormatByteSize(one_sequence),
       " KV cache for one sequence of ", ContextTokens(*request.spec, request.limits), " tokens, ",
+      plan.state_bytes == 0 ? ""
+                            : absl::StrCat(FormatByteSize(plan.state_bytes), " states of ",
+                                           request.limits.max_sequences, " sequences, "),
       FormatByteSize(plan.activation_bytes + plan.exchange_bytes),
       " workspaces and exchange buffers), ", FormatByteSize(needed - request.memory_bytes),
       " more than the ", FormatByteSize(request.memory_bytes), " it may use"));
@@ -231,18 +245,26 @@ uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool f
   return elements * (fp32_kv ? 4 : 2);
 }
 
+uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec) {
+  uint64_t floats = 0;
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    floats +=
+        StateFloatsPerSequence(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i]);
+  }
+  return floats * kFloatBytes;
+}
+
 uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits) {
   const ScratchWidths widths = ScratchWidthsOf(spec, layout);
-  const OtherWidths others = OtherWidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
   // router; shared expert.
   const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
-                             2 * widths.top_k + widths.shared;
-  const uint64_t rope_tables = ContextTokens(spec, limits) * others.rotary;
+                             2 * widths.top_k + widths.shared + kSpreadNorms;
+  const uint64_t rope_tables = ContextTokens(spec, limits) * RotationWidth(spec, layout);
   // One call at a time has the kernels' workspace.
   const uint64_t kernels =
-      std::max(FfnWorkspace(widths.top_k, spec.hidden_size, others.ffn, limits),
+      std::max(FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), limits),
                AttentionWorkspace(layout, spec, limits));
   return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
          HeadBytes(spec, layout) + kSmallPieces;
@@ -279,8 +301,10 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
   if (fixed + one_sequence > request.memory_bytes) return DoesNotFit(request, plan, one_sequence);
   const uint64_t most = std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
                                            std::numeric_limits<uint32_t>::max());
-  plan.num_blocks =
-      static_cast<uint32_t>(std::min(most, (request.memory_bytes - fixed) / plan.block_bytes));
+  // A rank whose layers all keep states has blocks of no bytes.
+  plan.num_blocks = static_cast<uint32_t>(
+      plan.block_bytes == 0 ? most
+                            : std::min(most, (request.memory_bytes - fixed) / plan.block_bytes));
   plan.kv_bytes = plan.num_blocks * plan.block_bytes;
   return plan;
 }

@@ -24,13 +24,14 @@ struct ServingLimits {
 
 struct MemoryPlan {
   uint64_t weight_bytes = 0;
+  uint64_t state_bytes = 0;  // of max_sequences sequences, in layers of linear attention
   uint64_t kv_bytes = 0;     // num_blocks x block_bytes
   uint64_t block_bytes = 0;  // one KV block of this rank, all its layers
   uint32_t num_blocks = 0;
   uint64_t activation_bytes = 0;  // workspaces of a step at max_step_tokens
   uint64_t exchange_bytes = 0;    // communicator buffers
   uint64_t total_bytes() const {
-    return weight_bytes + kv_bytes + activation_bytes + exchange_bytes;
+    return weight_bytes + state_bytes + kv_bytes + activation_bytes + exchange_bytes;
   }
 };
 
@@ -45,6 +46,9 @@ uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool 
 
 // KV cache of one token of one sequence on this rank.
 uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv);
+
+// States of one sequence on this rank.
+uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec);
 
 // Upper bounds of what a step's workspaces and the rank's exchange buffers take.
 uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,

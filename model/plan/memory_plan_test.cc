@@ -177,5 +177,52 @@ TEST(MemoryPlanTest, RefusesLimitsOfZero) {
       absl::StatusCode::kInvalidArgument);
 }
 
+// MiniMax-Text-01's layers of lightning attention: 64 heads of 128 x 128 floats, 4 MiB a layer and
+// sequence, divided over tp; the KV cache is that of the other layers.
+TEST(MemoryPlanTest, LinearAttentionKeepsStatesInsteadOfKeysAndValues) {
+  ModelSpec spec = SmallMoe();
+  const LightningAttention lightning{
+      .num_heads = 64, .head_dim = 128, .slopes = std::vector<double>(64, 0.5)};
+  for (uint32_t layer = 0; layer < 21; ++layer) spec.layers[layer].attention = lightning;
+  const RankLayout layout = LayoutOf({.tp = 2}, spec, 0, 1);
+  EXPECT_EQ(StateBytesPerSequence(layout, spec), 21u * (4 << 20) / 2);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, false), 9u * 2 * 2 * 64 * 2) << "two of three KV heads";
+  MemoryRequest request{.spec = &spec, .layout = &layout, .memory_bytes = uint64_t{64} << 30};
+  request.limits.max_sequences = 5;
+  const auto plan = PlanMemory(request);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->state_bytes, 5u * 21 * (4 << 20) / 2);
+  EXPECT_EQ(plan->kv_bytes, plan->num_blocks * plan->block_bytes);
+
+  request.memory_bytes = plan->weight_bytes;
+  EXPECT_THAT(std::string(PlanMemory(request).status().message()),
+              HasSubstr("220.2 MB states of 5 sequences"));
+}
+
+// A stage may have layers of linear attention alone: its blocks take no memory and do not limit.
+TEST(MemoryPlanTest, StagesWithoutKvCacheHaveBlocksEnough) {
+  ModelSpec spec = SmallMoe();
+  const LightningAttention lightning{
+      .num_heads = 9, .head_dim = 64, .slopes = std::vector<double>(9, 0.5)};
+  for (LayerSpec& layer : spec.layers) layer.attention = lightning;
+  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  MemoryRequest request{.spec = &spec, .layout = &layout, .memory_bytes = uint64_t{64} << 30};
+  const auto plan = PlanMemory(request);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->num_blocks, 8192u / 16 * 64);
+  EXPECT_EQ(plan->kv_bytes, 0u);
+}
+
+// Tables of cosines and sines: one for all layers that rotate alike, however they are mixed.
+TEST(MemoryPlanTest, LayersThatRotateAlikeShareTheirTables) {
+  ModelSpec spec = SmallMoe();
+  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  const uint64_t one_kind = ActivationBytes(layout, spec, {});
+  for (size_t layer = 0; layer < spec.layers.size(); layer += 2) {
+    std::get<GroupedQueryAttention>(spec.layers[layer].attention).rope = {.rotary_dim = 32};
+  }
+  EXPECT_EQ(ActivationBytes(layout, spec, {}), one_kind + uint64_t{8192} * 32 * 4);
+}
+
 }  // namespace
 }  // namespace essor::model

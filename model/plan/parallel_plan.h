@@ -82,8 +82,9 @@ struct RankLayout {
 
   // Per layer of `layers`, in order.
   struct Layer {
-    Range heads;     // query heads
-    Range kv_heads;  // KV heads; above the KV-head count ranks share one (replicated)
+    Range heads;  // query heads
+    // KV heads; above the KV-head count ranks share one (replicated). Empty without a KV cache.
+    Range kv_heads;
     // Columns of a dense FFN's intermediate (split over tp), or of an MoE layer's shared expert
     // (split over the stage; empty on some ranks where it has fewer pieces than they are).
     Range ffn;
@@ -106,7 +107,8 @@ struct RankLayout {
 //    KV-head count each rank has one KV head (a copy) and a part of its group's query heads. So on
 //    every rank local query head i reads local KV head i / (heads.size() / kv_heads.size()).
 //    Latent attention: heads one by one, the latent whole on every rank as its one KV head (its
-//    cache and the projections to it do not shrink with tp).
+//    cache and the projections to it do not shrink with tp). Lightning attention: heads one by one,
+//    and no KV heads.
 //  * FFN columns: consecutive multiples of quant_block, one more on the higher ranks. Experts:
 //    consecutive, one more on the higher ranks, which by the rule above have the fewer heads.
 //  * Vocabulary: multiples of 64 rows (less where there are more ranks than that), one more on the

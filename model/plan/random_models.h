@@ -28,6 +28,13 @@ class RandomModels {
             .value_head_dim = 32 * Between(1, 2)};
   }
 
+  LightningAttention Lightning() {
+    const uint32_t heads = Between(1, 12);
+    return {.num_heads = heads,
+            .head_dim = 32 * Between(1, 2),
+            .slopes = std::vector<double>(heads, 0.5)};
+  }
+
   // Heads that do not divide evenly, odd widths, either kind of attention, dense and MoE layers
   // mixed, tied or not.
   ModelSpec Spec() {
@@ -51,8 +58,9 @@ class RandomModels {
     const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
     const bool mixed = Coin();
     const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(Latent()) : attention;
+    const AttentionSpec other = Between(0, 3) == 0 ? AttentionSpec(Lightning()) : kind;
     for (uint32_t layer = 0, end = Between(1, 9); layer < end; ++layer) {
-      LayerSpec parts{.attention = kind, .ffn = moe};
+      LayerSpec parts{.attention = Coin() ? kind : other, .ffn = moe};
       if (mixed && Coin()) parts.ffn = dense;
       spec.layers.push_back(parts);
     }

@@ -78,7 +78,12 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
     case WeightRole::kQueryBias:
       return Cols(weight, Times(layer.heads, head_dim));
     case WeightRole::kOutput:
+    case WeightRole::kLinearNorm:
       return Cols(weight, Times(layer.heads, dims.output));
+    case WeightRole::kLinearInput:
+      return Rows(weight, Times(layer.heads, 3 * dims.output));
+    case WeightRole::kOutputGate:
+      return Rows(weight, Times(layer.heads, dims.output));
     case WeightRole::kKeyBias:
     case WeightRole::kValueBias:
       return Cols(weight, Times(layer.kv_heads, head_dim));

@@ -60,6 +60,9 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kOutputBias:
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
+    case WeightRole::kLinearInput:
+    case WeightRole::kOutputGate:
+    case WeightRole::kLinearNorm:
       return ranks / plan.tp;
     case WeightRole::kGate:
     case WeightRole::kUp:

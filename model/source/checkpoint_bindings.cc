@@ -68,7 +68,7 @@ bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
   if (name.ends_with(kInverseFrequencies)) return true;
   // GGUF's form of the llama3 RoPE scaling, which the config already tells.
   if (name == "rope_freqs.weight") return true;
-  if (IsDraftTensor(spec, name)) return true;
+  if (IsDraftTensor(spec, name) || IsUnusedTensor(spec, name)) return true;
   return spec.tied_embeddings && (name == "lm_head.weight" || name == "output.weight");
 }
 

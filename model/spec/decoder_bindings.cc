@@ -65,6 +65,12 @@ const char* CommonName(WeightRole role) {
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
       return "self_attn.kv_b_proj.weight";
+    case WeightRole::kLinearInput:
+      return "self_attn.qkv_proj.weight";
+    case WeightRole::kOutputGate:
+      return "self_attn.output_gate.weight";
+    case WeightRole::kLinearNorm:
+      return "self_attn.norm.weight";
     case WeightRole::kRouter:
     case WeightRole::kRouterBias:
       break;  // their names depend on the family
@@ -95,6 +101,11 @@ void BindLatentAttention(const LatentAttention& attention, const std::string& pr
     default:
       break;
   }
+}
+
+// Linear attention's output projection has a name of its own.
+void BindLinearAttention(const std::string& prefix, WeightBinding& binding) {
+  if (binding.role == WeightRole::kOutput) binding.tensor = prefix + "self_attn.out_proj.weight";
 }
 
 // Names the tensors of one layer's router and experts.
@@ -175,6 +186,9 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
         const AttentionSpec& attention = spec.layers[layer].attention;
         if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
           BindLatentAttention(*latent, prefix, bindings.back());
+        }
+        if (std::holds_alternative<LightningAttention>(attention)) {
+          BindLinearAttention(prefix, bindings.back());
         }
         continue;
       }

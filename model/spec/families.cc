@@ -16,6 +16,9 @@ extern const ModelFamily kErnie45MoeFamily;
 extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kKimiK2Family;
 extern const ModelFamily kLlamaFamily;
+extern const ModelFamily kMiniMaxFamily;
+extern const ModelFamily kMiniMaxM1Family;
+extern const ModelFamily kMiniMaxText01Family;
 extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
 extern const ModelFamily kQwen3Family;
@@ -24,8 +27,9 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family, &kErnie45Family, &kErnie45MoeFamily, &kGlm4MoeFamily, &kKimiK2Family,
-    &kLlamaFamily,      &kMixtralFamily, &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
+    &kDeepseekV3Family, &kErnie45Family, &kErnie45MoeFamily, &kGlm4MoeFamily,       &kKimiK2Family,
+    &kLlamaFamily,      &kMiniMaxFamily, &kMiniMaxM1Family,  &kMiniMaxText01Family, &kMixtralFamily,
+    &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
 };
 
 const ModelFamily* FindFamily(const std::string& model_type) {
@@ -63,6 +67,11 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name) {
   const ModelFamily* family = FindFamily(spec.family);
   return family != nullptr && family->is_draft != nullptr && family->is_draft(spec, name);
+}
+
+bool IsUnusedTensor(const ModelSpec& spec, const std::string& name) {
+  const ModelFamily* family = FindFamily(spec.family);
+  return family != nullptr && family->is_unused != nullptr && family->is_unused(spec, name);
 }
 
 }  // namespace essor::model

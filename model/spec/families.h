@@ -23,6 +23,9 @@ struct ModelFamily {
   std::vector<WeightBinding> (*bind)(const ModelSpec& spec, const TensorExists& exists);
   // Whether a tensor belongs to layers that guess tokens ahead; null where the family has none.
   bool (*is_draft)(const ModelSpec& spec, const std::string& tensor) = nullptr;
+  // Whether a tensor of the family's checkpoints is of no use here: a table that follows from the
+  // config. Null where there are none.
+  bool (*is_unused)(const ModelSpec& spec, const std::string& tensor) = nullptr;
 };
 
 // Sorted values of model_type.
@@ -38,5 +41,7 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
 
 // Whether a tensor of that name belongs to layers that guess tokens ahead. Nothing here uses them.
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name);
+// Whether the model runs without a tensor of that name, which its checkpoints may hold.
+bool IsUnusedTensor(const ModelSpec& spec, const std::string& name);
 
 }  // namespace essor::model

@@ -1,5 +1,6 @@
 #include "model/spec/families.h"
 
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -111,6 +112,42 @@ TEST(FamiliesTest, Glm4Moe) {
                                .top_groups = 2,
                                .renormalise = true,
                                .scale = 2.5}}));
+}
+
+TEST(FamiliesTest, MiniMaxText01) {
+  const ModelSpec spec = Load("configs/minimax-text-01");
+  ASSERT_EQ(spec.layers.size(), 80u);
+  const auto* lightning = std::get_if<LightningAttention>(&spec.layers[6].attention);
+  ASSERT_NE(lightning, nullptr);
+  EXPECT_EQ(lightning->num_heads, 64u);
+  EXPECT_EQ(lightning->head_dim, 128u);
+  ASSERT_EQ(lightning->slopes.size(), 64u);
+  // 2^(-8 (h + 1) / 64) times 1 - 6/79.
+  EXPECT_NEAR(lightning->slopes[63], std::exp2(-8.0) * (1 - 6.0 / 79), 1e-7);
+  const GroupedQueryAttention& softmax = AttentionOf(spec, 7);
+  EXPECT_EQ(softmax.num_kv_heads, 8u);
+  EXPECT_EQ(softmax.rope.rotary_dim, 64u) << "half of a head";
+  const ScaledResidual residual{.alpha = 3.5565588200778455, .beta = 1};
+  for (const LayerSpec& layer : spec.layers) {
+    EXPECT_EQ(layer.attention_residual, residual);
+    EXPECT_EQ(layer.ffn_residual, residual);
+  }
+  EXPECT_NEAR(static_cast<double>(spec.NumParameters()), 456e9, 1e9);
+  EXPECT_NEAR(static_cast<double>(spec.NumActiveParameters()), 45.9e9, 1.5e9);
+  EXPECT_TRUE(IsUnusedTensor(spec, "model.layers.0.self_attn.slope_rate"));
+  EXPECT_FALSE(IsUnusedTensor(spec, "model.layers.0.self_attn.norm.weight"));
+}
+
+TEST(FamiliesTest, MiniMaxKeepsItsTwoSetsOfKeysApart) {
+  const ModelSpec vendor = Load("nano/minimax_text_01");
+  const ModelSpec own = Load("nano/minimax");
+  for (size_t i = 0; i < own.layers.size(); ++i) {
+    EXPECT_EQ(vendor.layers[i].attention.index(), own.layers[i].attention.index());
+    EXPECT_EQ(vendor.layers[i].attention_residual, own.layers[i].attention_residual);
+    EXPECT_EQ(vendor.layers[i].ffn_residual, own.layers[i].ffn_residual);
+  }
+  EXPECT_EQ(AttentionOf(vendor, 1).rope.rotary_dim, 8u);
+  EXPECT_EQ(AttentionOf(own, 1).rope.rotary_dim, 16u) << "without rotary_dim a whole head rotates";
 }
 
 TEST(FamiliesTest, TensorsOfDraftLayersAreKnownByTheirNames) {
@@ -294,8 +331,18 @@ struct BadConfig {
 TEST(FamiliesTest, RefusesWithTheKeysName) {
   const BadConfig kCases[] = {
       {"nano/llama", "model_type", "gpt9",
-       "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, ernie4_5, "
-       "ernie4_5_moe, glm4_moe, kimi_k2, llama, mixtral, qwen2, qwen3, qwen3_moe"},
+       "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, "},
+      {"nano/minimax_text_01", "postnorm", false, "postnorm: false is not supported"},
+      {"nano/minimax_text_01", "shared_intermediate_size", 32,
+       "shared_intermediate_size: 32: a shared expert is not supported"},
+      {"nano/minimax_text_01", "rotary_dim", 18,
+       "rotary_dim: 18 is odd or exceeds the head_dim of 16"},
+      {"nano/minimax_text_01", "attn_type_list", {0, 1}, "attn_type_list: 2 entries for 4 layers"},
+      {"nano/minimax_text_01",
+       "attn_type_list",
+       {0, 1, 2, 1},
+       "attn_type_list: attention type 2 is not 0 or 1"},
+      {"nano/minimax", "layer_types", {"full_attention"}, "layer_types: 1 entries for 4 layers"},
       {"nano/llama", "model_type", nullptr, "config.json: model_type: missing"},
       {"nano/llama", "hidden_size", 0, "hidden_size: 0 is outside 1 to 1048576"},
       {"nano/llama", "hidden_size", -64, "hidden_size: -64 is outside"},

@@ -56,6 +56,16 @@ class LayerLister {
     Add(WeightRole::kOutput, hidden, heads * attention.value_head_dim);
   }
 
+  void Attention(const LightningAttention& attention) {
+    const uint64_t hidden = spec_.hidden_size;
+    const uint64_t width = uint64_t{attention.num_heads} * attention.head_dim;
+    Add(WeightRole::kAttentionNorm, 1, hidden);
+    Add(WeightRole::kLinearInput, 3 * width, hidden);
+    Add(WeightRole::kOutputGate, width, hidden);
+    Add(WeightRole::kLinearNorm, 1, width);
+    Add(WeightRole::kOutput, hidden, width);
+  }
+
   void Ffn(const DenseFfn& ffn) {
     Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
     GatedFfn(ffn.intermediate_size, -1);

@@ -40,7 +40,13 @@ uint64_t ModelSpec::NumActiveParameters() const {
 }
 
 const RopeSpec& RopeOf(const AttentionSpec& attention) {
-  return std::visit([](const auto& kind) -> const RopeSpec& { return kind.rope; }, attention);
+  static const RopeSpec kNone;
+  return std::visit(
+      [](const auto& kind) -> const RopeSpec& {
+        if constexpr (requires { kind.rope; }) return kind.rope;
+        return kNone;
+      },
+      attention);
 }
 
 uint32_t NumHeads(const AttentionSpec& attention) {
@@ -64,6 +70,8 @@ bool IsVector(WeightRole role) {
     case WeightRole::kRopeKey:
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
+    case WeightRole::kLinearInput:
+    case WeightRole::kOutputGate:
       return false;
     default:
       return true;

@@ -104,8 +104,21 @@ struct LatentAttention {
   uint32_t cached_dim() const { return kv_lora_rank + rope_head_dim; }
 };
 
-// Other kinds (linear, ...) become further alternatives.
-using AttentionSpec = std::variant<GroupedQueryAttention, LatentAttention>;
+// Lightning attention (MiniMax-01, arXiv 2501.08313, section 2.2): linear attention whose past is
+// one matrix per head, S = exp(-slope) S + k^T v, read by y = q S. q, k and v are silu of a
+// projection; there are no positions. The results of all heads together are normalised and
+// multiplied by the sigmoid of another projection.
+struct LightningAttention {
+  uint32_t num_heads = 0;
+  uint32_t head_dim = 0;
+  double norm_eps = 0;
+  // slopes[h] of head h: how fast it forgets.
+  std::vector<double> slopes = {};
+  bool operator==(const LightningAttention&) const = default;
+};
+
+using AttentionSpec = std::variant<GroupedQueryAttention, LatentAttention, LightningAttention>;
+// Of a kind without positions: one that rotates nothing.
 const RopeSpec& RopeOf(const AttentionSpec& attention);
 uint32_t NumHeads(const AttentionSpec& attention);
 
@@ -143,10 +156,20 @@ struct MoeFfn {
 
 using FfnSpec = std::variant<DenseFfn, MoeFfn>;
 
+// x = alpha norm(x) + beta f(norm(x)) instead of x += f(norm(x)): the residual is what the norm
+// gave (MiniMax-01; config keys postnorm and layernorm_*_{alpha,beta}).
+struct ScaledResidual {
+  double alpha = 1;
+  double beta = 1;
+  bool operator==(const ScaledResidual&) const = default;
+};
+
 // Pre-norm decoder layer: x += attention(norm(x)); x += ffn(norm(x)).
 struct LayerSpec {
   AttentionSpec attention;
   FfnSpec ffn;
+  std::optional<ScaledResidual> attention_residual = {};
+  std::optional<ScaledResidual> ffn_residual = {};
   bool operator==(const LayerSpec&) const = default;
 };
 
@@ -202,6 +225,11 @@ enum class WeightRole {
   kLatentNorm,     // [1, kv_lora]
   kKeyUp,          // of one head: [kv_lora, nope_head_dim], from a query to the latent
   kValueUp,        // of one head: [value_head_dim, kv_lora]
+
+  // Of linear attention. kOutput is as above.
+  kLinearInput,  // lightning: [heads * 3 * head_dim, hidden], per head query, key, value
+  kOutputGate,   // [heads * head_dim, hidden]
+  kLinearNorm,   // [1, heads * head_dim]
 };
 
 // Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are

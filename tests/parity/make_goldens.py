@@ -292,7 +292,18 @@ def sensitivity(case, directory, prompts):
     return moved
 
 
+def write_vendor_config(case, directory):
+    path = directory / "config.json"
+    config = case.vendor(json.loads(path.read_text()))
+    path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
+
+
 def build(case, seed, directory):
+    with case.patched():
+        return build_patched(case, seed, directory)
+
+
+def build_patched(case, seed, directory):
     model_class, config = model_and_config(case)
     model = model_class(config)
     redraw(model, case, seed)
@@ -314,6 +325,8 @@ def build(case, seed, directory):
     layers = RouterTap(model).layers
     if stored:
         nano_fp8.write(directory, case, stored)
+    if case.vendor:
+        write_vendor_config(case, directory)
     return prompts, bf16_kl, moved, layers
 
 

@@ -1,6 +1,8 @@
 """What a nano checkpoint is described by; the checkpoints themselves stand in nano_cases.py."""
 
+import contextlib
 import dataclasses
+import typing
 
 TOKENIZER_VOCAB = 288  # 256 bytes, 28 merges, 4 special tokens; see nano_tokenizer.py
 EOS_ID = 286  # <|im_end|>
@@ -18,6 +20,8 @@ class Case:
     published: bool = False
     shard_bytes: int = 0  # 0: one model.safetensors
     fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
+    vendor: typing.Callable | None = None  # config.json in the vendor's own form, written last
+    patched: typing.Callable = contextlib.nullcontext  # what the class of transformers needs to be changed in
     sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 

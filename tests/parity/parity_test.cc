@@ -22,12 +22,12 @@ constexpr double kFloat32Kl = 1e-6;
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
 
-const char* const kCases[] = {"llama",          "llama_tied",        "qwen2",
-                              "qwen3",          "qwen3_moe",         "qwen3_moe_mixed",
-                              "mixtral",        "ernie4_5",          "ernie4_5_moe",
-                              "glm4_moe",       "deepseek_v3_dense", "moonlight_dense",
-                              "deepseek_v3",    "qwen3_moe_fp8",     "qwen3_moe_fp8_blocks",
-                              "deepseek_v3_fp8"};
+const char* const kCases[] = {"llama",           "llama_tied",        "qwen2",
+                              "qwen3",           "qwen3_moe",         "qwen3_moe_mixed",
+                              "mixtral",         "ernie4_5",          "ernie4_5_moe",
+                              "glm4_moe",        "deepseek_v3_dense", "moonlight_dense",
+                              "deepseek_v3",     "qwen3_moe_fp8",     "qwen3_moe_fp8_blocks",
+                              "deepseek_v3_fp8", "minimax",           "minimax_text_01"};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -151,7 +151,7 @@ std::vector<PlanCase> PlanCases() {
     }
   }
   for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe",
-                             "deepseek_v3", "qwen3_moe_fp8_blocks"}) {
+                             "deepseek_v3", "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
@@ -217,14 +217,16 @@ TEST(TransportParityTest, TcpEqualsSharedMemory) {
 }
 
 // A sequence's tokens do not depend on what else is in the batch, greedy or sampled.
-TEST(BatchParityTest, TokensDoNotDependOnTheBatch) {
-  const auto golden = ReadGolden("qwen3_moe");
+class BatchParityTest : public ::testing::TestWithParam<PlanCase> {};
+
+TEST_P(BatchParityTest, TokensDoNotDependOnTheBatch) {
+  const auto golden = ReadGolden(GetParam().family);
   ASSERT_TRUE(golden.ok()) << golden.status();
   const worker::SequenceSampling kSampling[] = {
       {},
       {.temperature = 0.8f, .seed = 7},
       {.temperature = 1.0f, .top_p = 0.9f, .top_k = 40, .seed = 9}};
-  const auto instance = Instance("qwen3_moe", "tp=2,ep=2", worker::Precision::kBFloat16);
+  const auto instance = Instance(GetParam().family, GetParam().plan, worker::Precision::kBFloat16);
   ASSERT_NE(instance, nullptr);
   std::vector<std::vector<TokenId>> alone;
   for (size_t i = 0; i < 3; ++i) {
@@ -250,6 +252,12 @@ TEST(BatchParityTest, TokensDoNotDependOnTheBatch) {
   }
   EXPECT_EQ(together, alone);
 }
+
+INSTANTIATE_TEST_SUITE_P(Batches, BatchParityTest,
+                         ::testing::Values(PlanCase{"qwen3_moe", "tp=2,ep=2"},
+                                           PlanCase{"minimax_text_01", "tp=2"},
+                                           PlanCase{"minimax_text_01", "pp=2,ep=2"}),
+                         PlanName);
 
 }  // namespace
 }  // namespace essor::testing

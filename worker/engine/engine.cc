@@ -24,6 +24,14 @@ uint64_t CacheBytes(const model::ModelSpec& spec, const model::RankLayout& layou
                  64);
 }
 
+// Likewise of its states, of all sequences that can run at once.
+uint64_t StateBytes(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
+                    const model::ServingLimits& limits) {
+  const uint64_t floats = model::StateFloatsPerSequence(
+      spec.layers[layout.layers.begin + index].attention, layout.per_layer[index]);
+  return RoundUp(limits.max_sequences * floats * sizeof(float), 64);
+}
+
 }  // namespace
 
 std::vector<GroupSpec> GroupsOf(const model::RankLayout& layout, const model::ParallelPlan& plan) {
@@ -95,17 +103,20 @@ void Engine::TakeWorkspace(Arena& arena) {
                                        arena);
 }
 
-// One table per run of layers with equal positions; filled only when the arena has memory.
+// One table for all layers that rotate alike; filled only when the arena has memory.
 std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
+  const auto rope_of = [&](uint64_t index) -> const model::RopeSpec& {
+    return model::RopeOf(inputs_.spec->layers[inputs_.layout.layers.begin + index].attention);
+  };
   std::vector<RopeTable> tables;
-  const model::RopeSpec* previous = nullptr;
-  for (uint64_t layer = inputs_.layout.layers.begin; layer < inputs_.layout.layers.end; ++layer) {
-    const model::RopeSpec& rope = model::RopeOf(inputs_.spec->layers[layer].attention);
-    if (previous != nullptr && *previous == rope) {
-      tables.push_back(tables.back());
+  for (uint64_t index = 0; index < inputs_.layout.layers.size(); ++index) {
+    const model::RopeSpec& rope = rope_of(index);
+    uint64_t same = 0;
+    while (same < index && rope_of(same) != rope) ++same;
+    if (same < index) {
+      tables.push_back(tables[same]);
       continue;
     }
-    previous = &rope;
     const uint32_t positions = inputs_.limits.max_context_tokens;
     const uint64_t count = uint64_t{positions} * (rope.rotary_dim / 2);
     float* cos = arena.Take<float>(count);
@@ -124,7 +135,7 @@ uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& 
                          const model::ServingLimits& limits, uint32_t num_blocks) {
   uint64_t bytes = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    bytes += CacheBytes(spec, layout, i, limits, num_blocks);
+    bytes += CacheBytes(spec, layout, i, limits, num_blocks) + StateBytes(spec, layout, i, limits);
   }
   return bytes;
 }
@@ -132,6 +143,9 @@ uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& 
 void Engine::BuildLayers() {
   std::byte* next = kv_.data();
   for (uint32_t i = 0; i < inputs_.layout.per_layer.size(); ++i) {
+    const uint64_t cache_bytes =
+        CacheBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.num_blocks);
+    const uint64_t state_bytes = StateBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits);
     const LayerInputs layer{
         .spec = inputs_.spec,
         .layout = &inputs_.layout,
@@ -144,12 +158,17 @@ void Engine::BuildLayers() {
                   .fp32 = inputs_.limits.fp32_kv,
                   .num_blocks = inputs_.num_blocks,
                   .block_tokens = inputs_.limits.block_tokens},
+        .state = state_bytes == 0 ? nullptr : reinterpret_cast<float*>(next + cache_bytes),
         .stream = inputs_.stream.get(),
     };
-    next += CacheBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.num_blocks);
-    layers_.push_back({.weights = layer.weights,
-                       .attention = MakeAttentionLayer(layer),
-                       .ffn = MakeFfnLayer(layer)});
+    next += cache_bytes + state_bytes;
+    const model::LayerSpec& parts = inputs_.spec->layers[inputs_.layout.layers.begin + i];
+    layers_.push_back({.norm = layer.weights->attention_norm,
+                       .residual = parts.attention_residual,
+                       .layer = MakeAttentionLayer(layer)});
+    layers_.push_back({.norm = layer.weights->ffn_norm,
+                       .residual = parts.ffn_residual,
+                       .layer = MakeFfnLayer(layer)});
   }
 }
 
@@ -192,27 +211,32 @@ absl::Status Engine::Begin(const Batch& batch) {
   return stage_->AllReduceSum({buffers_.residual, count});
 }
 
+// What a sub-layer gave is added to the residual together with the next norm, unless its residual
+// is scaled.
 absl::Status Engine::RunLayers(const Batch& batch) {
-  const uint32_t hidden = inputs_.spec->hidden_size;
-  // Adds what the sub-layer before produced to the residual and takes the norm of the sum.
-  const auto norm = [&](const float* weight, bool add_delta) {
-    kernels::RmsNorm({.x = add_delta ? buffers_.delta : buffers_.residual,
-                      .residual = add_delta ? buffers_.residual : nullptr,
-                      .weight = weight,
+  const uint64_t count = uint64_t{batch.num_rows} * inputs_.spec->hidden_size;
+  bool delta_pending = false;
+  for (const HalfLayer& half : layers_) {
+    kernels::RmsNorm({.x = delta_pending ? buffers_.delta : buffers_.residual,
+                      .residual = delta_pending ? buffers_.residual : nullptr,
+                      .weight = half.norm,
                       .y = buffers_.normed,
                       .num_rows = batch.num_rows,
-                      .width = hidden,
+                      .width = inputs_.spec->hidden_size,
                       .eps = static_cast<float>(inputs_.spec->norm_eps)},
                      *inputs_.stream);
-  };
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    norm(layers_[i].weights->attention_norm, i > 0);
-    ESSOR_RETURN_IF_ERROR(layers_[i].attention->Forward(batch, buffers_.normed, buffers_.delta));
-    norm(layers_[i].weights->ffn_norm, true);
-    ESSOR_RETURN_IF_ERROR(layers_[i].ffn->Forward(batch, buffers_.normed, buffers_.delta));
+    ESSOR_RETURN_IF_ERROR(half.layer->Forward(batch, buffers_.normed, buffers_.delta));
+    delta_pending = !half.residual.has_value();
+    if (delta_pending) continue;
+    kernels::WeightedSum({.x = buffers_.normed,
+                          .y = buffers_.delta,
+                          .z = buffers_.residual,
+                          .count = count,
+                          .alpha = static_cast<float>(half.residual->alpha),
+                          .beta = static_cast<float>(half.residual->beta)},
+                         *inputs_.stream);
   }
-  kernels::Add(buffers_.residual, buffers_.delta, uint64_t{batch.num_rows} * hidden,
-               *inputs_.stream);
+  if (delta_pending) kernels::Add(buffers_.residual, buffers_.delta, count, *inputs_.stream);
   return absl::OkStatus();
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -52,7 +53,7 @@ class Engine {
   // The largest single exchange of a step in bytes (for DataPlane::Connect).
   static uint64_t MaxExchangeBytes(const model::ModelSpec& spec, const model::ServingLimits& limits,
                                    const std::vector<model::Range>& vocab_slices);
-  // Of the rank's KV cache, as Create allocates it.
+  // Of the rank's KV cache and states, as Create allocates them.
   static uint64_t KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
                           const model::ServingLimits& limits, uint32_t num_blocks);
   // Of the workspaces, as allocated.
@@ -93,12 +94,13 @@ class Engine {
   LayerScratch scratch_;
   std::vector<RopeTable> rope_;  // per layer
   std::unique_ptr<OutputHead> head_;
-  struct DecoderLayer {
-    const LayerWeights* weights;
-    std::unique_ptr<SubLayer> attention;
-    std::unique_ptr<SubLayer> ffn;
+  // Attention or FFN of a layer, with its norm.
+  struct HalfLayer {
+    const float* norm;
+    std::optional<model::ScaledResidual> residual;
+    std::unique_ptr<SubLayer> layer;
   };
-  std::vector<DecoderLayer> layers_;
+  std::vector<HalfLayer> layers_;
   SequenceSlots slots_;
   StepRows rows_;
 };

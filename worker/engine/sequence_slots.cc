@@ -88,7 +88,8 @@ absl::Status SequenceSlots::Extend(const StepInput::Sequence& sequence, StepRows
   rows->sequences.push_back({.first_row = static_cast<uint32_t>(rows->token_ids.size()),
                              .num_rows = num_rows,
                              .context_tokens = slot.context_tokens,
-                             .block_table = slot.blocks.data()});
+                             .block_table = slot.blocks.data(),
+                             .slot = sequence.slot});
   for (uint32_t i = 0; i < num_rows; ++i) {
     const TokenId token = sequence.tokens.empty() ? slot.last_token : sequence.tokens[i];
     if (token >= limits_.vocab_size) {

@@ -6,6 +6,7 @@
 #include "worker/layers/dense_ffn_layer.h"
 #include "worker/layers/grouped_query_attention_layer.h"
 #include "worker/layers/latent_attention_layer.h"
+#include "worker/layers/lightning_attention_layer.h"
 #include "worker/layers/moe_ffn_layer.h"
 
 namespace essor::worker {
@@ -35,6 +36,7 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
   scratch.shared = arena.Take<float>(rows * widths.shared);
+  scratch.squares = arena.Take<float>(rows * SpreadNorm::kMaxNorms);
   return scratch;
 }
 
@@ -46,6 +48,9 @@ std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs) {
                  },
                  [&](const model::LatentAttention& spec) -> std::unique_ptr<SubLayer> {
                    return std::make_unique<LatentAttentionLayer>(spec, inputs);
+                 },
+                 [&](const model::LightningAttention& spec) -> std::unique_ptr<SubLayer> {
+                   return std::make_unique<LightningAttentionLayer>(spec, inputs);
                  }},
       layer.attention);
 }

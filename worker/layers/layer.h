@@ -41,18 +41,22 @@ struct RopeTable {
 // Scratch that all layers of a rank share, sized for the widest of them and max_step_tokens rows.
 // Contents live for one Forward() only.
 struct LayerScratch {
-  // [T, heads * head_dim]; of latent attention [T, heads * (nope + rope dims)], and when attention
-  // is done the heads' values [T, heads * value_head_dim].
+  // [T, heads * head_dim]; of lightning attention [T, heads * 3 * head_dim]; of latent attention
+  // [T, heads * (nope + rope dims)], and when attention is done the heads' values [T, heads *
+  // value_head_dim].
   float* query = nullptr;
-  float* latent_query = nullptr;   // [T, heads * kv_lora], of latent attention
-  float* query_latent = nullptr;   // [T, q_lora], likewise
-  float* key = nullptr;            // [T, kv_heads * head_dim], or latents [T, kv_lora]
+  float* latent_query = nullptr;  // [T, heads * kv_lora], of latent attention
+  float* query_latent = nullptr;  // [T, q_lora], likewise
+  // [T, kv_heads * head_dim], latents [T, kv_lora], or lightning attention's output gate [T, heads
+  // * head_dim].
+  float* key = nullptr;
   float* value = nullptr;          // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
   float* attention = nullptr;      // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
   float* router_logits = nullptr;  // [T, experts]
   uint32_t* expert_ids = nullptr;  // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
   float* shared = nullptr;          // [T, hidden], where a layer has a shared expert
+  float* squares = nullptr;         // [T, SpreadNorm::kMaxNorms]
 };
 
 // Takes the scratch for `layout`'s layers out of `arena` (see Arena::Measure).
@@ -79,6 +83,8 @@ struct LayerInputs {
   // The layer's part of the KV cache, as the kind of its attention divides it; the storage's first
   // byte is cache-line aligned.
   LayerCache cache;
+  // [max_sequences, StateFloatsPerSequence()], likewise; null where the layer keeps none.
+  float* state = nullptr;
   kernels::Stream* stream;
 };
 std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs);

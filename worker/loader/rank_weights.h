@@ -21,6 +21,13 @@ struct LatentWeights {
   std::vector<kernels::PackedMatrix> value_up;  // likewise: [value_head_dim, kv_lora]
 };
 
+// What linear attention has besides output; see model::WeightRole.
+struct LinearAttentionWeights {
+  kernels::PackedMatrix input;        // lightning: [heads * 3 * head_dim, hidden]
+  kernels::PackedMatrix output_gate;  // [heads * head_dim, hidden]
+  const float* norm = nullptr;        // [heads * head_dim]
+};
+
 // Vectors are float32 whatever the checkpoint stores; null where the model has none. Matrices are
 // the rank's slices: their n and k are those of the slice.
 struct LayerWeights {
@@ -30,6 +37,7 @@ struct LayerWeights {
   kernels::PackedMatrix value;            // [kv_heads * head_dim, hidden]
   kernels::PackedMatrix output;           // [hidden, heads * head_dim]
   LatentWeights latent;                   // of latent attention, whose query may read a latent
+  LinearAttentionWeights linear;          // of linear attention
   const float* query_bias = nullptr;
   const float* key_bias = nullptr;
   const float* value_bias = nullptr;

@@ -241,6 +241,24 @@ bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vect
   }
 }
 
+// Whether `role` is one of linear attention's own.
+bool AssignLinear(WeightRole role, const PackedMatrix& matrix, const float* vector,
+                  LinearAttentionWeights& linear) {
+  switch (role) {
+    case WeightRole::kLinearInput:
+      linear.input = matrix;
+      return true;
+    case WeightRole::kOutputGate:
+      linear.output_gate = matrix;
+      return true;
+    case WeightRole::kLinearNorm:
+      linear.norm = vector;
+      return true;
+    default:
+      return false;
+  }
+}
+
 void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& weights) {
   const model::WeightBinding& binding = place.slice->binding;
   const std::byte* data = weights.storage.data() + place.offset;
@@ -265,6 +283,7 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     return;
   }
   if (AssignLatent(binding.role, matrix, vector, layer.latent)) return;
+  if (AssignLinear(binding.role, matrix, vector, layer.linear)) return;
   switch (binding.role) {
     case WeightRole::kAttentionNorm:
       layer.attention_norm = vector;

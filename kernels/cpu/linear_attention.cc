@@ -1,0 +1,58 @@
+#include "kernels/linear_attention.h"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "common/check.h"
+#include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/cpu_stream.h"
+#include "kernels/cpu/linear_attention_kernels.h"
+#include "kernels/reference/linear_attention.h"
+
+namespace essor::kernels {
+namespace {
+
+// State elements from which on a fork is worth it: some 10 us of reading and writing on one thread.
+constexpr uint64_t kStateElementsForFork = 64 * 1024;
+
+const LinearAttentionKernels& KernelsFor(CpuIsa isa) {
+  ESSOR_CHECK(isa != CpuIsa::kReference && CpuIsaAvailable(isa));
+#if defined(__x86_64__)
+  if (isa == CpuIsa::kAvx512) return Avx512LinearAttentionKernels();
+  if (isa == CpuIsa::kAvx2) return Avx2LinearAttentionKernels();
+#endif
+  return PortableLinearAttentionKernels();
+}
+
+}  // namespace
+
+void LinearAttention(const LinearAttentionParams& params, Stream& stream) {
+  ESSOR_CHECK(params.num_key_heads > 0 && params.num_heads % params.num_key_heads == 0);
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::LinearAttention(params);
+  const auto run = KernelsFor(cpu.isa()).run;
+  const uint64_t parts = (params.value_dim + kStateColumns - 1) / kStateColumns;
+  const uint64_t parts_of_sequence = parts * params.num_heads;
+  const uint64_t num_tasks = parts_of_sequence * params.sequences.size();
+  const auto run_task = [&](uint64_t task) {
+    const uint64_t part = task % parts_of_sequence;
+    run(params, params.sequences[task / parts_of_sequence], static_cast<uint32_t>(part / parts),
+        static_cast<uint32_t>(part % parts) * kStateColumns);
+  };
+  const uint64_t elements =
+      NumRows(params.sequences) * params.num_heads * params.key_dim * params.value_dim;
+  if (cpu.pool().num_threads() == 1 || elements < kStateElementsForFork) {
+    for (uint64_t task = 0; task < num_tasks; ++task) run_task(task);
+    return;
+  }
+  std::atomic<uint64_t> next{0};
+  cpu.pool().Run([&](uint32_t) {
+    for (uint64_t task = next.fetch_add(1, std::memory_order_relaxed); task < num_tasks;
+         task = next.fetch_add(1, std::memory_order_relaxed)) {
+      run_task(task);
+    }
+  });
+}
+
+}  // namespace essor::kernels
