@@ -21,6 +21,35 @@ struct RmsNormParams {
 };
 void RmsNorm(const RmsNormParams& params, Stream& stream);
 
+// RMSNorm of rows that several devices hold in parts, in two steps with an addition of the parts'
+// sums between them.
+//
+// squares[t * squares_stride] = sum of x[t][i]^2 over `width` columns, in float32.
+struct RowSquaresParams {
+  const float* x;  // [T, width], row stride x_stride floats
+  uint32_t x_stride;
+  uint32_t num_rows;
+  uint32_t width;
+  float* squares;
+  uint32_t squares_stride;
+};
+void RowSquares(const RowSquaresParams& params, Stream& stream);
+
+// x[t] = x[t] / sqrt(squares[t * squares_stride] / total_width + eps) * weight, in place, where
+// `squares` are the sums over the whole rows and total_width is their length.
+struct NormBySquaresParams {
+  float* x;  // [T, width], row stride x_stride floats
+  uint32_t x_stride;
+  uint32_t num_rows;
+  uint32_t width;
+  const float* weight;  // [width]
+  const float* squares;
+  uint32_t squares_stride;
+  uint32_t total_width;
+  float eps;
+};
+void NormBySquares(const NormBySquaresParams& params, Stream& stream);
+
 // Rows of a vocabulary slice; ids outside [first_id, first_id + table.n) give zeros (the sum over
 // the ranks of a stage is then the embedding).
 struct EmbeddingParams {

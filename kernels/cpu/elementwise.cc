@@ -29,6 +29,22 @@ void RmsNorm(const RmsNormParams& params, Stream& stream) {
                 [&](uint64_t begin, uint64_t end) { rms_norm(params, begin, end); });
 }
 
+void RowSquares(const RowSquaresParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::RowSquares(params);
+  const auto row_squares = RowKernelsFor(cpu.isa()).row_squares;
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(params.width),
+                [&](uint64_t begin, uint64_t end) { row_squares(params, begin, end); });
+}
+
+void NormBySquares(const NormBySquaresParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::NormBySquares(params);
+  const auto norm_by_squares = RowKernelsFor(cpu.isa()).norm_by_squares;
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(params.width),
+                [&](uint64_t begin, uint64_t end) { norm_by_squares(params, begin, end); });
+}
+
 void Embedding(const EmbeddingParams& params, Stream& stream) {
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::Embedding(params);

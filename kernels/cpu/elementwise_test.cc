@@ -120,12 +120,130 @@ TEST_P(ElementwiseTest, RmsNormOfARowDoesNotDependOnTheOthers) {
   EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0);
 }
 
+// Rows with padding between them, in two parts of uneven width: the sums of both give the norm of
+// the whole row, and the padding stays as it was.
+TEST_P(ElementwiseTest, NormBySquaresOfPartsIsRmsNormOfTheWholeRow) {
+  for (uint32_t width : {3u, 16u, 65u, 384u, 4099u}) {
+    const uint32_t first = width / 3;
+    const uint32_t stride = width + 2;
+    for (uint32_t rows : {1u, 5u, 130u}) {
+      auto stream = MakeStream(2);
+      std::vector<float> x = RandomFloats(size_t{rows} * stride, width);
+      const auto weight = RandomFloats(width, width + 1);
+      std::vector<float> expected(x);
+      std::vector<float> squares(size_t{rows} * 2, kPoison);
+      for (uint32_t t = 0; t < rows; ++t) {
+        float* row = expected.data() + size_t{t} * stride;
+        reference::RmsNorm({.x = row,
+                            .weight = weight.data(),
+                            .y = row,
+                            .num_rows = 1,
+                            .width = width,
+                            .eps = 1e-5f});
+      }
+      const uint32_t begins[] = {0, first};
+      const uint32_t widths[] = {first, width - first};
+      for (uint32_t part = 0; part < 2; ++part) {
+        RowSquares({.x = x.data() + begins[part],
+                    .x_stride = stride,
+                    .num_rows = rows,
+                    .width = widths[part],
+                    .squares = squares.data() + part,
+                    .squares_stride = 2},
+                   *stream);
+      }
+      for (uint32_t t = 0; t < rows; ++t) squares[2 * t] += squares[2 * t + 1];
+      for (uint32_t part = 0; part < 2; ++part) {
+        NormBySquares({.x = x.data() + begins[part],
+                       .x_stride = stride,
+                       .num_rows = rows,
+                       .width = widths[part],
+                       .weight = weight.data() + begins[part],
+                       .squares = squares.data(),
+                       .squares_stride = 2,
+                       .total_width = width,
+                       .eps = 1e-5f},
+                      *stream);
+      }
+      // One more rounding than a norm at once: the addition of the parts.
+      const double tolerance = NormTolerance(width) + kRounding;
+      for (size_t i = 0; i < x.size(); ++i) {
+        const bool padding = i % stride >= width;
+        ASSERT_NEAR(x[i], expected[i], padding ? 0 : tolerance * std::abs(expected[i]))
+            << "width " << width << " element " << i;
+      }
+    }
+  }
+}
+
+// By hand: the squares of (3, 4) are 25; over a row of 4, eps 0, the rms is 2.5.
+TEST_P(ElementwiseTest, RowSquaresAndNormOfAKnownPart) {
+  auto stream = MakeStream();
+  std::vector<float> x = {3, 4};
+  const std::vector<float> weight = {1, 2};
+  float squares = kPoison;
+  RowSquares({.x = x.data(),
+              .x_stride = 2,
+              .num_rows = 1,
+              .width = 2,
+              .squares = &squares,
+              .squares_stride = 1},
+             *stream);
+  EXPECT_EQ(squares, 25.0f);
+  NormBySquares({.x = x.data(),
+                 .x_stride = 2,
+                 .num_rows = 1,
+                 .width = 2,
+                 .weight = weight.data(),
+                 .squares = &squares,
+                 .squares_stride = 1,
+                 .total_width = 4,
+                 .eps = 0},
+                *stream);
+  EXPECT_THAT(x, ElementsAre(::testing::FloatEq(1.2f), ::testing::FloatEq(3.2f)));
+}
+
+// A row alone, and the same row among others shared out to threads: the same bits.
+TEST_P(ElementwiseTest, RowSquaresAndNormOfARowDoNotDependOnTheOthers) {
+  constexpr uint32_t kRows = 301;
+  constexpr uint32_t kWidth = 579;
+  const auto weight = RandomFloats(kWidth, 3);
+  auto together = RandomFloats(kRows * kWidth, 1);
+  auto alone = together;
+  const auto run = [&](float* x, uint32_t rows, Stream& stream) {
+    std::vector<float> squares(rows, kPoison);
+    RowSquares({.x = x,
+                .x_stride = kWidth,
+                .num_rows = rows,
+                .width = kWidth,
+                .squares = squares.data(),
+                .squares_stride = 1},
+               stream);
+    NormBySquares({.x = x,
+                   .x_stride = kWidth,
+                   .num_rows = rows,
+                   .width = kWidth,
+                   .weight = weight.data(),
+                   .squares = squares.data(),
+                   .squares_stride = 1,
+                   .total_width = 2 * kWidth,
+                   .eps = 1e-6f},
+                  stream);
+  };
+  run(together.data(), kRows, *MakeStream(3));
+  auto one = MakeStream(1);
+  for (uint32_t t = 0; t < kRows; ++t) run(alone.data() + t * kWidth, 1, *one);
+  EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0);
+}
+
 TEST_P(ElementwiseTest, NothingHappensWithoutRows) {
   auto stream = MakeStream(2);
   RmsNorm({.x = nullptr, .weight = nullptr, .y = nullptr, .num_rows = 0, .width = 8, .eps = 0},
           *stream);
   Embedding({.table = {.k = 8}, .first_id = 0, .token_ids = nullptr, .num_rows = 0, .y = nullptr},
             *stream);
+  RowSquares(RowSquaresParams{}, *stream);
+  NormBySquares(NormBySquaresParams{}, *stream);
   QkNormRope(QkNormRopeParams{}, *stream);
   Add(nullptr, nullptr, 0, *stream);
 }

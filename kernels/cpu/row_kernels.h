@@ -14,6 +14,8 @@ namespace essor::kernels {
 
 struct RowKernels {
   void (*rms_norm)(const RmsNormParams& params, uint64_t begin, uint64_t end);
+  void (*row_squares)(const RowSquaresParams& params, uint64_t begin, uint64_t end);
+  void (*norm_by_squares)(const NormBySquaresParams& params, uint64_t begin, uint64_t end);
   void (*qk_norm_rope)(const QkNormRopeParams& params, uint64_t begin, uint64_t end);
   void (*add)(float* y, const float* x, uint64_t begin, uint64_t end);
   // `count` floats to bfloat16.

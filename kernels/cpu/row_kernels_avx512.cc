@@ -6,6 +6,8 @@ namespace essor::kernels {
 const RowKernels& Avx512RowKernels() {
   static constexpr RowKernels kKernels = {
       .rms_norm = RmsNormRows,
+      .row_squares = RowSquaresRows,
+      .norm_by_squares = NormBySquaresRows,
       .qk_norm_rope = QkNormRopeRows,
       .add = AddRange,
       .store_bf16 = StoreBf16Row,

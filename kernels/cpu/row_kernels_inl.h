@@ -71,6 +71,22 @@ void RmsNormRows(const RmsNormParams& params, uint64_t begin, uint64_t end) {
   }
 }
 
+void RowSquaresRows(const RowSquaresParams& params, uint64_t begin, uint64_t end) {
+  for (uint64_t t = begin; t < end; ++t) {
+    params.squares[t * params.squares_stride] =
+        AddAndSumSquares(params.x + t * params.x_stride, nullptr, params.width);
+  }
+}
+
+void NormBySquaresRows(const NormBySquaresParams& params, uint64_t begin, uint64_t end) {
+  for (uint64_t t = begin; t < end; ++t) {
+    float* x = params.x + t * params.x_stride;
+    const float squares = params.squares[t * params.squares_stride];
+    ScaleRow(x, InverseRms(squares, params.total_width, params.eps), params.weight, params.width,
+             x);
+  }
+}
+
 // (a, b) rotated by the angle of (cos, sin).
 ESSOR_INLINE F32 RotatedFirst(F32 a, F32 b, F32 cos, F32 sin) { return Fma(a, cos, -(b * sin)); }
 ESSOR_INLINE F32 RotatedSecond(F32 a, F32 b, F32 cos, F32 sin) { return Fma(b, cos, a * sin); }

@@ -7,9 +7,14 @@
 namespace essor::kernels::reference {
 namespace {
 
-void NormRow(const float* x, const float* weight, uint32_t width, float eps, float* y) {
+double SumSquares(const float* x, uint32_t width) {
   double squares = 0;
   for (uint32_t i = 0; i < width; ++i) squares += static_cast<double>(x[i]) * x[i];
+  return squares;
+}
+
+void NormRow(const float* x, const float* weight, uint32_t width, float eps, float* y) {
+  const double squares = SumSquares(x, width);
   const double inverse_rms = 1.0 / std::sqrt(squares / width + eps);
   for (uint32_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse_rms) * weight[i];
 }
@@ -51,6 +56,25 @@ void RmsNorm(const RmsNormParams& params) {
       x = residual;
     }
     NormRow(x, params.weight, params.width, params.eps, params.y + row);
+  }
+}
+
+void RowSquares(const RowSquaresParams& params) {
+  for (size_t t = 0; t < params.num_rows; ++t) {
+    params.squares[t * params.squares_stride] =
+        static_cast<float>(SumSquares(params.x + t * params.x_stride, params.width));
+  }
+}
+
+void NormBySquares(const NormBySquaresParams& params) {
+  for (size_t t = 0; t < params.num_rows; ++t) {
+    float* x = params.x + t * params.x_stride;
+    const double mean =
+        static_cast<double>(params.squares[t * params.squares_stride]) / params.total_width;
+    const double inverse_rms = 1.0 / std::sqrt(mean + params.eps);
+    for (uint32_t i = 0; i < params.width; ++i) {
+      x[i] = static_cast<float>(x[i] * inverse_rms) * params.weight[i];
+    }
   }
 }
 

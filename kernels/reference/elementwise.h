@@ -9,6 +9,8 @@
 namespace essor::kernels::reference {
 
 void RmsNorm(const RmsNormParams& params);
+void RowSquares(const RowSquaresParams& params);
+void NormBySquares(const NormBySquaresParams& params);
 void Embedding(const EmbeddingParams& params);
 void QkNormRope(const QkNormRopeParams& params);
 void Add(float* y, const float* x, uint64_t count);
