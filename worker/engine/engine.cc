@@ -205,11 +205,24 @@ absl::Status Engine::RunLayers(const Batch& batch) {
                       .eps = static_cast<float>(inputs_.spec->norm_eps)},
                      *inputs_.stream);
   };
+  // Of what a sub-layer produced, before it is added.
+  const auto post_norm = [&](const float* weight) {
+    if (weight == nullptr) return;
+    kernels::RmsNorm({.x = buffers_.delta,
+                      .weight = weight,
+                      .y = buffers_.delta,
+                      .num_rows = batch.num_rows,
+                      .width = hidden,
+                      .eps = static_cast<float>(inputs_.spec->norm_eps)},
+                     *inputs_.stream);
+  };
   for (size_t i = 0; i < layers_.size(); ++i) {
     norm(layers_[i].weights->attention_norm, i > 0);
     ESSOR_RETURN_IF_ERROR(layers_[i].attention->Forward(batch, buffers_.normed, buffers_.delta));
+    post_norm(layers_[i].weights->attention_post_norm);
     norm(layers_[i].weights->ffn_norm, true);
     ESSOR_RETURN_IF_ERROR(layers_[i].ffn->Forward(batch, buffers_.normed, buffers_.delta));
+    post_norm(layers_[i].weights->ffn_post_norm);
   }
   kernels::Add(buffers_.residual, buffers_.delta, uint64_t{batch.num_rows} * hidden,
                *inputs_.stream);

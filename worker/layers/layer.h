@@ -49,6 +49,7 @@ struct LayerScratch {
   float* key = nullptr;            // [T, kv_heads * head_dim], or latents [T, kv_lora]
   float* value = nullptr;          // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
   float* attention = nullptr;      // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
+  float* norm_squares = nullptr;   // [T, 2], where QK-norms span all heads (spread_norm.h)
   float* router_logits = nullptr;  // [T, experts]
   uint32_t* expert_ids = nullptr;  // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
