@@ -21,6 +21,19 @@ struct RmsNormParams {
 };
 void RmsNorm(const RmsNormParams& params, Stream& stream);
 
+// y[t] = (x[t] - mean(x[t])) / sqrt(variance(x[t]) + eps) * weight + bias, statistics in float32,
+// the variance that of the row itself (divided by its width). y may be x.
+struct LayerNormParams {
+  const float* x;       // [T, H]
+  const float* weight;  // [H]
+  const float* bias;    // [H]
+  float* y;             // [T, H]
+  uint32_t num_rows;
+  uint32_t width;  // H
+  float eps;
+};
+void LayerNorm(const LayerNormParams& params, Stream& stream);
+
 // RMSNorm of rows that several devices hold in parts, in two steps with an addition of the parts'
 // sums between them.
 //

@@ -10,6 +10,7 @@
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/attention_loops_inl.h"
 #include "kernels/cpu/attention_tile_inl.h"
+#include "kernels/cpu/index_scores_inl.h"
 #include "kernels/cpu/simd_inl.h"
 
 namespace essor::kernels {
@@ -248,6 +249,7 @@ constexpr AttentionKernels kAttentionKernels = {
     .attend = AttendTask,
     .merge = MergeStates,
     .finish = FinishTask,
+    .index_scores = IndexScores,
 };
 
 }  // namespace

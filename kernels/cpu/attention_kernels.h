@@ -116,6 +116,21 @@ static inline size_t AttentionScratchFloats(uint32_t queries, uint32_t key_dim,
          SoftmaxStateFloats(queries, value_dim);
 }
 
+// One row of SelectPositions (kernels/index_selection.h): its scores at positions [begin, end),
+// which lie in an AttentionCall's `values` as latents do, D wide; `begin` is a multiple of kKvTile.
+struct IndexTask {
+  const SequenceRows* sequence;
+  const float* queries;  // [num_heads, D]
+  const float* weights;  // [num_heads]
+  uint32_t num_heads;
+  uint32_t begin;
+  uint32_t end;
+  float* scores;  // of position `begin`; end - begin
+};
+
+// Scratch of `index_scores`: a tile of keys.
+static inline size_t IndexScratchFloats(uint32_t dim) { return size_t{PaddedDim(dim)} * kKvTile; }
+
 struct AttentionKernels {
   void (*clear)(const SoftmaxStates& states, uint32_t queries, uint32_t value_dim);
   // Computes the task's partitions and merges them, in order, into the states of its queries.
@@ -126,6 +141,7 @@ struct AttentionKernels {
                 uint32_t value_dim);
   // y of the task's rows and heads.
   void (*finish)(const AttentionCall& call, const AttentionTask& task, const SoftmaxStates& states);
+  void (*index_scores)(const AttentionCall& call, const IndexTask& task, float* scratch);
 };
 
 // `isa` is not kReference.

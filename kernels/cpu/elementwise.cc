@@ -29,6 +29,14 @@ void RmsNorm(const RmsNormParams& params, Stream& stream) {
                 [&](uint64_t begin, uint64_t end) { rms_norm(params, begin, end); });
 }
 
+void LayerNorm(const LayerNormParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::LayerNorm(params);
+  const auto layer_norm = RowKernelsFor(cpu.isa()).layer_norm;
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(params.width),
+                [&](uint64_t begin, uint64_t end) { layer_norm(params, begin, end); });
+}
+
 void RowSquares(const RowSquaresParams& params, Stream& stream) {
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::RowSquares(params);

@@ -299,6 +299,70 @@ TEST_P(LatentAttentionTest, AsksForNoMoreWorkspaceThanAnnounced) {
   }
 }
 
+// Attention to chosen positions through the view of single tokens: the bits of a sequence that
+// holds nothing else, over more than one partition, and the plain loops' result.
+TEST_P(LatentAttentionTest, ChosenPositionsAreASequenceOfTheirOwn) {
+  constexpr uint32_t kHeads = 5;
+  constexpr uint32_t kLatent = 24;
+  constexpr uint32_t kRope = 8;
+  constexpr uint32_t kBlock = 16;
+  constexpr uint32_t kTokens = 900;
+  constexpr uint32_t kChosen = 300;
+  constexpr uint32_t kWidth = kLatent + kRope;
+  std::vector<float> cache = RandomFloats(size_t{kTokens + kBlock} * kWidth, 1);
+  std::vector<uint32_t> slots(kTokens);
+  std::iota(slots.begin(), slots.end(), 7u);
+  std::shuffle(slots.begin(), slots.end(), std::mt19937(5));
+  slots.resize(kChosen);
+  std::vector<float> alone;
+  for (const uint32_t slot : slots) {
+    alone.insert(alone.end(), cache.begin() + slot * kWidth, cache.begin() + (slot + 1) * kWidth);
+  }
+  const auto q_latent = RandomFloats(size_t{2} * kHeads * kLatent, 2);
+  const auto q_rope = RandomFloats(size_t{2} * kHeads * kRope, 3);
+  const auto attend = [&](const PagedLatents& latents, const uint32_t* table, Stream* stream) {
+    const SequenceRows rows[] = {{0, 1, kChosen - 1, table}, {1, 1, 9, table}};
+    std::vector<float> y(q_latent.size(), kPoison);
+    const LatentAttentionParams params{.cache = latents,
+                                       .q_latent = q_latent.data(),
+                                       .q_rope = q_rope.data(),
+                                       .q_rope_row_stride = kHeads * kRope,
+                                       .q_rope_head_stride = kRope,
+                                       .num_heads = kHeads,
+                                       .scale = 0.2f,
+                                       .sequences = rows,
+                                       .y = y.data()};
+    if (stream == nullptr) {
+      reference::LatentAttention(params);
+    } else {
+      LatentAttention(params, *stream);
+    }
+    return y;
+  };
+  const PagedLatents view = AsSingleTokens({.data = cache.data(),
+                                            .fp32 = true,
+                                            .num_blocks = (kTokens + kBlock) / kBlock,
+                                            .block_tokens = kBlock,
+                                            .latent_dim = kLatent,
+                                            .rope_dim = kRope});
+  const PagedLatents own{.data = alone.data(),
+                         .fp32 = true,
+                         .num_blocks = 1,
+                         .block_tokens = kChosen,
+                         .latent_dim = kLatent,
+                         .rope_dim = kRope};
+  const uint32_t own_table = 0;
+  const std::vector<float> expected = attend(view, slots.data(), nullptr);
+  for (const uint32_t num_threads : {1u, 3u}) {
+    auto stream = MakeStream(num_threads);
+    const std::vector<float> y = attend(view, slots.data(), stream.get());
+    EXPECT_TRUE(SameBits(y, attend(own, &own_table, stream.get())));
+    const LatentBench::Options sizes{
+        .heads = kHeads, .latent_dim = kLatent, .rope_dim = kRope, .tokens = kChosen};
+    for (size_t i = 0; i < y.size(); ++i) ASSERT_NEAR(y[i], expected[i], Tolerance(sizes));
+  }
+}
+
 // By hand: equal scores give the mean of the latents seen, and the rotated key counts for scores
 // only.
 TEST_P(LatentAttentionTest, EqualScoresGiveTheMeanOfTheLatents) {

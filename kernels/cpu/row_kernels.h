@@ -14,6 +14,7 @@ namespace essor::kernels {
 
 struct RowKernels {
   void (*rms_norm)(const RmsNormParams& params, uint64_t begin, uint64_t end);
+  void (*layer_norm)(const LayerNormParams& params, uint64_t begin, uint64_t end);
   void (*row_squares)(const RowSquaresParams& params, uint64_t begin, uint64_t end);
   void (*norm_by_squares)(const NormBySquaresParams& params, uint64_t begin, uint64_t end);
   void (*qk_norm_rope)(const QkNormRopeParams& params, uint64_t begin, uint64_t end);

@@ -6,6 +6,7 @@ namespace essor::kernels {
 const RowKernels& Avx512RowKernels() {
   static constexpr RowKernels kKernels = {
       .rms_norm = RmsNormRows,
+      .layer_norm = LayerNormRows,
       .row_squares = RowSquaresRows,
       .norm_by_squares = NormBySquaresRows,
       .qk_norm_rope = QkNormRopeRows,

@@ -71,6 +71,45 @@ void RmsNormRows(const RmsNormParams& params, uint64_t begin, uint64_t end) {
   }
 }
 
+ESSOR_INLINE float SumRow(const float* x, uint32_t width) {
+  F32 sum = {};
+  for (uint32_t i = 0; i < width; i += kLanes) sum += LoadPartial(x + i, width - i);
+  return ReduceAdd(sum);
+}
+
+// sum (x[i] - mean)^2
+ESSOR_INLINE float SumSquaredDeviations(const float* x, float mean, uint32_t width) {
+  F32 sum = {};
+  uint32_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    const F32 deviation = Load(x + i) - Set1(mean);
+    sum = Fma(deviation, deviation, sum);
+  }
+  if (i < width) {
+    const I32 inside = Iota() < Set1(static_cast<int32_t>(width - i));
+    const F32 deviation = Select(inside, LoadPartial(x + i, width - i) - Set1(mean), F32{});
+    sum = Fma(deviation, deviation, sum);
+  }
+  return ReduceAdd(sum);
+}
+
+void LayerNormRows(const LayerNormParams& params, uint64_t begin, uint64_t end) {
+  const uint32_t width = params.width;
+  for (uint64_t t = begin; t < end; ++t) {
+    const float* x = params.x + t * width;
+    float* y = params.y + t * width;
+    const float mean = SumRow(x, width) / static_cast<float>(width);
+    const F32 factor = Set1(InverseRms(SumSquaredDeviations(x, mean, width), width, params.eps));
+    for (uint32_t i = 0; i < width; i += kLanes) {
+      const uint32_t n = width - i;
+      const F32 normed = (LoadPartial(x + i, n) - Set1(mean)) * factor;
+      StorePartial(y + i,
+                   Fma(normed, LoadPartial(params.weight + i, n), LoadPartial(params.bias + i, n)),
+                   n);
+    }
+  }
+}
+
 void RowSquaresRows(const RowSquaresParams& params, uint64_t begin, uint64_t end) {
   for (uint64_t t = begin; t < end; ++t) {
     params.squares[t * params.squares_stride] =

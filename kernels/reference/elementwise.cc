@@ -61,6 +61,22 @@ void RmsNorm(const RmsNormParams& params) {
   }
 }
 
+void LayerNorm(const LayerNormParams& params) {
+  for (uint32_t t = 0; t < params.num_rows; ++t) {
+    const float* x = params.x + static_cast<size_t>(t) * params.width;
+    float* y = params.y + static_cast<size_t>(t) * params.width;
+    double mean = 0;
+    for (uint32_t i = 0; i < params.width; ++i) mean += x[i];
+    mean /= params.width;
+    double variance = 0;
+    for (uint32_t i = 0; i < params.width; ++i) variance += (x[i] - mean) * (x[i] - mean);
+    const double factor = 1.0 / std::sqrt(variance / params.width + params.eps);
+    for (uint32_t i = 0; i < params.width; ++i) {
+      y[i] = static_cast<float>((x[i] - mean) * factor * params.weight[i] + params.bias[i]);
+    }
+  }
+}
+
 void RowSquares(const RowSquaresParams& params) {
   for (size_t t = 0; t < params.num_rows; ++t) {
     params.squares[t * params.squares_stride] =

@@ -9,6 +9,7 @@
 namespace essor::kernels::reference {
 
 void RmsNorm(const RmsNormParams& params);
+void LayerNorm(const LayerNormParams& params);
 void RowSquares(const RowSquaresParams& params);
 void NormBySquares(const NormBySquaresParams& params);
 void Embedding(const EmbeddingParams& params);

@@ -13,7 +13,11 @@ uint32_t OutputHeadDimOf(const LightningAttention& attention) { return attention
 AttentionWidths WidthsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
   const uint64_t query = layer.heads.size() * attention.head_dim;
   const uint64_t key = layer.kv_heads.size() * attention.head_dim;
-  return {.query = query, .key = key, .value = key, .result = query};
+  return {.query = query,
+          .key = key,
+          .value = key,
+          .result = query,
+          .norm_squares = attention.qk_norm == QkNorm::kFullWidth ? 2u : 0u};
 }
 
 AttentionWidths WidthsOf(const LatentAttention& attention, const RankLayout::Layer& layer) {
@@ -29,7 +33,7 @@ AttentionWidths WidthsOf(const LatentAttention& attention, const RankLayout::Lay
 
 AttentionWidths WidthsOf(const LightningAttention& attention, const RankLayout::Layer& layer) {
   const uint64_t width = layer.heads.size() * attention.head_dim;
-  return {.query = 3 * width, .key = width, .result = width};
+  return {.query = 3 * width, .key = width, .result = width, .norm_squares = 1};
 }
 
 AttentionHeads HeadsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
@@ -88,7 +92,8 @@ AttentionWidths Widest(const AttentionWidths& a, const AttentionWidths& b) {
           .query_latent = std::max(a.query_latent, b.query_latent),
           .key = std::max(a.key, b.key),
           .value = std::max(a.value, b.value),
-          .result = std::max(a.result, b.result)};
+          .result = std::max(a.result, b.result),
+          .norm_squares = std::max(a.norm_squares, b.norm_squares)};
 }
 
 AttentionHeads AttentionHeadsOf(const AttentionSpec& attention, const RankLayout::Layer& layer) {

@@ -27,8 +27,11 @@ struct AttentionWidths {
   uint64_t key = 0;           // keys, the latent, or linear attention's output gate
   uint64_t value = 0;         // values, or the rotated key beside the latent
   uint64_t result = 0;        // what attention gives: per head a value, or a sum of latents
+  uint64_t norm_squares = 0;  // sums for norms whose width is spread over ranks
 
-  uint64_t total() const { return query + latent_query + query_latent + key + value + result; }
+  uint64_t total() const {
+    return query + latent_query + query_latent + key + value + result + norm_squares;
+  }
 };
 AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
 // The larger of each.

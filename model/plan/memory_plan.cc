@@ -80,8 +80,6 @@ constexpr uint64_t kGatheredRows = 8;
 // Threads of a rank that workspaces are planned for; more would need a larger figure here.
 constexpr uint64_t kKernelThreads = 64;
 constexpr uint64_t kTileRows = 32;
-// Sums of squares per row (worker/layers/spread_norm.h).
-constexpr uint64_t kSpreadNorms = 2;
 // Alignment of some dozens of arrays, index lists per token.
 constexpr uint64_t kSmallPieces = 1 << 20;
 
@@ -260,7 +258,7 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
   // router; shared expert.
   const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
-                             2 * widths.top_k + widths.shared + kSpreadNorms;
+                             2 * widths.top_k + widths.shared;
   const uint64_t rope_tables = ContextTokens(spec, limits) * RotationWidth(spec, layout);
   // One call at a time has the kernels' workspace.
   const uint64_t kernels =

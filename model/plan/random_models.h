@@ -43,11 +43,12 @@ class RandomModels {
                    .vocab_size = Between(40, 700),
                    .max_context_tokens = 256,
                    .tied_embeddings = Coin()};
+    constexpr QkNorm kNorms[] = {QkNorm::kNone, QkNorm::kPerHead, QkNorm::kFullWidth};
     GroupedQueryAttention attention{.num_kv_heads = Between(1, 5),
                                     .head_dim = 32 * Between(1, 2),
                                     .qkv_bias = Coin(),
                                     .output_bias = Coin(),
-                                    .qk_norm = Coin() ? QkNorm::kPerHead : QkNorm::kNone};
+                                    .qk_norm = kNorms[Between(0, 2)]};
     attention.num_heads = attention.num_kv_heads * Between(1, 5);
     // A shared expert may have fewer pieces than a stage has ranks.
     const MoeFfn moe{.num_experts = Between(1, 9),

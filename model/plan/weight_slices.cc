@@ -51,16 +51,21 @@ bool HasHead(const RankLayout::Layer& layer, const WeightBinding& weight) {
 }
 
 // Rows of a head in the query projection (and of a KV head in those of keys and values), columns in
-// the output projection.
+// the output projection, and columns in the QK-norms: 0 where all heads share them.
 struct HeadDims {
   uint32_t query;
   uint32_t output;
+  uint32_t norm;
 };
 
 HeadDims HeadDimsOf(const AttentionSpec& attention) {
   const uint32_t output = OutputHeadDim(attention);
-  const auto* latent = std::get_if<LatentAttention>(&attention);
-  return {.query = latent == nullptr ? output : latent->query_head_dim(), .output = output};
+  if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
+    return {.query = latent->query_head_dim(), .output = output, .norm = 0};
+  }
+  const auto* grouped = std::get_if<GroupedQueryAttention>(&attention);
+  const bool spread = grouped != nullptr && grouped->qk_norm == QkNorm::kFullWidth;
+  return {.query = output, .output = output, .norm = spread ? output : 0};
 }
 
 std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::Layer& layer,
@@ -87,6 +92,10 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
     case WeightRole::kKeyBias:
     case WeightRole::kValueBias:
       return Cols(weight, Times(layer.kv_heads, head_dim));
+    case WeightRole::kQueryNorm:
+      return dims.norm == 0 ? Whole(weight) : Cols(weight, Times(layer.heads, dims.norm));
+    case WeightRole::kKeyNorm:
+      return dims.norm == 0 ? Whole(weight) : Cols(weight, Times(layer.kv_heads, dims.norm));
     case WeightRole::kOutputBias:
       return layout.tp_index == 0 ? Whole(weight) : std::nullopt;
     case WeightRole::kGate:
@@ -94,7 +103,7 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
       return Rows(weight, FfnColumns(layer, weight));
     case WeightRole::kDown:
       return Cols(weight, FfnColumns(layer, weight));
-    default:  // norms and what IsReplicated() names
+    default:  // other norms and what IsReplicated() names
       return Whole(weight);
   }
 }

@@ -34,6 +34,24 @@ bool IsExperts(const ModelSpec& spec, const WeightBinding& weight) {
          std::holds_alternative<MoeFfn>(spec.layers[static_cast<size_t>(weight.layer)].ffn);
 }
 
+bool IsFullWidthNorm(const ModelSpec& spec, const WeightBinding& weight) {
+  if (weight.role != WeightRole::kQueryNorm && weight.role != WeightRole::kKeyNorm) return false;
+  const AttentionSpec& attention = spec.layers[static_cast<size_t>(weight.layer)].attention;
+  return std::get<GroupedQueryAttention>(attention).qk_norm == QkNorm::kFullWidth;
+}
+
+// How often the KV head of row (column) `i` is held: ranks above the number of KV heads share them.
+uint32_t ExpectedOfKvHead(const ParallelPlan& plan, const ModelSpec& spec,
+                          const WeightBinding& weight, uint64_t i) {
+  const uint32_t replicas = plan.RanksPerStage() / plan.tp;
+  const auto& attention =
+      std::get<GroupedQueryAttention>(spec.layers[static_cast<size_t>(weight.layer)].attention);
+  if (plan.tp <= attention.num_kv_heads) return replicas;
+  const uint64_t head = i / attention.head_dim;
+  const bool one_more = head < plan.tp % attention.num_kv_heads;
+  return (plan.tp / attention.num_kv_heads + (one_more ? 1 : 0)) * replicas;
+}
+
 // How often the plan says that row (column) `i` of `weight` is held.
 uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightBinding& weight,
                   uint64_t i) {
@@ -46,14 +64,12 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kKey:
     case WeightRole::kValue:
     case WeightRole::kKeyBias:
-    case WeightRole::kValueBias: {
-      const auto& attention =
-          std::get<GroupedQueryAttention>(spec.layers[static_cast<size_t>(weight.layer)].attention);
-      if (plan.tp <= attention.num_kv_heads) return ranks / plan.tp;
-      const uint64_t head = i / attention.head_dim;
-      const bool one_more = head < plan.tp % attention.num_kv_heads;
-      return (plan.tp / attention.num_kv_heads + (one_more ? 1 : 0)) * (ranks / plan.tp);
-    }
+    case WeightRole::kValueBias:
+      return ExpectedOfKvHead(plan, spec, weight, i);
+    case WeightRole::kKeyNorm:
+      return IsFullWidthNorm(spec, weight) ? ExpectedOfKvHead(plan, spec, weight, i) : ranks;
+    case WeightRole::kQueryNorm:
+      return IsFullWidthNorm(spec, weight) ? ranks / plan.tp : ranks;
     case WeightRole::kQuery:
     case WeightRole::kQueryBias:
     case WeightRole::kOutput:

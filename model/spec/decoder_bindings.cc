@@ -47,6 +47,10 @@ const char* CommonName(WeightRole role) {
       return "self_attn.o_proj.bias";
     case WeightRole::kFfnNorm:
       return "post_attention_layernorm.weight";
+    case WeightRole::kAttentionPostNorm:
+      return "post_self_attn_layernorm.weight";
+    case WeightRole::kFfnPostNorm:
+      return "post_mlp_layernorm.weight";
     case WeightRole::kGate:
       return "mlp.gate_proj.weight";
     case WeightRole::kUp:
@@ -106,6 +110,15 @@ void BindLatentAttention(const LatentAttention& attention, const std::string& pr
 // Linear attention's output projection has a name of its own.
 void BindLinearAttention(const std::string& prefix, WeightBinding& binding) {
   if (binding.role == WeightRole::kOutput) binding.tensor = prefix + "self_attn.out_proj.weight";
+}
+
+// Gate and up of a dense FFN, where the family stores them as one tensor.
+void BindDenseFfn(const DecoderTensorNames& names, const std::string& prefix,
+                  WeightBinding& binding) {
+  const bool is_up = binding.role == WeightRole::kUp;
+  if (names.dense_gate_up == nullptr || (!is_up && binding.role != WeightRole::kGate)) return;
+  binding.tensor = prefix + names.dense_gate_up;
+  if (is_up) binding.first_row = binding.rows;
 }
 
 // Names the tensors of one layer's router and experts.
@@ -183,6 +196,7 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
     for (; weights[next].layer == static_cast<int32_t>(layer); ++next) {
       if (moe == nullptr || !IsMoePart(weights[next].role)) {
         add(prefix, std::move(weights[next]));
+        BindDenseFfn(names, prefix, bindings.back());
         const AttentionSpec& attention = spec.layers[layer].attention;
         if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
           BindLatentAttention(*latent, prefix, bindings.back());

@@ -13,11 +13,14 @@ namespace essor::model {
 extern const ModelFamily kDeepseekV3Family;
 extern const ModelFamily kErnie45Family;
 extern const ModelFamily kErnie45MoeFamily;
+extern const ModelFamily kGlm4Family;
 extern const ModelFamily kGlm4MoeFamily;
+extern const ModelFamily kGlmFamily;
 extern const ModelFamily kKimiK2Family;
 extern const ModelFamily kLlamaFamily;
 extern const ModelFamily kMiniMaxFamily;
 extern const ModelFamily kMiniMaxM1Family;
+extern const ModelFamily kMiniMaxM2Family;
 extern const ModelFamily kMiniMaxText01Family;
 extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
@@ -27,9 +30,10 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family, &kErnie45Family, &kErnie45MoeFamily, &kGlm4MoeFamily,       &kKimiK2Family,
-    &kLlamaFamily,      &kMiniMaxFamily, &kMiniMaxM1Family,  &kMiniMaxText01Family, &kMixtralFamily,
-    &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
+    &kDeepseekV3Family, &kErnie45Family,   &kErnie45MoeFamily, &kGlm4Family,
+    &kGlm4MoeFamily,    &kGlmFamily,       &kKimiK2Family,     &kLlamaFamily,
+    &kMiniMaxFamily,    &kMiniMaxM1Family, &kMiniMaxM2Family,  &kMiniMaxText01Family,
+    &kMixtralFamily,    &kQwen2Family,     &kQwen3Family,      &kQwen3MoeFamily,
 };
 
 const ModelFamily* FindFamily(const std::string& model_type) {

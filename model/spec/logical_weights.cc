@@ -29,6 +29,9 @@ class LayerLister {
     if (attention.qk_norm == QkNorm::kPerHead) {
       Add(WeightRole::kQueryNorm, 1, head_dim);
       Add(WeightRole::kKeyNorm, 1, head_dim);
+    } else if (attention.qk_norm == QkNorm::kFullWidth) {
+      Add(WeightRole::kQueryNorm, 1, query);
+      Add(WeightRole::kKeyNorm, 1, key);
     }
     Add(WeightRole::kOutput, hidden, query);
     if (attention.output_bias) Add(WeightRole::kOutputBias, 1, hidden);
@@ -64,6 +67,11 @@ class LayerLister {
     Add(WeightRole::kOutputGate, width, hidden);
     Add(WeightRole::kLinearNorm, 1, width);
     Add(WeightRole::kOutput, hidden, width);
+  }
+
+  void PostNorms() {
+    Add(WeightRole::kAttentionPostNorm, 1, spec_.hidden_size);
+    Add(WeightRole::kFfnPostNorm, 1, spec_.hidden_size);
   }
 
   void Ffn(const DenseFfn& ffn) {
@@ -114,6 +122,7 @@ std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,
   LayerLister lister(spec, layer);
   const LayerSpec& parts = spec.layers[layer];
   std::visit([&](const auto& attention) { lister.Attention(attention); }, parts.attention);
+  if (parts.post_norms) lister.PostNorms();
   if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
     lister.Ffn(*moe, max_experts);
   } else {

@@ -170,6 +170,8 @@ struct LayerSpec {
   FfnSpec ffn;
   std::optional<ScaledResidual> attention_residual = {};
   std::optional<ScaledResidual> ffn_residual = {};
+  // What attention and FFN give is normalised before it is added: x += norm(attention(norm(x))).
+  bool post_norms = false;
   bool operator==(const LayerSpec&) const = default;
 };
 
@@ -204,8 +206,8 @@ enum class WeightRole {
   kQueryBias,
   kKeyBias,
   kValueBias,
-  kQueryNorm,  // [1, head_dim]
-  kKeyNorm,    // [1, head_dim]
+  kQueryNorm,  // [1, head_dim]; over the full width [1, heads * head_dim]
+  kKeyNorm,    // [1, head_dim]; over the full width [1, kv_heads * head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
   kFfnNorm,     // [1, hidden]
@@ -215,6 +217,10 @@ enum class WeightRole {
                 // an expert number) the shared expert
   kUp,          // likewise
   kDown,        // [hidden, intermediate]
+
+  // Of layers with post_norms.
+  kAttentionPostNorm,  // [1, hidden]
+  kFfnPostNorm,        // [1, hidden]
 
   // Of latent attention. kQuery and kOutput are as above, with the head dims of query and value;
   // kQuery's input is the query's latent where there is one.

@@ -20,7 +20,7 @@ absl::StatusOr<bool> IsFp8Checkpoint(const ConfigView& config) {
                               absl::StrCat("\"", method, "\" checkpoints are not supported"));
   }
   ESSOR_ASSIGN_OR_RETURN(const std::string format, quantization.StringOr("fmt", "e4m3"));
-  if (format != "e4m3") {
+  if (format != "e4m3" && format != "float8_e4m3fn") {  // MiniMax-M2 writes the latter
     return quantization.Error("fmt", absl::StrCat("\"", format, "\" is not e4m3"));
   }
   ESSOR_ASSIGN_OR_RETURN(const std::string scheme,

@@ -90,6 +90,11 @@ def published_config(config):
         config["sliding_window"] = (
             8  # switched off by use_sliding_window, as in QwQ; would act on the long prompt
         )
+    if config["model_type"] == "minimax_m2":
+        config["rotary_dim"] = round(config["head_dim"] * config.pop("partial_rotary_factor"))
+        config["attn_type_list"] = [1] * config["num_hidden_layers"]
+        config |= dict(num_mtp_modules=3, qk_norm_type="per_layer", scoring_func="sigmoid")
+        config |= dict(use_qk_norm=True, use_routing_bias=True, shared_intermediate_size=0)
     if config["model_type"] == "qwen3_moe":
         config["num_experts"] = config.pop(
             "num_local_experts"
@@ -129,10 +134,10 @@ def gap_after(values, count):
     return float((best[:, count - 1] - best[:, count]).min())
 
 
-def choice_gap(router, logits, top_k):
+def choice_gap(router, given_bias, logits, top_k):
     """How far the router's choice is from another one, in logits."""
     statics = getattr(router, "moe_statics", router)  # ERNIE
-    bias = getattr(statics, "e_score_correction_bias", None)
+    bias = getattr(statics, "e_score_correction_bias", given_bias)
     if bias is None:
         return gap_after(logits, top_k)
     softmax = statics is not router
@@ -169,7 +174,9 @@ class RouterTap:
         # Computed anew: what the first output holds, logits or probabilities, differs between classes.
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
         logits = torch.nn.functional.linear(hidden.float(), module.weight.float())
-        self.calls.append((choice_gap(module, logits, self.top_k), weights.float(), experts))
+        bias = inputs[1] if len(inputs) > 1 else None  # MiniMax-M2 passes it
+        gap = choice_gap(module, bias, logits, self.top_k)
+        self.calls.append((gap, weights.float(), experts))
 
     def take(self):
         calls, self.calls = self.calls, []

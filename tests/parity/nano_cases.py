@@ -8,6 +8,7 @@ rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rop
 
 import nano_minimax
 from nano_case import TOKENIZER_VOCAB, case, rope
+from nano_spread import SPREAD_CASES
 
 # With 16 original positions, low 1 and high 2, wavelengths below 8 are kept, above 16 divided by the factor,
 # and those between are blended; theta 100 and 16 dims put pairs in all three ranges.
@@ -356,4 +357,6 @@ CASES = (
         published=True,
         sensitivity=(_EPS,),
     ),
-) + nano_minimax.CASES
+)
+
+CASES += SPREAD_CASES + nano_minimax.CASES

@@ -15,6 +15,7 @@ import torch
 BLOCK = 128
 E4M3_MAX = 448.0
 SUFFIX = "_scale_inv"
+MATRICES = ("proj.weight", "proj_with_mqa.weight", ".w1.weight", ".w2.weight", ".w3.weight")
 
 
 def _grid(size):
@@ -42,7 +43,7 @@ def quantise(directory, case, seed):
     """Makes `directory` the twin and returns the tensors of the FP8 checkpoint."""
     stored, twin = {}, {}
     for name, weight in safetensors.torch.load_file(directory / "model.safetensors").items():
-        if not name.endswith(("proj.weight", "proj_with_mqa.weight")):
+        if not name.endswith(MATRICES):
             stored[name] = weight.to(torch.bfloat16)
             twin[name] = stored[name].float()
             continue

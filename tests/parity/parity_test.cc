@@ -22,12 +22,30 @@ constexpr double kFloat32Kl = 1e-6;
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
 
-const char* const kCases[] = {"llama",           "llama_tied",        "qwen2",
-                              "qwen3",           "qwen3_moe",         "qwen3_moe_mixed",
-                              "mixtral",         "ernie4_5",          "ernie4_5_moe",
-                              "glm4_moe",        "deepseek_v3_dense", "moonlight_dense",
-                              "deepseek_v3",     "qwen3_moe_fp8",     "qwen3_moe_fp8_blocks",
-                              "deepseek_v3_fp8", "minimax",           "minimax_text_01"};
+const char* const kCases[] = {
+    "llama",
+    "llama_tied",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_moe_mixed",
+    "mixtral",
+    "ernie4_5",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "deepseek_v3_dense",
+    "moonlight_dense",
+    "deepseek_v3",
+    "qwen3_moe_fp8",
+    "qwen3_moe_fp8_blocks",
+    "deepseek_v3_fp8",
+    "minimax",
+    "minimax_text_01",
+    "minimax_m2",
+    "minimax_m2_fp8",
+    "glm",
+    "glm4",
+};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -150,8 +168,9 @@ std::vector<PlanCase> PlanCases() {
       if (!three_heads || plan != std::string("tp=4")) cases.push_back({family, plan});
     }
   }
-  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe",
-                             "deepseek_v3", "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01"}) {
+  for (const char* family :
+       {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
+        "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01", "minimax_m2", "minimax_m2_fp8"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
@@ -188,7 +207,8 @@ TEST_P(Fp8PlanTest, LogitsAreAsCloseAsBFloat16) {
 
 std::vector<PlanCase> Fp8PlanCases() {
   std::vector<PlanCase> cases;
-  for (const char* family : {"qwen3_moe_fp8", "qwen3_moe_fp8_blocks", "deepseek_v3_fp8"}) {
+  for (const char* family :
+       {"qwen3_moe_fp8", "qwen3_moe_fp8_blocks", "deepseek_v3_fp8", "minimax_m2_fp8"}) {
     for (const char* plan :
          {"tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "pp=2,tp=2", "tp=2,ep=2", "ep=4,tp=2"}) {
       cases.push_back({family, plan});

@@ -164,9 +164,11 @@ void Engine::BuildLayers() {
     next += cache_bytes + state_bytes;
     const model::LayerSpec& parts = inputs_.spec->layers[inputs_.layout.layers.begin + i];
     layers_.push_back({.norm = layer.weights->attention_norm,
+                       .post_norm = layer.weights->attention_post_norm,
                        .residual = parts.attention_residual,
                        .layer = MakeAttentionLayer(layer)});
     layers_.push_back({.norm = layer.weights->ffn_norm,
+                       .post_norm = layer.weights->ffn_post_norm,
                        .residual = parts.ffn_residual,
                        .layer = MakeFfnLayer(layer)});
   }
@@ -226,6 +228,15 @@ absl::Status Engine::RunLayers(const Batch& batch) {
                       .eps = static_cast<float>(inputs_.spec->norm_eps)},
                      *inputs_.stream);
     ESSOR_RETURN_IF_ERROR(half.layer->Forward(batch, buffers_.normed, buffers_.delta));
+    if (half.post_norm != nullptr) {
+      kernels::RmsNorm({.x = buffers_.delta,
+                        .weight = half.post_norm,
+                        .y = buffers_.delta,
+                        .num_rows = batch.num_rows,
+                        .width = inputs_.spec->hidden_size,
+                        .eps = static_cast<float>(inputs_.spec->norm_eps)},
+                       *inputs_.stream);
+    }
     delta_pending = !half.residual.has_value();
     if (delta_pending) continue;
     kernels::WeightedSum({.x = buffers_.normed,

@@ -94,9 +94,10 @@ class Engine {
   LayerScratch scratch_;
   std::vector<RopeTable> rope_;  // per layer
   std::unique_ptr<OutputHead> head_;
-  // Attention or FFN of a layer, with its norm.
+  // Attention or FFN of a layer, with its norms.
   struct HalfLayer {
     const float* norm;
+    const float* post_norm;  // null where the family has none
     std::optional<model::ScaledResidual> residual;
     std::unique_ptr<SubLayer> layer;
   };

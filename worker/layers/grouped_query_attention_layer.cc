@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "common/status_macros.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
@@ -31,13 +32,16 @@ GroupedQueryAttentionLayer::GroupedQueryAttentionLayer(const model::GroupedQuery
       hidden_(inputs.spec->hidden_size),
       num_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].heads.size())),
       num_kv_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].kv_heads.size())),
-      cache_(CacheOf(inputs.cache, num_kv_heads_, spec.head_dim)) {}
+      cache_(CacheOf(inputs.cache, num_kv_heads_, spec.head_dim)),
+      full_width_norm_(static_cast<float>(inputs.spec->norm_eps), inputs.scratch.norm_squares,
+                       inputs.groups.tp, inputs.stream) {}
 
 absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float* x, float* y) {
   const LayerScratch& scratch = inputs_.scratch;
   const uint32_t query_width = num_heads_ * spec_.head_dim;
   const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
   Project(batch, x);
+  if (spec_.qk_norm == model::QkNorm::kFullWidth) ESSOR_RETURN_IF_ERROR(NormFullWidth(batch));
   NormAndRotate(batch);
   kernels::WriteKv({.cache = cache_,
                     .k = scratch.key,
@@ -91,7 +95,31 @@ void GroupedQueryAttentionLayer::Project(const Batch& batch, const float* x) {
                   *inputs_.stream);
 }
 
+absl::Status GroupedQueryAttentionLayer::NormFullWidth(const Batch& batch) {
+  const model::RankLayout::Layer& layer = inputs_.layout->per_layer[inputs_.index];
+  // Of ranks that share a KV head, the one with the first of its query heads.
+  const uint64_t group = spec_.num_heads / spec_.num_kv_heads;
+  const bool counts_key = layer.heads.begin == layer.kv_heads.begin * group;
+  const uint32_t query_width = num_heads_ * spec_.head_dim;
+  const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
+  const std::array<SpreadColumns, 2> norms{{
+      {.x = inputs_.scratch.query,
+       .stride = query_width,
+       .width = query_width,
+       .weight = inputs_.weights->query_norm,
+       .total_width = spec_.num_heads * spec_.head_dim},
+      {.x = inputs_.scratch.key,
+       .stride = key_width,
+       .width = key_width,
+       .weight = inputs_.weights->key_norm,
+       .total_width = spec_.num_kv_heads * spec_.head_dim,
+       .counts = counts_key},
+  }};
+  return full_width_norm_.Apply(batch.num_rows, norms);
+}
+
 void GroupedQueryAttentionLayer::NormAndRotate(const Batch& batch) {
+  const bool per_head = spec_.qk_norm == model::QkNorm::kPerHead;
   kernels::QkNormRope({.q = inputs_.scratch.query,
                        .k = inputs_.scratch.key,
                        .q_stride = num_heads_ * spec_.head_dim,
@@ -100,8 +128,8 @@ void GroupedQueryAttentionLayer::NormAndRotate(const Batch& batch) {
                        .num_heads = num_heads_,
                        .num_kv_heads = num_kv_heads_,
                        .head_dim = spec_.head_dim,
-                       .q_norm = inputs_.weights->query_norm,
-                       .k_norm = inputs_.weights->key_norm,
+                       .q_norm = per_head ? inputs_.weights->query_norm : nullptr,
+                       .k_norm = per_head ? inputs_.weights->key_norm : nullptr,
                        .norm_eps = static_cast<float>(inputs_.spec->norm_eps),
                        .positions = batch.positions,
                        .cos = inputs_.rope.cos,

@@ -1,7 +1,10 @@
 // Softmax attention with grouped KV heads over a paged cache.
 #pragma once
 
+#include <cstdint>
+
 #include "worker/layers/layer.h"
+#include "worker/layers/spread_norm.h"
 
 namespace essor::worker {
 
@@ -14,6 +17,8 @@ class GroupedQueryAttentionLayer : public SubLayer {
 
  private:
   void Project(const Batch& batch, const float* x);
+  // QK-norm over the dims of all heads, those of other ranks included.
+  absl::Status NormFullWidth(const Batch& batch);
   void NormAndRotate(const Batch& batch);
 
   const model::GroupedQueryAttention& spec_;
@@ -22,6 +27,7 @@ class GroupedQueryAttentionLayer : public SubLayer {
   const uint32_t num_heads_;     // of this rank
   const uint32_t num_kv_heads_;  // of this rank
   const kernels::PagedKv cache_;
+  SpreadNorm full_width_norm_;  // of QkNorm::kFullWidth
 };
 
 }  // namespace essor::worker

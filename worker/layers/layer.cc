@@ -32,11 +32,11 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.key = arena.Take<float>(rows * widths.attention.key);
   scratch.value = arena.Take<float>(rows * widths.attention.value);
   scratch.attention = arena.Take<float>(rows * widths.attention.result);
+  scratch.norm_squares = arena.Take<float>(rows * widths.attention.norm_squares);
   scratch.router_logits = arena.Take<float>(rows * widths.experts);
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
   scratch.shared = arena.Take<float>(rows * widths.shared);
-  scratch.squares = arena.Take<float>(rows * SpreadNorm::kMaxNorms);
   return scratch;
 }
 

@@ -52,11 +52,11 @@ struct LayerScratch {
   float* key = nullptr;
   float* value = nullptr;          // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
   float* attention = nullptr;      // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
+  float* norm_squares = nullptr;   // [T, norms], where norms span all heads (spread_norm.h)
   float* router_logits = nullptr;  // [T, experts]
   uint32_t* expert_ids = nullptr;  // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
   float* shared = nullptr;          // [T, hidden], where a layer has a shared expert
-  float* squares = nullptr;         // [T, SpreadNorm::kMaxNorms]
 };
 
 // Takes the scratch for `layout`'s layers out of `arena` (see Arena::Measure).

@@ -17,7 +17,7 @@ LightningAttentionLayer::LightningAttentionLayer(const model::LightningAttention
       hidden_(inputs.spec->hidden_size),
       num_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].heads.size())),
       width_(num_heads_ * spec.head_dim),
-      norm_(static_cast<float>(spec.norm_eps), inputs.scratch.squares, inputs.groups.tp,
+      norm_(static_cast<float>(spec.norm_eps), inputs.scratch.norm_squares, inputs.groups.tp,
             inputs.stream) {
   const model::Range heads = inputs.layout->per_layer[inputs.index].heads;
   for (uint64_t head = heads.begin; head < heads.end; ++head) {

@@ -321,6 +321,12 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kFfnNorm:
       layer.ffn_norm = vector;
       break;
+    case WeightRole::kAttentionPostNorm:
+      layer.attention_post_norm = vector;
+      break;
+    case WeightRole::kFfnPostNorm:
+      layer.ffn_post_norm = vector;
+      break;
     case WeightRole::kRouter:
       layer.router = matrix;
       break;
