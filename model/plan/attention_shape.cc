@@ -31,7 +31,8 @@ AttentionHeads HeadsOf(const GroupedQueryAttention& attention, const RankLayout:
           .group = layer.heads.size() / layer.kv_heads.size(),
           .key_dim = attention.head_dim,
           .value_dim = attention.head_dim,
-          .sliding_window = attention.sliding_window};
+          .sliding_window = attention.sliding_window,
+          .chunk_size = attention.chunk_size};
 }
 
 AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer& layer) {
@@ -39,7 +40,8 @@ AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer
           .group = layer.heads.size(),
           .key_dim = attention.cached_dim(),
           .value_dim = attention.kv_lora_rank,
-          .sliding_window = 0};
+          .sliding_window = 0,
+          .chunk_size = 0};
 }
 
 uint64_t KvElementsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
