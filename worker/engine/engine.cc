@@ -95,17 +95,23 @@ void Engine::TakeWorkspace(Arena& arena) {
                                        arena);
 }
 
-// One table per run of layers with equal positions; filled only when the arena has memory.
+// One table for all layers with equal positions; filled only when the arena has memory.
 std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
   std::vector<RopeTable> tables;
-  const model::RopeSpec* previous = nullptr;
-  for (uint64_t layer = inputs_.layout.layers.begin; layer < inputs_.layout.layers.end; ++layer) {
-    const model::RopeSpec& rope = model::RopeOf(inputs_.spec->layers[layer].attention);
-    if (previous != nullptr && *previous == rope) {
-      tables.push_back(tables.back());
+  const std::span<const model::LayerSpec> layers =
+      std::span(inputs_.spec->layers)
+          .subspan(inputs_.layout.layers.begin, inputs_.layout.layers.size());
+  for (const model::LayerSpec& layer : layers) {
+    const model::RopeSpec& rope = model::RopeOf(layer.attention);
+    const auto same = [&](const model::LayerSpec& other) {
+      return model::RopeOf(other.attention) == rope;
+    };
+    const auto first =
+        static_cast<size_t>(std::find_if(layers.begin(), layers.end(), same) - layers.begin());
+    if (first < tables.size()) {
+      tables.push_back(RopeTable(tables[first]));
       continue;
     }
-    previous = &rope;
     const uint32_t positions = inputs_.limits.max_context_tokens;
     const uint64_t count = uint64_t{positions} * (rope.rotary_dim / 2);
     float* cos = arena.Take<float>(count);
