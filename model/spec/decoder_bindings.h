@@ -11,18 +11,23 @@ namespace essor::model {
 
 // What families call the parts that do not have Llama's names.
 struct DecoderTensorNames {
-  const char* moe = "mlp";  // holds router and experts
+  const char* dense = "mlp";  // holds the matrices of a dense FFN
+  const char* moe = "mlp";    // holds router and experts
+  const char* router = "gate.weight";
   const char* expert_gate = "gate_proj";
   const char* expert_up = "up_proj";
   const char* expert_down = "down_proj";
   const char* shared = "shared_experts";                     // the shared expert, inside `moe`
   const char* router_bias = "gate.e_score_correction_bias";  // likewise
+  // Stacked experts stand transposed: [experts, hidden, 2 * intermediate] and [experts,
+  // intermediate, hidden].
+  bool transposed_experts = false;
 };
 
 // One binding per weight of LogicalWeights(spec), in its order. Experts bind to the stacked 3-D
 // tensors that transformers 5 uses in memory where the checkpoint has them (`mlp.experts.
 // gate_up_proj` [experts, 2 * intermediate, hidden], gate first, and `mlp.experts.down_proj`
-// [experts, hidden, intermediate]), otherwise to one tensor each.
+// [experts, hidden, intermediate], or transposed_experts), otherwise to one tensor each.
 std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
                                        const TensorExists& exists);
 

@@ -295,7 +295,8 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   const BadConfig kCases[] = {
       {"nano/llama", "model_type", "gpt9",
        "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, ernie4_5, "
-       "ernie4_5_moe, glm4_moe, kimi_k2, llama, mixtral, qwen2, qwen3, qwen3_moe"},
+       "ernie4_5_moe, glm4_moe, kimi_k2, llama, llama4, llama4_text, mixtral, qwen2, qwen3, "
+       "qwen3_moe"},
       {"nano/llama", "model_type", nullptr, "config.json: model_type: missing"},
       {"nano/llama", "hidden_size", 0, "hidden_size: 0 is outside 1 to 1048576"},
       {"nano/llama", "hidden_size", -64, "hidden_size: -64 is outside"},

@@ -22,12 +22,25 @@ constexpr double kFloat32Kl = 1e-6;
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
 
-const char* const kCases[] = {"llama",          "llama_tied",        "qwen2",
-                              "qwen3",          "qwen3_moe",         "qwen3_moe_mixed",
-                              "mixtral",        "ernie4_5",          "ernie4_5_moe",
-                              "glm4_moe",       "deepseek_v3_dense", "moonlight_dense",
-                              "deepseek_v3",    "qwen3_moe_fp8",     "qwen3_moe_fp8_blocks",
-                              "deepseek_v3_fp8"};
+const char* const kCases[] = {"llama",
+                              "llama_tied",
+                              "qwen2",
+                              "qwen3",
+                              "qwen3_moe",
+                              "qwen3_moe_mixed",
+                              "mixtral",
+                              "ernie4_5",
+                              "ernie4_5_moe",
+                              "glm4_moe",
+                              "deepseek_v3_dense",
+                              "moonlight_dense",
+                              "deepseek_v3",
+                              "qwen3_moe_fp8",
+                              "qwen3_moe_fp8_blocks",
+                              "deepseek_v3_fp8",
+                              "llama4",
+                              "llama4_interleaved",
+                              "llama4_multimodal"};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -150,8 +163,9 @@ std::vector<PlanCase> PlanCases() {
       if (!three_heads || plan != std::string("tp=4")) cases.push_back({family, plan});
     }
   }
-  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe",
-                             "deepseek_v3", "qwen3_moe_fp8_blocks"}) {
+  for (const char* family :
+       {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
+        "qwen3_moe_fp8_blocks", "llama4", "llama4_interleaved", "llama4_multimodal"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
