@@ -54,6 +54,9 @@ struct AttentionParams {
   uint32_t num_heads;       // Hq
   float scale;              // of q.k before the softmax
   uint32_t sliding_window;  // keys visible, the own one included; 0 = all
+  // Only keys of the row's own chunk are visible, positions [n * chunk_size, (n + 1) * chunk_size);
+  // 0 = all. Not together with a window.
+  uint32_t chunk_size = 0;
   std::span<const SequenceRows> sequences;
   float* y;  // [T, Hq * D]
 };

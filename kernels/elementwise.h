@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/attention_temperature.h"
 #include "kernels/packed_matrix.h"
 #include "kernels/stream.h"
 
@@ -74,9 +75,10 @@ struct EmbeddingParams {
 };
 void Embedding(const EmbeddingParams& params, Stream& stream);
 
-// Per-head RMSNorm (when norm weights are given) and then rotation of the first rotary_dim dims of
-// each head of q and k, in place. Without norm weights the other dims are neither read nor written:
-// a view that begins inside each head will do.
+// What queries and keys go through before attention, in place: RMSNorm of each head (when norm
+// weights are given), rotation of its first rotary_dim dims, RMSNorm without weights
+// (unit_norm_after), and of q alone the temperature. Without norms and temperature the dims that do
+// not rotate are neither read nor written: a view that begins inside each head will do.
 struct QkNormRopeParams {
   float* q;  // [T, num_heads, D], row stride q_stride floats
   float* k;  // [T, num_kv_heads, D], row stride k_stride floats
@@ -88,12 +90,14 @@ struct QkNormRopeParams {
   uint32_t head_dim;
   const float* q_norm = nullptr;  // [D] or null
   const float* k_norm = nullptr;  // [D] or null
-  float norm_eps = 0;
-  const uint32_t* positions;  // [T]
-  const float* cos;           // [max_positions, rotary_dim / 2]
-  const float* sin;           // likewise
-  uint32_t rotary_dim;        // 0 = no rotation
-  bool interleaved;           // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+  float norm_eps = 0;             // of both norms
+  const uint32_t* positions;      // [T]
+  const float* cos;               // [max_positions, rotary_dim / 2]
+  const float* sin;               // likewise
+  uint32_t rotary_dim;            // 0 = no rotation
+  bool interleaved;               // pairs (2i, 2i+1) instead of (i, i + rotary_dim / 2)
+  bool unit_norm_after = false;
+  AttentionTemperature temperature = {};
 };
 void QkNormRope(const QkNormRopeParams& params, Stream& stream);
 

@@ -55,15 +55,17 @@ struct GatedFfnParams {
 };
 void GatedFfn(const GatedFfnParams& params, Stream& stream);
 
-// y[t] = sum over j of expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), in the order of j, over
-// the experts that are present. A token without a present expert gets zeros.
+// y[t] = sum over j of expert_weights[t, j] * ffn_{expert_ids[t, j]}(x[t]), or with weigh_input of
+// ffn_{expert_ids[t, j]}(expert_weights[t, j] * x[t]), in the order of j, over the experts that are
+// present. A token without a present expert gets zeros.
 struct MoeFfnParams {
   const float* x;     // [T, K]
   uint32_t num_rows;  // T
   uint32_t top_k;
   const uint32_t* expert_ids;   // [T, k], in the whole model's numbering
   const float* expert_weights;  // [T, k]
-  uint32_t first_expert;        // experts[i] is expert first_expert + i; others are absent
+  bool weigh_input = false;
+  uint32_t first_expert;  // experts[i] is expert first_expert + i; others are absent
   std::span<const GatedFfnWeights> experts;  // not empty; all of the same shapes and formats
   float* y;                                  // [T, H], overwritten
 };

@@ -51,6 +51,12 @@ struct PackTarget {
 // Row i of the source begins at element i * row_stride.
 void PackF32(std::span<const float> rows, size_t row_stride, const PackTarget& target);
 void PackBF16(std::span<const uint16_t> rows, size_t row_stride, const PackTarget& target);
+// The same from a source that holds the transpose: element (row i, column c) of the rows to be
+// packed is element c * column_stride + i. PackBF16Columns takes little-endian values of any
+// alignment.
+void PackF32Columns(std::span<const float> columns, size_t column_stride, const PackTarget& target);
+void PackBF16Columns(std::span<const std::byte> columns, size_t column_stride,
+                     const PackTarget& target);
 // values[i * row_stride + c], scales[(i * row_stride + c) / 32].
 struct QuantRows {
   std::span<const int8_t> values;    // kQ8: -127..127 (-128 allowed); kQ4: 0..15

@@ -17,15 +17,16 @@ inline constexpr uint32_t kRoutedExpertsMax = 4096;
 
 // The k best experts of a row (ties: the lower expert id first) and their weights.
 //
-// Scores are float32. An expert's choice value is its score plus its bias (float32); with groups,
-// the E experts are num_groups equal, consecutive ones, a group's value is the sum of its two best
-// choice values, and experts outside the top_groups best groups are out of the question (value
-// -infinity: zero would be wrong with negative biases). The k best choice values win. A weight is
-// the score without the bias, divided by the sum of the k if `renormalise` (by at least 1e-20),
-// times scale. (DeepSeek-V3: arXiv 2412.19437 section 2.1.2.)
+// Scores are float32. An expert's choice value is its score plus its bias (float32), or where there
+// is neither bias nor groups its logit (which orders as the scores do and does not saturate). With
+// groups, the E experts are num_groups equal, consecutive ones, a group's value is the sum of its
+// two best choice values, and experts outside the top_groups best groups are out of the question
+// (value -infinity: zero would be wrong with negative biases). The k best choice values win. A
+// weight is the score without the bias, divided by the sum of the k if `renormalise` (by at least
+// 1e-20), times scale. (DeepSeek-V3: arXiv 2412.19437 section 2.1.2.)
 //
-// The choice is the same on every processor: plain softmax routers (no bias, one group) compare
-// logits, the others score with arithmetic that has one result. A NaN logit counts as -infinity,
+// The choice is the same on every processor: routers without bias and groups compare logits, the
+// others score with arithmetic that has one result. A NaN logit counts as -infinity,
 // and so does a choice value that a NaN bias makes NaN; where no logit is above that the weights
 // are NaN. The ids are distinct and valid in any case.
 struct RouterParams {
@@ -44,10 +45,14 @@ struct RouterParams {
 };
 void Route(const RouterParams& params, Stream& stream);
 
-// Chosen by comparing logits: a softmax, no bias, one group, no scale.
+// Chosen by comparing logits.
+inline bool ChoosesByLogit(const RouterParams& params) {
+  return params.bias == nullptr && params.num_groups == 1;
+}
+
+// Nor is there a scale: the weights come from the chosen logits alone.
 inline bool IsPlainSoftmax(const RouterParams& params) {
-  return params.score == RouterScore::kSoftmax && params.bias == nullptr &&
-         params.num_groups == 1 && params.scale == 1;
+  return params.score == RouterScore::kSoftmax && ChoosesByLogit(params) && params.scale == 1;
 }
 
 }  // namespace essor::kernels

@@ -47,13 +47,19 @@ absl::Status FileError(const std::error_code& error, const char* what, const fs:
   return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot ", what, " ", path.string()));
 }
 
-// Its weights are parts of fused tensors, which are written whole.
-absl::Status RefuseLatentAttention(const SourceModel& source) {
+// Weights that are parts of fused or transposed tensors, which are written whole.
+absl::Status RefuseUnusualTensors(const SourceModel& source) {
   for (const model::LayerSpec& layer : source.spec.layers) {
     if (!std::holds_alternative<model::LatentAttention>(layer.attention)) continue;
     return absl::InvalidArgumentError(absl::StrCat(
         source.path, ": ", source.spec.family,
         " has latent attention, and converting models with latent attention is not supported"));
+  }
+  for (const SourceWeight& weight : source.weights) {
+    if (!weight.binding.transposed) continue;
+    return absl::InvalidArgumentError(absl::StrCat(source.path, ": tensor ", weight.tensor.name,
+                                                   " is transposed, and converting models with "
+                                                   "transposed tensors is not supported"));
   }
   return absl::OkStatus();
 }
@@ -298,7 +304,7 @@ absl::StatusOr<Upcycle> ParseUpcycle(const std::string& text) {
 absl::Status ConvertModel(const ConvertOptions& options) {
   ESSOR_RETURN_IF_ERROR(CheckOptions(options));
   ESSOR_ASSIGN_OR_RETURN(const SourceModel source, SourceModel::Open(options.source));
-  ESSOR_RETURN_IF_ERROR(RefuseLatentAttention(source));
+  ESSOR_RETURN_IF_ERROR(RefuseUnusualTensors(source));
   ESSOR_ASSIGN_OR_RETURN(const std::string config, OutputConfig(source, options));
   ESSOR_ASSIGN_OR_RETURN(const model::ConfigView view,
                          model::ConfigView::Parse(config, "the converted config.json"));

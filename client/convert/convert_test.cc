@@ -321,6 +321,8 @@ TEST(ConvertErrorTest, BadOptions) {
   for (const char* output : {"out", "m.gguf"}) {
     ExpectError(Convert(Nano("moonlight_dense"), scratch / output), kInvalid,
                 "converting models with latent attention is not supported");
+    ExpectError(Convert(Nano("llama4"), scratch / output), kInvalid,
+                "experts.gate_up_proj is transposed");
   }
   EXPECT_TRUE(fs::is_empty(scratch.path()));
 }

@@ -69,6 +69,7 @@ AttentionCall CallOf(const AttentionParams& params) {
           .num_heads = params.num_heads,
           .scale = params.scale,
           .sliding_window = params.sliding_window,
+          .chunk_size = params.chunk_size,
           .sequences = params.sequences,
           .y = params.y};
 }
@@ -87,6 +88,7 @@ void WriteKv(const WriteKvParams& params, Stream& stream) {
 }
 
 void Attention(const AttentionParams& params, Stream& stream) {
+  ESSOR_CHECK(params.sliding_window == 0 || params.chunk_size == 0);
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::Attention(params);
   RunAttention(CallOf(params), cpu);

@@ -63,6 +63,7 @@ struct AttentionCall {
   uint32_t num_heads;
   float scale;              // of q.k before the softmax
   uint32_t sliding_window;  // keys visible, the own one included; 0 = all
+  uint32_t chunk_size;      // keys of a row's own chunk are visible; 0 = all
   std::span<const SequenceRows> sequences;
   float* y;  // [T, num_heads * Dv]
 };
@@ -73,10 +74,11 @@ static inline uint32_t ValueStride(const AttentionCall& call) {
   return HoldsLatents(call) ? call.key_dim : call.value_dim;
 }
 
-// Keys that row `row` of a sequence sees.
+// Keys that row `row` of a sequence sees. Neither end moves back from one row to the next.
 static inline PositionRange VisibleKeys(const AttentionCall& call, const SequenceRows& sequence,
                                         uint32_t row) {
   const uint32_t end = sequence.context_tokens + row + 1;
+  if (call.chunk_size != 0) return {(end - 1) / call.chunk_size * call.chunk_size, end};
   const uint32_t window = call.sliding_window;
   return {window != 0 && end > window ? end - window : 0, end};
 }

@@ -33,6 +33,7 @@ class AttentionBench : public PagedSequences {
     bool fp32 = false;
     uint32_t block_tokens = 16;
     uint32_t window = 0;
+    uint32_t chunk_size = 0;  // of the mask
     uint32_t num_sequences = 1;
     uint32_t tokens = 100;
   };
@@ -102,6 +103,7 @@ class AttentionBench : public PagedSequences {
                                  .num_heads = options_.shape.heads,
                                  .scale = 1.0f / std::sqrt(static_cast<float>(options_.shape.dim)),
                                  .sliding_window = options_.window,
+                                 .chunk_size = options_.chunk_size,
                                  .sequences = sequences,
                                  .y = y};
     if (stream == nullptr) {
@@ -149,7 +151,7 @@ void ExpectNearReference(const AttentionBench::Options& options, uint32_t chunk,
       ASSERT_NEAR(actual.result(s)[i], expected.result(s)[i], tolerance)
           << "heads " << options.shape.heads << "/" << options.shape.kv_heads << " dim "
           << options.shape.dim << " token " << i / actual.QWidth() << " window " << options.window
-          << " fp32 " << options.fp32;
+          << " chunk size " << options.chunk_size << " fp32 " << options.fp32;
     }
   }
 }
@@ -170,6 +172,48 @@ TEST_P(AttentionTest, EqualsTheReferenceWithWindows) {
   for (uint32_t window : {1u, 2u, 63u, 64u, 65u, 128u, 300u}) {
     for (uint32_t chunk : {290u, 7u}) {
       ExpectNearReference({.shape = {4, 2, 24}, .window = window, .tokens = 290}, chunk, *stream);
+    }
+  }
+}
+
+// Borders of chunks inside tiles of 64 positions, at their ends, inside partitions of 256 and at
+// their ends.
+TEST_P(AttentionTest, EqualsTheReferenceWithChunks) {
+  auto stream = MakeStream(2);
+  for (uint32_t chunk_size : {1u, 2u, 8u, 63u, 64u, 65u, 100u, 256u, 300u, 4000u}) {
+    for (uint32_t step : {290u, 7u}) {
+      ExpectNearReference({.shape = {4, 2, 24}, .chunk_size = chunk_size, .tokens = 290}, step,
+                          *stream);
+      if (chunk_size == 100) {
+        ExpectNearReference({.shape = {3, 3, 16}, .fp32 = true, .chunk_size = 100, .tokens = 290},
+                            step, *stream);
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, SameBitsInEveryChunkingWithAChunkedMask) {
+  for (uint32_t chunk_size : {8u, 50u, 64u, 300u}) {
+    const AttentionBench::Options options{
+        .shape = {6, 2, 32}, .chunk_size = chunk_size, .num_sequences = 2, .tokens = 330};
+    AttentionBench whole(options);
+    auto one = MakeStream(1);
+    for (uint32_t s = 0; s < 2; ++s) whole.RunInChunks(s, 330, one.get());
+    for (uint32_t num_threads : {1u, 3u}) {
+      auto stream = MakeStream(num_threads);
+      for (uint32_t step : {1u, 3u, 16u, 64u}) {
+        AttentionBench cut(options);
+        cut.RunInChunks(0, step, stream.get());
+        ASSERT_TRUE(SameBits(cut.result(0), whole.result(0)))
+            << "chunk size " << chunk_size << " step " << step << " threads " << num_threads;
+      }
+      AttentionBench mixed(options);
+      mixed.Step({{1, 0, 49}}, stream.get());
+      mixed.Step({{0, 0, 299}, {1, 49, 1}}, stream.get());
+      mixed.Step({{0, 299, 31}, {1, 50, 280}}, stream.get());
+      for (uint32_t s = 0; s < 2; ++s) {
+        ASSERT_TRUE(SameBits(mixed.result(s), whole.result(s))) << "chunk size " << chunk_size;
+      }
     }
   }
 }
@@ -215,9 +259,16 @@ TEST_P(AttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
 
 // One row over a long context: the partitions go to several threads and are merged.
 TEST_P(AttentionTest, SameBitsWhenALongContextIsSharedAmongThreads) {
-  for (uint32_t window : {0u, 600u}) {
-    const AttentionBench::Options options{
-        .shape = {3, 1, 64}, .window = window, .num_sequences = 2, .tokens = 1100};
+  struct Mask {
+    uint32_t window;
+    uint32_t chunk_size;
+  };
+  for (const Mask& mask : {Mask{0, 0}, Mask{600, 0}, Mask{0, 700}}) {
+    const AttentionBench::Options options{.shape = {3, 1, 64},
+                                          .window = mask.window,
+                                          .chunk_size = mask.chunk_size,
+                                          .num_sequences = 2,
+                                          .tokens = 1100};
     AttentionBench whole(options);
     auto one = MakeStream(1);
     whole.RunInChunks(0, 1100, one.get());
@@ -297,6 +348,10 @@ TEST_P(AttentionTest, EqualKeysGiveTheMeanOfTheValues) {
   params.sliding_window = 2;  // the own key and the one before
   Attention(params, *stream);
   EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 4));
+  params.sliding_window = 0;
+  params.chunk_size = 3;  // the last key is the first of its chunk
+  Attention(params, *stream);
+  EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 8));
 }
 
 TEST_P(AttentionTest, NothingHappensWithoutRows) {

@@ -328,6 +328,8 @@ struct RopeCase {
   uint32_t rotary_dim;
   bool interleaved;
   bool norm;
+  bool unit_norm = false;
+  double temperature = 0;
 };
 
 class QkNormRopeRun {
@@ -361,7 +363,9 @@ class QkNormRopeRun {
             .cos = cos_.data(),
             .sin = sin_.data(),
             .rotary_dim = case_.rotary_dim,
-            .interleaved = case_.interleaved};
+            .interleaved = case_.interleaved,
+            .unit_norm_after = case_.unit_norm,
+            .temperature = {.scale = case_.temperature, .floor_positions = 8}};
   }
   // Padding after the heads, as in a buffer that also holds v.
   uint32_t QStride() const { return kHeads * case_.head_dim + 5; }
@@ -387,13 +391,24 @@ class QkNormRopeRun {
 };
 
 // A rotated value is a c - b s with |c|, |s| <= 1.25: three roundings, of terms that are below
-// 1.25 (|a| + |b|); with a norm before, its relative error on a and b. Values are below 6 here and
-// normalised ones below 6 * 6 / rms.
+// 1.25 (|a| + |b|); with a norm before or behind, its relative error on a and b. Values are below 6
+// here and normalised ones below 6 * 6 / rms; the temperature, one more rounding, is below 1.5.
 TEST_P(ElementwiseTest, QkNormRopeEqualsTheReference) {
-  const RopeCase cases[] = {{64, 64, false, false}, {64, 64, true, false},  {128, 128, false, true},
-                            {64, 32, true, true},   {80, 80, false, true},  {16, 10, true, false},
-                            {6, 6, false, true},    {96, 0, false, true},   {10, 0, false, false},
-                            {64, 48, false, false}, {256, 128, true, false}};
+  const RopeCase cases[] = {{64, 64, false, false},
+                            {64, 64, true, false},
+                            {128, 128, false, true},
+                            {64, 32, true, true},
+                            {80, 80, false, true},
+                            {16, 10, true, false},
+                            {6, 6, false, true},
+                            {96, 0, false, true},
+                            {10, 0, false, false},
+                            {64, 48, false, false},
+                            {256, 128, true, false},
+                            {128, 128, true, false, true},
+                            {20, 20, false, false, true},
+                            {40, 0, false, false, false, 0.25},
+                            {16, 8, true, true, true, 0.25}};
   for (const RopeCase& c : cases) {
     for (uint32_t rows : {1u, 2u, 130u}) {
       auto stream = MakeStream(2);
@@ -401,9 +416,10 @@ TEST_P(ElementwiseTest, QkNormRopeEqualsTheReference) {
       QkNormRopeRun actual(c, rows);
       reference::QkNormRope(expected.Params());
       QkNormRope(actual.Params(), *stream);
-      const double relative = 4 * kRounding + (c.norm ? NormTolerance(c.head_dim) : 0);
-      const double largest = c.norm ? 36.0 : 6.0;
-      const double tolerance = relative * 1.25 * 2 * largest;
+      const bool norm = c.norm || c.unit_norm;
+      const double relative = 5 * kRounding + (norm ? 2 * NormTolerance(c.head_dim) : 0);
+      const double largest = norm ? 36.0 : 6.0;
+      const double tolerance = relative * 1.25 * 2 * 1.5 * largest;
       for (size_t i = 0; i < actual.q.size(); ++i) {
         ASSERT_NEAR(actual.q[i], expected.q[i], tolerance) << c.head_dim << " q " << i;
       }
@@ -444,6 +460,43 @@ TEST_P(ElementwiseTest, RopeLayoutsPairDifferentElements) {
       EXPECT_THAT(q, ElementsAre(-3, -4, 1, 2, 5));
       EXPECT_THAT(k, ElementsAre(-30, -40, 10, 20, 50));
     }
+  }
+}
+
+// By hand: a quarter turn keeps the rms of (3, 4, 0, 0), 2.5, by which both are divided; positions
+// 0 to 2 have floor((p + 1) / 2) = 0, 1, 1, and only queries take the temperature.
+TEST_P(ElementwiseTest, UnitNormFollowsTheRotationAndTemperatureTheNorm) {
+  auto stream = MakeStream();
+  const std::vector<float> cos = {0, 0, 0, 0, 0, 0};
+  const std::vector<float> sin = {1, 1, 1, 1, 1, 1};
+  const std::vector<uint32_t> positions = {0, 1, 2};
+  std::vector<float> q;
+  for (uint32_t t = 0; t < 3; ++t) q.insert(q.end(), {3, 4, 0, 0});
+  std::vector<float> k = q;
+  QkNormRopeParams params{.q = q.data(),
+                          .k = k.data(),
+                          .q_stride = 4,
+                          .k_stride = 4,
+                          .num_rows = 3,
+                          .num_heads = 1,
+                          .num_kv_heads = 1,
+                          .head_dim = 4,
+                          .norm_eps = 0,
+                          .positions = positions.data(),
+                          .cos = cos.data(),
+                          .sin = sin.data(),
+                          .rotary_dim = 4,
+                          .interleaved = true,
+                          .unit_norm_after = true,
+                          .temperature = {.scale = 0.5, .floor_positions = 2}};
+  QkNormRope(params, *stream);
+  const double factor = 1 + 0.5 * std::log(2.0);
+  for (uint32_t t = 0; t < 3; ++t) {
+    const double expected = t == 0 ? 1 : factor;
+    EXPECT_NEAR(q[4 * t], -1.6 * expected, 1e-6);
+    EXPECT_NEAR(q[4 * t + 1], 1.2 * expected, 1e-6);
+    EXPECT_NEAR(k[4 * t], -1.6, 1e-6);
+    EXPECT_EQ(k[4 * t + 2], 0);
   }
 }
 
@@ -490,6 +543,17 @@ TEST_P(ElementwiseTest, AddAddsAndTouchesNothingElse) {
     for (uint64_t i = 0; i < count; ++i) ASSERT_EQ(y[i], before[i] + x[i]);
     EXPECT_EQ(y[count], before[count]);
   }
+}
+
+TEST(AttentionTemperatureTest, GrowsAtMultiplesOfItsFloor) {
+  const AttentionTemperature temperature{.scale = 0.1, .floor_positions = 8192};
+  EXPECT_EQ(temperature.FactorAt(0), 1.0f);
+  EXPECT_EQ(temperature.FactorAt(8190), 1.0f);
+  EXPECT_EQ(temperature.FactorAt(8191), static_cast<float>(1 + 0.1 * std::log(2.0)));
+  EXPECT_EQ(temperature.FactorAt(16382), temperature.FactorAt(8191));
+  // The last position of a context of 10 M tokens.
+  EXPECT_FLOAT_EQ(temperature.FactorAt(10485759), static_cast<float>(1 + 0.1 * std::log(1281.0)));
+  EXPECT_EQ((AttentionTemperature{}.FactorAt(4294967295u)), 1.0f);
 }
 
 TEST(RopeTableTest, HoldsScaledCosinesAndSinesOfPositionTimesFrequency) {

@@ -41,6 +41,7 @@ AttentionCall CallOf(const LatentAttentionParams& params) {
           .num_heads = params.num_heads,
           .scale = params.scale,
           .sliding_window = 0,
+          .chunk_size = 0,
           .sequences = params.sequences,
           .y = params.y};
 }

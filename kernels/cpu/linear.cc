@@ -78,8 +78,8 @@ Activations PackActivations(const LinearParams& params, const LinearKernels& ker
         }
         const size_t offset =
             range.first * parts[kind] * PanelRowBytes(static_cast<PanelKind>(kind), result.k);
-        kernels.pack_panel[kind](rows.data(), range.count * parts[kind], result.k,
-                                 result.panels[kind] + offset);
+        kernels.pack_panel[kind](rows.data(), /*factors=*/nullptr, range.count * parts[kind],
+                                 result.k, result.panels[kind] + offset);
       }
     }
   };

@@ -77,9 +77,9 @@ struct TileProduct {
 
 struct LinearKernels {
   using Multiply = void (*)(const TileProduct& product);
-  // Rows of x, each k long, to a panel.
-  using PackPanel = void (*)(const float* const* rows, uint32_t num_rows, uint32_t k,
-                             std::byte* panel);
+  // Rows of x, each k long and multiplied by its factor, to a panel. Null `factors` are all 1.
+  using PackPanel = void (*)(const float* const* rows, const float* factors, uint32_t num_rows,
+                             uint32_t k, std::byte* panel);
   // silu(gate) * up of [num_rows][32] values each, written to a panel at `first_column`, a multiple
   // of 32. `gate` is overwritten. A kBF16 panel gets two rows for each: the rounded values and what
   // the rounding left over.

@@ -42,16 +42,24 @@ void PackRowBlock(const float* x, uint32_t column, uint32_t r, uint32_t num_rows
 }
 
 template <typename Isa, PanelKind kKind>
-void PackPanel(const float* const* rows, uint32_t num_rows, uint32_t k, std::byte* panel) {
+void PackPanel(const float* const* rows, const float* factors, uint32_t num_rows, uint32_t k,
+               std::byte* panel) {
   const uint32_t whole = k / 32 * 32;
   for (uint32_t r = 0; r < num_rows; ++r) {
-    for (uint32_t column = 0; column < whole; column += 32) {
-      PackRowBlock<Isa, kKind>(rows[r] + column, column, r, num_rows, panel);
-    }
+    const auto pack = [&](const float* block, uint32_t column) {
+      if (factors == nullptr) {
+        PackRowBlock<Isa, kKind>(block, column, r, num_rows, panel);
+        return;
+      }
+      alignas(64) float scaled[32];
+      for (uint32_t c = 0; c < 32; ++c) scaled[c] = block[c] * factors[r];
+      PackRowBlock<Isa, kKind>(scaled, column, r, num_rows, panel);
+    };
+    for (uint32_t column = 0; column < whole; column += 32) pack(rows[r] + column, column);
     if (whole == k) continue;
     float padded[32] = {};
     std::memcpy(padded, rows[r] + whole, (k - whole) * sizeof(float));
-    PackRowBlock<Isa, kKind>(padded, whole, r, num_rows, panel);
+    pack(padded, whole);
   }
 }
 

@@ -175,7 +175,7 @@ class FfnRun {
   }
 
   // A single token's panels are all the same: the first one serves every expert.
-  bool SharedInput() const { return params_.num_rows == 1; }
+  bool SharedInput() const { return params_.num_rows == 1 && !params_.weigh_input; }
 
   std::byte* InputPanel(const FfnPanel& panel) const {
     const uint32_t slot = SharedInput() ? 0 : panel.first_slot;
@@ -193,11 +193,14 @@ class FfnRun {
       for (uint64_t i = begin; i < end; ++i) {
         const FfnPanel& panel = space_.panels[i];
         std::array<const float*, kMaxPanelRows> rows;
+        std::array<float, kMaxPanelRows> factors;
         for (uint32_t r = 0; r < panel.num_rows; ++r) {
           const uint32_t place = space_.place_of_slot[panel.first_slot + r];
           rows[r] = params_.x + size_t{place / params_.top_k} * shape_.hidden;
+          if (params_.weigh_input) factors[r] = params_.expert_weights[place];
         }
-        pack(rows.data(), panel.num_rows, shape_.hidden, InputPanel(panel));
+        pack(rows.data(), params_.weigh_input ? factors.data() : nullptr, panel.num_rows,
+             shape_.hidden, InputPanel(panel));
       }
     };
     const bool fork = uint64_t{NumPlaces()} * shape_.hidden >= kPackFork;
@@ -314,8 +317,8 @@ class FfnRun {
       for (uint32_t place = t * params_.top_k; place < (t + 1) * params_.top_k; ++place) {
         const uint32_t slot = space_.slot_of_place[place];
         if (slot == kAbsent) continue;
-        const float weight =
-            params_.expert_weights == nullptr ? 1.0f : params_.expert_weights[place];
+        const bool plain = params_.expert_weights == nullptr || params_.weigh_input;
+        const float weight = plain ? 1.0f : params_.expert_weights[place];
         for (uint32_t part = 0; part < parts_; ++part) {
           kernels_.add_scaled(sum, products + (size_t{slot} * parts_ + part) * kTileRows, weight);
         }

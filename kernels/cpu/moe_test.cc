@@ -94,7 +94,7 @@ class MoeTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightFormat>
 
   std::vector<float> Moe(std::span<const float> x, const Routing& routing, uint32_t top_k,
                          std::span<const GatedFfnWeights> experts, uint32_t first_expert = 0,
-                         uint32_t num_threads = 1) const {
+                         uint32_t num_threads = 1, bool weigh_input = false) const {
     const auto rows = static_cast<uint32_t>(routing.ids.size() / top_k);
     std::vector<float> y(size_t{rows} * experts[0].down.n, kPoison);
     MoeFfn({.x = x.data(),
@@ -102,6 +102,7 @@ class MoeTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightFormat>
             .top_k = top_k,
             .expert_ids = routing.ids.data(),
             .expert_weights = routing.weights.data(),
+            .weigh_input = weigh_input,
             .first_expert = first_expert,
             .experts = experts,
             .y = y.data()},
@@ -265,6 +266,40 @@ TEST_P(ExpertsTest, TokensDependOnlyOnThemselves) {
       for (uint32_t i = 0; i < count; ++i) {
         ASSERT_EQ(std::memcmp(&y[i * kHidden], alone[chosen[i]].data(), kHidden * sizeof(float)), 0)
             << "token " << chosen[i] << " among " << count << ", " << threads << " threads";
+      }
+    }
+  }
+}
+
+// The weight goes into the expert: the same bits as that FFN of the weighted row, alone and among
+// others, for one and for several experts of a token.
+TEST_P(ExpertsTest, WeighsTheInputWhereAsked) {
+  constexpr uint32_t kRows = 40;
+  for (const uint32_t top_k : {1u, 2u}) {
+    const Routing routing = RandomRouting(kRows, top_k, kExperts, 18);
+    const std::vector<float> x = RandomFloats(kRows * kHidden, 19);
+    const std::vector<float> y = Moe(x, routing, top_k, experts_, 0, 2, /*weigh_input=*/true);
+    for (uint32_t t = 0; t < kRows; ++t) {
+      std::vector<float> expected(kHidden);
+      for (uint32_t place = t * top_k; place < (t + 1) * top_k; ++place) {
+        std::vector<float> row(x.begin() + t * kHidden, x.begin() + (t + 1) * kHidden);
+        for (float& value : row) value *= routing.weights[place];
+        // Through an MoE, not GatedFfn: with one expert, which it chooses with weight 1.
+        const Routing one{.ids = {routing.ids[place]}, .weights = {1}};
+        const std::vector<float> part = Moe(row, one, 1, experts_);
+        for (uint32_t i = 0; i < kHidden; ++i) expected[i] += part[i];
+      }
+      const std::vector<float> together(y.begin() + t * kHidden, y.begin() + (t + 1) * kHidden);
+      const Routing own{
+          .ids = {routing.ids.begin() + t * top_k, routing.ids.begin() + (t + 1) * top_k},
+          .weights = {routing.weights.begin() + t * top_k,
+                      routing.weights.begin() + (t + 1) * top_k}};
+      ASSERT_EQ(Moe(std::span(x).subspan(t * kHidden, kHidden), own, top_k, experts_, 0, 1, true),
+                together);
+      for (uint32_t i = 0; i < kHidden; ++i) {
+        // One expert: the same bits. Two: sums of sums, as kBF16 adds two parts for each.
+        const double tolerance = top_k == 1 ? 0 : (std::abs(expected[i]) + 1) * 8 * 0x1p-24;
+        ASSERT_NEAR(together[i], expected[i], tolerance) << t << " " << i;
       }
     }
   }

@@ -2,6 +2,7 @@
 // quantised values) from rows to the word-interleaved tiles of pack_layout.h.
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/check.h"
 #include "common/float16.h"
@@ -41,14 +42,25 @@ void Transpose(Words4 (&rows)[4]) {
 // Words of a row that are read at once: a cache line.
 constexpr uint32_t kStripWords = 16;
 
-// Whether the caller kept the contract of PackTarget and the source holds all its rows.
-void CheckTarget(const PackTarget& target, size_t source_elements, size_t row_stride) {
+// Whether the caller kept the contract of PackTarget.
+void CheckRowGroups(const PackTarget& target) {
   ESSOR_CHECK(target.first_row % kPackRowGroup == 0);
   ESSOR_CHECK(target.first_row + target.num_rows <= target.n);
   ESSOR_CHECK(target.num_rows % kPackRowGroup == 0 ||
               target.first_row + target.num_rows == target.n);
+}
+
+// And whether the source holds all its rows.
+void CheckTarget(const PackTarget& target, size_t source_elements, size_t row_stride) {
+  CheckRowGroups(target);
   ESSOR_CHECK(target.num_rows == 0 ||
               (target.num_rows - 1) * row_stride + target.k <= source_elements);
+}
+
+// Or all its columns.
+void CheckColumns(const PackTarget& target, size_t source_elements, size_t column_stride) {
+  CheckRowGroups(target);
+  ESSOR_CHECK(target.k == 0 || (target.k - 1) * column_stride + target.num_rows <= source_elements);
 }
 
 // words(row, word) are four words of a source row, a multiple of four from its start; word w of the
@@ -134,6 +146,73 @@ void PackBF16(std::span<const uint16_t> rows, size_t row_stride, const PackTarge
       [&](uint32_t tile, uint32_t word) {
         return tile * tile_bytes + size_t{word} * kTileRows * 4;
       });
+}
+
+namespace {
+
+// Columns are taken in strips of 64, 512 rows at a time: pieces of the source long enough to be
+// worth a page's visit, and a copy of them from which tiles can be written in their order. The
+// copy's stride spreads its columns over the cache.
+constexpr uint32_t kStripColumns = 64;
+constexpr uint32_t kStripRows = 512;
+constexpr uint32_t kStripStride = kStripRows + kTileRows;
+
+// Calls write(tile, column, count, strip): columns [column, column + count) of the tile that begins
+// `tile` bytes behind the destination are strip[c * kStripStride + row].
+template <typename T, typename Write>
+void ForEachStrip(std::span<const std::byte> columns, size_t column_stride,
+                  const PackTarget& target, size_t tile_bytes, const Write& write) {
+  CheckColumns(target, columns.size() / sizeof(T), column_stride);
+  std::vector<T> strip(kStripColumns * kStripStride);
+  for (uint32_t first = 0; first < target.num_rows; first += kStripRows) {
+    const uint32_t rows = std::min(kStripRows, target.num_rows - first);
+    const uint32_t padded = (rows + kTileRows - 1) / kTileRows * kTileRows;
+    for (uint32_t column = 0; column < target.k; column += kStripColumns) {
+      const uint32_t count = std::min(kStripColumns, target.k - column);
+      for (uint32_t c = 0; c < count; ++c) {
+        T* const to = strip.data() + size_t{c} * kStripStride;
+        const size_t from = (size_t{column} + c) * column_stride + first;
+        std::memcpy(to, columns.data() + from * sizeof(T), rows * sizeof(T));
+        std::fill(to + rows, to + padded, T{0});
+      }
+      for (uint32_t row = 0; row < rows; row += kTileRows) {
+        const size_t tile = (target.first_row + first + row) / kTileRows * tile_bytes;
+        write(tile, size_t{column}, count, strip.data() + row);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void PackF32Columns(std::span<const float> columns, size_t column_stride,
+                    const PackTarget& target) {
+  const auto write = [&](size_t tile, size_t column, uint32_t count, const float* strip) {
+    for (uint32_t c = 0; c < count; ++c) {
+      constexpr size_t kLine = kTileRows * sizeof(float);
+      std::memcpy(target.destination + tile + (column + c) * kLine, strip + c * kStripStride,
+                  kLine);
+    }
+  };
+  ForEachStrip<float>(std::as_bytes(columns), column_stride, target,
+                      TileBytes(WeightFormat::kF32, target.k), write);
+}
+
+void PackBF16Columns(std::span<const std::byte> columns, size_t column_stride,
+                     const PackTarget& target) {
+  constexpr uint16_t kZeros[kTileRows] = {};
+  const auto write = [&](size_t tile, size_t column, uint32_t count, const uint16_t* strip) {
+    for (uint32_t c = 0; c < count; c += 2) {
+      const uint16_t* const low = strip + c * kStripStride;
+      const uint16_t* const high = c + 1 < count ? low + kStripStride : kZeros;
+      uint32_t words[kTileRows];
+      for (uint32_t i = 0; i < kTileRows; ++i) words[i] = low[i] | uint32_t{high[i]} << 16;
+      std::memcpy(target.destination + tile + (column + c) / 2 * sizeof(words), words,
+                  sizeof(words));
+    }
+  };
+  ForEachStrip<uint16_t>(columns, column_stride, target, TileBytes(WeightFormat::kBF16, target.k),
+                         write);
 }
 
 void PackQ8(const QuantRows& rows, size_t row_stride, const PackTarget& target) {

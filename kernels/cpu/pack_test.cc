@@ -92,6 +92,68 @@ TEST(PackTest, BFloat16ComesBackExactly) {
   }
 }
 
+std::vector<std::byte> BytesOf(TestMatrix& matrix) {
+  const PackedMatrix view = matrix.view();
+  return {view.data, view.data + PackedMatrixBytes(view.format, view.n, view.k)};
+}
+
+// Calls pack(first row, target) for groups of rows, one call each.
+template <typename Pack>
+void PackInGroups(TestMatrix& matrix, const Pack& pack) {
+  PackTarget target = matrix.target();
+  for (uint32_t first = 0; first < target.n; first += kPackRowGroup) {
+    target.first_row = first;
+    target.num_rows = std::min(kPackRowGroup, target.n - first);
+    pack(first, target);
+  }
+}
+
+// Byte for byte what packing the rows gives, whole and in groups, at any alignment of the source.
+TEST(PackTest, ColumnsArePackedAsRowsAre) {
+  for (const auto& shapes :
+       {std::span<const Shape>(kShapes), std::span<const Shape>(kOddColumns)}) {
+    for (const Shape shape : shapes) {
+      const uint32_t stride = shape.n + 3;  // other columns stand between
+      const std::vector<float> columns = testing::RandomFloats(size_t{shape.k} * stride, 1);
+      std::vector<uint16_t> halves;
+      for (const float value : columns) halves.push_back(ToBFloat16(value).bits);
+      std::vector<std::byte> bytes(1 + 2 * halves.size());
+      std::memcpy(bytes.data() + 1, halves.data(), 2 * halves.size());
+      const std::span<const std::byte> odd = std::span(bytes).subspan(1);
+      std::vector<float> rows(size_t{shape.n} * shape.k);
+      std::vector<uint16_t> half_rows(rows.size());
+      for (uint32_t n = 0; n < shape.n; ++n) {
+        for (uint32_t c = 0; c < shape.k; ++c) {
+          rows[n * shape.k + c] = columns[c * stride + n];
+          half_rows[n * shape.k + c] = halves[c * stride + n];
+        }
+      }
+      TestMatrix expected(WeightFormat::kF32, shape.n, shape.k);
+      TestMatrix expected_half(WeightFormat::kBF16, shape.n, shape.k);
+      PackF32(rows, shape.k, expected.target());
+      PackBF16(half_rows, shape.k, expected_half.target());
+      for (const bool in_groups : {false, true}) {
+        TestMatrix matrix(WeightFormat::kF32, shape.n, shape.k);
+        TestMatrix half(WeightFormat::kBF16, shape.n, shape.k);
+        if (in_groups) {
+          PackInGroups(matrix, [&](uint32_t first, const PackTarget& target) {
+            PackF32Columns(std::span(columns).subspan(first), stride, target);
+          });
+          PackInGroups(half, [&](uint32_t first, const PackTarget& target) {
+            PackBF16Columns(odd.subspan(2 * first), stride, target);
+          });
+        } else {
+          PackF32Columns(columns, stride, matrix.target());
+          PackBF16Columns(odd, stride, half.target());
+        }
+        EXPECT_EQ(BytesOf(matrix), BytesOf(expected)) << shape.n << "x" << shape.k;
+        EXPECT_EQ(BytesOf(half), BytesOf(expected_half)) << shape.n << "x" << shape.k;
+        EXPECT_TRUE(matrix.GuardsIntact() && half.GuardsIntact());
+      }
+    }
+  }
+}
+
 TEST(PackTest, EightBitValuesComeBackExactly) {
   for (const Shape shape : kShapes) {
     const uint32_t stride = StrideOf(shape);

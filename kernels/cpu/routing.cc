@@ -105,9 +105,11 @@ void KeepBestGroups(const RouterParams& params, float* choice) {
 void RouteRow(const RouterParams& params, uint64_t row) {
   float scores[kRoutedExpertsMax];
   float choice[kRoutedExpertsMax];
-  ScoreRow(params.logits + row * params.num_experts, params, scores);
+  const float* const logits = params.logits + row * params.num_experts;
+  ScoreRow(logits, params, scores);
   for (uint32_t e = 0; e < params.num_experts; ++e) {
-    const float value = params.bias == nullptr ? scores[e] : scores[e] + params.bias[e];
+    const float score = ChoosesByLogit(params) ? logits[e] : scores[e];
+    const float value = params.bias == nullptr ? score : score + params.bias[e];
     choice[e] = value == value ? value : kMinusInfinity;
   }
   if (params.num_groups > 1) KeepBestGroups(params, choice);

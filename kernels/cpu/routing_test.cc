@@ -122,6 +122,32 @@ TEST_P(RoutingTest, ScoresBiasesAndGroupsEqualTheReference) {
   }
 }
 
+// Llama 4's router. The sigmoids of 30 and 40 are both 1 in float32; the choice still tells them
+// apart, and NaN is chosen last.
+TEST_P(RoutingTest, WithoutBiasAndGroupsLogitsDecide) {
+  auto stream = MakeStream();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> logits = {30.0f, 0.0f, 40.0f, nan, -200.0f, -100.0f};
+  for (const auto score : {RouterScore::kSoftmax, RouterScore::kSigmoid}) {
+    Routed expected;
+    Routed actual;
+    const auto params = [&](Routed& routed) {
+      RouterParams router = MakeParams(logits, 6, 6, false, routed);
+      router.score = score;
+      router.scale = 0.5f;
+      return router;
+    };
+    reference::Route(params(expected));
+    Route(params(actual), *stream);
+    EXPECT_THAT(actual.ids, ElementsAre(2, 0, 1, 5, 4, 3));
+    EXPECT_EQ(actual.ids, expected.ids);
+    if (score != RouterScore::kSigmoid) continue;
+    EXPECT_EQ(actual.weights[0], 0.5f);
+    EXPECT_EQ(actual.weights[1], 0.5f);
+    EXPECT_EQ(actual.weights[2], 0.25f);
+  }
+}
+
 // By hand: sigmoid(0) = 1/2 for all, so the biases decide.
 TEST_P(RoutingTest, AGroupThatIsOutCannotBeChosenHoweverLowTheOthersAre) {
   auto stream = MakeStream();

@@ -57,6 +57,14 @@ ESSOR_INLINE void ScaleRow(const float* x, float factor, const float* weight, ui
   }
 }
 
+// x *= factor.
+ESSOR_INLINE void ScaleInPlace(float* x, float factor, uint32_t width) {
+  const F32 f = Set1(factor);
+  uint32_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) Store(x + i, Load(x + i) * f);
+  if (i < width) StorePartial(x + i, LoadPartial(x + i, width - i) * f, width - i);
+}
+
 ESSOR_INLINE float InverseRms(float squares, uint32_t width, float eps) {
   return 1.0f / __builtin_sqrtf(squares / static_cast<float>(width) + eps);
 }
@@ -172,19 +180,26 @@ ESSOR_INLINE void NormAndRotateHeads(const QkNormRopeParams& params, float* head
       ScaleRow(head, InverseRms(squares, params.head_dim, params.norm_eps), norm, params.head_dim,
                head);
     }
-    if (half == 0) continue;
-    if (params.interleaved) {
+    if (half != 0 && params.interleaved) {
       RotatePairs(head, params.cos + table_row, params.sin + table_row, half);
-    } else {
+    } else if (half != 0) {
       RotateHalves(head, params.cos + table_row, params.sin + table_row, half);
+    }
+    if (params.unit_norm_after) {
+      const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
+      ScaleInPlace(head, InverseRms(squares, params.head_dim, params.norm_eps), params.head_dim);
     }
   }
 }
 
 void QkNormRopeRows(const QkNormRopeParams& params, uint64_t begin, uint64_t end) {
   for (uint64_t t = begin; t < end; ++t) {
-    NormAndRotateHeads(params, params.q + t * params.q_stride, params.num_heads, params.q_norm,
-                       params.positions[t]);
+    float* q = params.q + t * params.q_stride;
+    NormAndRotateHeads(params, q, params.num_heads, params.q_norm, params.positions[t]);
+    if (params.temperature.scale != 0) {
+      ScaleInPlace(q, params.temperature.FactorAt(params.positions[t]),
+                   params.num_heads * params.head_dim);
+    }
     NormAndRotateHeads(params, params.k + t * params.k_stride, params.num_kv_heads, params.k_norm,
                        params.positions[t]);
   }

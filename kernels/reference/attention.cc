@@ -69,6 +69,13 @@ void AttendRow(const Query& query, float* y) {
   for (uint32_t d = 0; d < dim; ++d) y[d] = static_cast<float>(result[d]);
 }
 
+// The first position that the row at position `last` sees.
+uint32_t FirstVisible(const AttentionParams& params, uint32_t last) {
+  if (params.chunk_size != 0) return last - last % params.chunk_size;
+  const bool windowed = params.sliding_window != 0 && last >= params.sliding_window;
+  return windowed ? last + 1 - params.sliding_window : 0;
+}
+
 }  // namespace
 
 void WriteKv(const WriteKvParams& params) {
@@ -97,13 +104,11 @@ void Attention(const AttentionParams& params) {
     for (uint32_t i = 0; i < sequence.num_rows; ++i) {
       const size_t row = sequence.first_row + i;
       const uint32_t last = sequence.context_tokens + i;
-      const bool windowed = params.sliding_window != 0 && last >= params.sliding_window;
-      const uint32_t first = windowed ? last + 1 - params.sliding_window : 0;
       for (uint32_t h = 0; h < params.num_heads; ++h) {
         AttendRow({.cache = params.cache,
                    .block_table = sequence.block_table,
                    .kv_head = h / group,
-                   .first = first,
+                   .first = FirstVisible(params, last),
                    .last = last,
                    .q = params.q + row * params.q_stride + h * dim,
                    .scale = params.scale},

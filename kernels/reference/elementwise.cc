@@ -13,10 +13,13 @@ double SumSquares(const float* x, uint32_t width) {
   return squares;
 }
 
+// `weight` may be null: all 1.
 void NormRow(const float* x, const float* weight, uint32_t width, float eps, float* y) {
   const double squares = SumSquares(x, width);
   const double inverse_rms = 1.0 / std::sqrt(squares / width + eps);
-  for (uint32_t i = 0; i < width; ++i) y[i] = static_cast<float>(x[i] * inverse_rms) * weight[i];
+  for (uint32_t i = 0; i < width; ++i) {
+    y[i] = static_cast<float>(x[i] * inverse_rms) * (weight == nullptr ? 1.0f : weight[i]);
+  }
 }
 
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
@@ -40,9 +43,11 @@ void NormAndRotateHeads(const QkNormRopeParams& params, float* heads, uint32_t n
   for (uint32_t h = 0; h < num_heads; ++h) {
     float* head = heads + static_cast<size_t>(h) * params.head_dim;
     if (norm != nullptr) NormRow(head, norm, params.head_dim, params.norm_eps, head);
-    if (params.rotary_dim == 0) continue;
-    RotateHead(head, params.cos + table_row, params.sin + table_row, params.rotary_dim,
-               params.interleaved);
+    if (params.rotary_dim != 0) {
+      RotateHead(head, params.cos + table_row, params.sin + table_row, params.rotary_dim,
+                 params.interleaved);
+    }
+    if (params.unit_norm_after) NormRow(head, nullptr, params.head_dim, params.norm_eps, head);
   }
 }
 
@@ -111,8 +116,12 @@ void Embedding(const EmbeddingParams& params) {
 
 void QkNormRope(const QkNormRopeParams& params) {
   for (uint32_t t = 0; t < params.num_rows; ++t) {
-    NormAndRotateHeads(params, params.q + static_cast<size_t>(t) * params.q_stride,
-                       params.num_heads, params.q_norm, params.positions[t]);
+    float* q = params.q + static_cast<size_t>(t) * params.q_stride;
+    NormAndRotateHeads(params, q, params.num_heads, params.q_norm, params.positions[t]);
+    if (params.temperature.scale != 0) {
+      const float factor = params.temperature.FactorAt(params.positions[t]);
+      for (uint32_t i = 0; i < params.num_heads * params.head_dim; ++i) q[i] *= factor;
+    }
     NormAndRotateHeads(params, params.k + static_cast<size_t>(t) * params.k_stride,
                        params.num_kv_heads, params.k_norm, params.positions[t]);
   }

@@ -76,7 +76,8 @@ void RunExpert(const MoeFfnParams& params, uint32_t index, std::vector<float>& o
     if (params.expert_ids[place] != params.first_expert + index) continue;
     const float* row = params.x + place / params.top_k * k;
     places.push_back(place);
-    x.insert(x.end(), row, row + k);
+    const float factor = params.weigh_input ? params.expert_weights[place] : 1.0f;
+    for (uint32_t c = 0; c < k; ++c) x.push_back(row[c] * factor);
   }
   const std::vector<float> y = Ffn(x, static_cast<uint32_t>(places.size()), weights);
   const size_t h = weights.down.n;
@@ -147,8 +148,8 @@ void MoeFfn(const MoeFfnParams& params) {
         // Unsigned: an expert before the first one present is far beyond the last one too.
         const uint32_t expert = params.expert_ids[place] - params.first_expert;
         if (expert >= params.experts.size()) continue;
-        sum += static_cast<double>(params.expert_weights[place]) *
-               static_cast<double>(outputs[place * h + i]);
+        const double weight = params.weigh_input ? 1.0 : double{params.expert_weights[place]};
+        sum += weight * static_cast<double>(outputs[place * h + i]);
       }
       params.y[t * h + i] = static_cast<float>(sum);
     }

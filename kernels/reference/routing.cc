@@ -79,7 +79,9 @@ void RoutePlainRow(const float* logits, const RouterParams& params, uint32_t* id
 
 void RouteRow(const float* logits, const RouterParams& params, uint32_t* ids, float* weights) {
   const std::vector<float> scores = Scores(logits, params);
-  std::vector<float> values = ChoiceValues(scores, params);
+  std::vector<float> values = ChoiceValues(
+      ChoosesByLogit(params) ? std::vector<float>(logits, logits + params.num_experts) : scores,
+      params);
   if (params.num_groups > 1) LimitToGroups(params, values);
   const std::vector<uint32_t> order = SortedByValue(values);
   double sum = 0;

@@ -41,7 +41,8 @@ AttentionHeads HeadsOf(const GroupedQueryAttention& attention, const RankLayout:
           .group = layer.heads.size() / layer.kv_heads.size(),
           .key_dim = attention.head_dim,
           .value_dim = attention.head_dim,
-          .sliding_window = attention.sliding_window};
+          .sliding_window = attention.sliding_window,
+          .chunk_size = attention.chunk_size};
 }
 
 AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer& layer) {
@@ -49,7 +50,8 @@ AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer
           .group = layer.heads.size(),
           .key_dim = attention.cached_dim(),
           .value_dim = attention.kv_lora_rank,
-          .sliding_window = 0};
+          .sliding_window = 0,
+          .chunk_size = 0};
 }
 
 AttentionHeads HeadsOf(const LightningAttention&, const RankLayout::Layer&) { return {}; }

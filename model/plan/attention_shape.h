@@ -44,6 +44,7 @@ struct AttentionHeads {
   uint64_t key_dim = 0;
   uint64_t value_dim = 0;
   uint64_t sliding_window = 0;  // 0 = all keys
+  uint64_t chunk_size = 0;      // likewise
 };
 AttentionHeads AttentionHeadsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
 

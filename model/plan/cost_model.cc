@@ -124,10 +124,7 @@ class Pricer {
       target.flops += 2 * batch * moe->top_k * share * elements;
     }
     const AttentionHeads heads = AttentionHeadsOf(parts.attention, layer);
-    auto context = static_cast<double>(request_.workload.context_tokens);
-    if (heads.sliding_window > 0) {
-      context = std::min(context, static_cast<double>(heads.sliding_window));
-    }
+    const double context = VisibleKeys(heads, request_.workload.context_tokens);
     const auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
     const auto products =
         static_cast<double>(layer.heads.size() * (heads.key_dim + heads.value_dim));
@@ -138,6 +135,15 @@ class Pricer {
     work.attention.bytes += batch * 2 * state * 4;
     work.attention.flops += batch * 4 * state;
     return work;
+  }
+
+  // Keys that a query sees with `context` before it; in a chunk as many as there are on average.
+  static double VisibleKeys(const AttentionHeads& heads, double context) {
+    if (heads.sliding_window > 0) {
+      return std::min(context, static_cast<double>(heads.sliding_window));
+    }
+    const auto chunk = static_cast<double>(heads.chunk_size);
+    return chunk > 0 && context > chunk ? (chunk + 1) / 2 : context;
   }
 
   static bool IsAttention(WeightRole role) {

@@ -129,6 +129,22 @@ TEST(CostModelTest, OneRankMultiplies) {
   EXPECT_NEAR(price.step_seconds, (2 * 2 * parameters + 2 * scores) / 1000, 1e-6);
 }
 
+// A window is full beyond its size, a chunk half full on average.
+TEST(CostModelTest, WindowsAndChunksLimitTheKeysThatAreRead) {
+  const Hardware hardware{.memory_bytes_per_second = 1000, .flops = 1e30};
+  const auto seconds = [&](uint32_t window, uint32_t chunk, uint32_t context) {
+    ModelSpec spec = DenseSpec();
+    for (LayerSpec& layer : spec.layers) {
+      std::get<GroupedQueryAttention>(layer.attention).sliding_window = window;
+      std::get<GroupedQueryAttention>(layer.attention).chunk_size = chunk;
+    }
+    return PriceOf(spec, {}, hardware, {.batch = 2, .context_tokens = context}).compute_seconds;
+  };
+  EXPECT_EQ(seconds(0, 9, 9), seconds(0, 0, 9));
+  EXPECT_EQ(seconds(0, 9, 1000), seconds(0, 0, 5));
+  EXPECT_EQ(seconds(9, 0, 1000), seconds(0, 0, 9));
+}
+
 // Four all-reduces of 64 floats and one for the embedding.
 TEST(CostModelTest, AllReducesCost) {
   const Hardware hardware{.memory_bytes_per_second = 1e30,

@@ -219,7 +219,7 @@ uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
     stored = DType::kF32;
   } else if (stored == DType::kF8E4M3 && !slice.binding.stored.has_value() && outer) {
     stored = DType::kBF16;
-  } else if (IsHeldUnquantised(role) &&
+  } else if (IsHeldUnquantised(slice.binding) &&
              (InfoOf(stored).block_elements > 1 || stored == DType::kF8E4M3)) {
     stored = DType::kBF16;
   }

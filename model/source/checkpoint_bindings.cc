@@ -61,15 +61,16 @@ absl::Status Contradiction(const TensorView& tensor, const std::string& problem)
       absl::StrCat(tensor.file, ": tensor ", tensor.name, ": ", problem));
 }
 
-// Buffers that some exporters save beside the weights, layers that guess ahead, and a head that is
-// the embedding again.
+// Buffers that some exporters save beside the weights, layers that guess ahead, what is not for
+// text, and a head that is the embedding again.
 bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
   constexpr std::string_view kInverseFrequencies = "rotary_emb.inv_freq";
   if (name.ends_with(kInverseFrequencies)) return true;
   // GGUF's form of the llama3 RoPE scaling, which the config already tells.
   if (name == "rope_freqs.weight") return true;
   if (IsDraftTensor(spec, name) || IsUnusedTensor(spec, name)) return true;
-  return spec.tied_embeddings && (name == "lm_head.weight" || name == "output.weight");
+  return spec.tied_embeddings &&
+         (name == TensorPrefix(spec) + "lm_head.weight" || name == "output.weight");
 }
 
 // The scales beside an e4m3 tensor exist and fit it.
@@ -93,7 +94,7 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
     Demand& demand = demands[binding.tensor];
     const uint64_t rows = binding.transposed ? binding.cols : binding.rows;
     demand.rows = std::max(demand.rows, binding.first_row + rows);
-    demand.cols = binding.transposed ? binding.rows : binding.cols;
+    demand.cols = binding.TensorRowElements();
     demand.num_weights += 1;
     demand.vector = IsVector(binding.role);
   }

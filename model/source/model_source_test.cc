@@ -84,10 +84,45 @@ TEST(ModelSourceTest, IgnoresDraftLayers) {
   EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("has no place for it"));
 }
 
+// Of a checkpoint for images and text the text model is opened, and nothing else in it is unknown.
+TEST(ModelSourceTest, OpensTheLanguageModelOfAMultimodalCheckpoint) {
+  const ModelCopy copy("llama4_multimodal");
+  const auto source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->spec.family, "llama4");
+  EXPECT_TRUE((*source)->checkpoint->Contains("vision_model.class_embedding"));
+  nlohmann::json config = copy.Read("config.json");
+  config["text_config"]["num_hidden_layers"] = 3;
+  copy.Write("config.json", config);
+  EXPECT_THAT(ErrorOf(copy.path()),
+              HasSubstr("tensor language_model.model.layers.3.feed_forward.experts.down_proj: the "
+                        "model that "));
+  config["text_config"]["num_hidden_layers"] = 4;
+  config["text_config"]["intermediate_size"] = 24;
+  copy.Write("config.json", config);
+  EXPECT_THAT(ErrorOf(copy.path()),
+              ::testing::AllOf(HasSubstr("experts.down_proj: its shape is [4, 16, 32], but "),
+                               HasSubstr("asks for [96, 32]")));
+  // As a text model its tensors have other names.
+  copy.Write("config.json", config["text_config"]);
+  EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("asks for a tensor that is missing: "));
+}
+
+TEST(ModelSourceTest, TheTypeMayBeNamedInsideTheTextConfig) {
+  const ModelCopy copy("llama4_multimodal");
+  EXPECT_EQ(OpenStoredType(copy.path()).value(), DType::kF32);
+  nlohmann::json config = copy.Read("config.json");
+  config.erase("torch_dtype");
+  config["text_config"]["dtype"] = "float16";
+  copy.Write("config.json", config);
+  EXPECT_EQ(OpenStoredType(copy.path()).value(), DType::kF16);
+}
+
 TEST(ModelSourceTest, OpensEveryFamily) {
-  for (const char* name : {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed",
-                           "mixtral", "deepseek_v3_dense", "moonlight_dense", "ernie4_5",
-                           "ernie4_5_moe", "glm4_moe", "deepseek_v3"}) {
+  for (const char* name :
+       {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed", "mixtral",
+        "deepseek_v3_dense", "moonlight_dense", "ernie4_5", "ernie4_5_moe", "glm4_moe",
+        "deepseek_v3", "llama4", "llama4_multimodal"}) {
     SCOPED_TRACE(name);
     const auto opened = ModelSource::Open(NanoPath(name) + "/");
     ASSERT_TRUE(opened.ok()) << opened.status();
@@ -284,8 +319,8 @@ TEST(ModelSourceTest, UnknownFamily) {
   copy.SetConfig("model_type", "mamba");
   EXPECT_THAT(ErrorOf(copy.path()), EndsWith("config.json: model_type: unknown family \"mamba\"; "
                                              "known: deepseek_v3, ernie4_5, ernie4_5_moe, "
-                                             "glm4_moe, kimi_k2, llama, mixtral, qwen2, qwen3, "
-                                             "qwen3_moe"));
+                                             "glm4_moe, kimi_k2, llama, llama4, llama4_text, "
+                                             "mixtral, qwen2, qwen3, qwen3_moe"));
 }
 
 // A config that contradicts its tensors: both are named.

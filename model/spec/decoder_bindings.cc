@@ -13,8 +13,8 @@
 namespace essor::model {
 namespace {
 
-// What follows "model.layers.N." for weights that all these decoders name alike; outside the layers
-// the whole name.
+// What follows "model.layers.N." (of an FFN's matrices also the FFN's name) for weights that all
+// these decoders name alike; outside the layers the whole name.
 const char* CommonName(WeightRole role) {
   switch (role) {
     case WeightRole::kEmbedding:
@@ -52,11 +52,11 @@ const char* CommonName(WeightRole role) {
     case WeightRole::kFfnPostNorm:
       return "post_mlp_layernorm.weight";
     case WeightRole::kGate:
-      return "mlp.gate_proj.weight";
+      return "gate_proj.weight";
     case WeightRole::kUp:
-      return "mlp.up_proj.weight";
+      return "up_proj.weight";
     case WeightRole::kDown:
-      return "mlp.down_proj.weight";
+      return "down_proj.weight";
     case WeightRole::kQueryDown:
       return "self_attn.q_a_proj.weight";
     case WeightRole::kQueryDownNorm:
@@ -135,7 +135,7 @@ class MoeBinder {
 
   void Bind(WeightBinding& binding) const {
     if (binding.role == WeightRole::kRouter) {
-      binding.tensor = prefix_ + "gate.weight";
+      binding.tensor = prefix_ + names_.router;
     } else if (binding.role == WeightRole::kRouterBias) {
       binding.tensor = prefix_ + names_.router_bias;
     } else if (binding.expert < 0) {
@@ -157,12 +157,20 @@ class MoeBinder {
 
   void BindStacked(WeightBinding& binding) const {
     const uint64_t expert = static_cast<uint64_t>(binding.expert);
-    if (binding.role == WeightRole::kDown) {
-      binding.tensor = prefix_ + "experts.down_proj";
+    const bool down = binding.role == WeightRole::kDown;
+    binding.tensor = prefix_ + (down ? "experts.down_proj" : "experts.gate_up_proj");
+    if (names_.transposed_experts) {
+      binding.transposed = true;
+      binding.first_row = expert * binding.cols;
+      if (down) return;
+      binding.tensor_cols = 2 * intermediate_;
+      if (binding.role == WeightRole::kUp) binding.first_col = intermediate_;
+      return;
+    }
+    if (down) {
       binding.first_row = expert * binding.rows;
       return;
     }
-    binding.tensor = prefix_ + "experts.gate_up_proj";
     binding.first_row = expert * 2 * intermediate_;
     if (binding.role == WeightRole::kUp) binding.first_row += intermediate_;
   }
@@ -195,7 +203,8 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
     const MoeBinder binder(prefix, moe == nullptr ? 0 : moe->intermediate_size, names, exists);
     for (; weights[next].layer == static_cast<int32_t>(layer); ++next) {
       if (moe == nullptr || !IsMoePart(weights[next].role)) {
-        add(prefix, std::move(weights[next]));
+        const bool ffn = IsFfnMatrix(weights[next].role);
+        add(ffn ? absl::StrCat(prefix, names.dense, ".") : prefix, std::move(weights[next]));
         BindDenseFfn(names, prefix, bindings.back());
         const AttentionSpec& attention = spec.layers[layer].attention;
         if (const auto* latent = std::get_if<LatentAttention>(&attention)) {

@@ -11,7 +11,9 @@ namespace essor::model {
 
 // What families call the parts that do not have Llama's names.
 struct DecoderTensorNames {
-  const char* moe = "mlp";  // holds router and experts
+  const char* dense = "mlp";  // holds the matrices of a dense FFN
+  const char* moe = "mlp";    // holds router and experts
+  const char* router = "gate.weight";
   const char* expert_gate = "gate_proj";
   const char* expert_up = "up_proj";
   const char* expert_down = "down_proj";
@@ -20,12 +22,15 @@ struct DecoderTensorNames {
   // Of dense FFNs whose gate and up are one tensor [2 * intermediate, hidden], gate first (what
   // follows "model.layers.N."); null where they are two.
   const char* dense_gate_up = nullptr;
+  // Stacked experts stand transposed: [experts, hidden, 2 * intermediate] and [experts,
+  // intermediate, hidden].
+  bool transposed_experts = false;
 };
 
 // One binding per weight of LogicalWeights(spec), in its order. Experts bind to the stacked 3-D
 // tensors that transformers 5 uses in memory where the checkpoint has them (`mlp.experts.
 // gate_up_proj` [experts, 2 * intermediate, hidden], gate first, and `mlp.experts.down_proj`
-// [experts, hidden, intermediate]), otherwise to one tensor each.
+// [experts, hidden, intermediate], or transposed_experts), otherwise to one tensor each.
 std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
                                        const TensorExists& exists);
 

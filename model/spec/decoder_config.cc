@@ -83,7 +83,6 @@ absl::StatusOr<Decoder> ReadDecoderFrame(const ConfigView& config,
   ESSOR_RETURN_IF_ERROR(RefuseUnsupported(config));
   Decoder decoder;
   ModelSpec& spec = decoder.spec;
-  ESSOR_ASSIGN_OR_RETURN(spec.family, config.String("model_type"));
   ESSOR_ASSIGN_OR_RETURN(spec.hidden_size, config.Size("hidden_size", kMaxWidth));
   ESSOR_ASSIGN_OR_RETURN(spec.vocab_size, config.Size("vocab_size", kMaxVocabulary));
   ESSOR_ASSIGN_OR_RETURN(decoder.num_layers, config.Size("num_hidden_layers", kMaxLayers));
@@ -115,9 +114,9 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
   return decoder;
 }
 
-absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config) {
+absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config, const std::string& key) {
   DenseFfn ffn;
-  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("intermediate_size", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size(key, kMaxWidth));
   return ffn;
 }
 

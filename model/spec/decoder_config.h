@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -48,8 +49,9 @@ absl::StatusOr<Decoder> ReadDecoderFrame(const ConfigView& config, const Decoder
 // other than silu, and a quantisation that is not supported.
 absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefaults& defaults);
 
-// `intermediate_size`, of a dense FFN.
-absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config);
+// `key`, of a dense FFN.
+absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config,
+                                      const std::string& key = "intermediate_size");
 
 // Keys visible in each layer, 0 = all: `sliding_window` where `use_sliding_window` is set, in the
 // layers that `layer_types` names or, without it, from `max_window_layers` on (Qwen).

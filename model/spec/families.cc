@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/status_macros.h"
+#include "model/spec/quantization_config.h"
 
 namespace essor::model {
 
@@ -17,7 +18,9 @@ extern const ModelFamily kGlm4Family;
 extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kGlmFamily;
 extern const ModelFamily kKimiK2Family;
+extern const ModelFamily kLlama4TextFamily;
 extern const ModelFamily kLlamaFamily;
+extern const MultimodalFamily kLlama4Family;
 extern const ModelFamily kMiniMaxFamily;
 extern const ModelFamily kMiniMaxM1Family;
 extern const ModelFamily kMiniMaxM2Family;
@@ -30,17 +33,49 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family, &kErnie45Family,   &kErnie45MoeFamily, &kGlm4Family,
-    &kGlm4MoeFamily,    &kGlmFamily,       &kKimiK2Family,     &kLlamaFamily,
-    &kMiniMaxFamily,    &kMiniMaxM1Family, &kMiniMaxM2Family,  &kMiniMaxText01Family,
-    &kMixtralFamily,    &kQwen2Family,     &kQwen3Family,      &kQwen3MoeFamily,
+    &kDeepseekV3Family,    &kErnie45Family, &kErnie45MoeFamily, &kGlm4Family,
+    &kGlm4MoeFamily,       &kGlmFamily,     &kKimiK2Family,     &kLlamaFamily,
+    &kLlama4TextFamily,    &kMiniMaxFamily, &kMiniMaxM1Family,  &kMiniMaxM2Family,
+    &kMiniMaxText01Family, &kMixtralFamily, &kQwen2Family,      &kQwen3Family,
+    &kQwen3MoeFamily,
 };
+constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kLlama4Family};
 
-const ModelFamily* FindFamily(const std::string& model_type) {
-  for (const ModelFamily* family : kFamilies) {
+template <typename Family, size_t kCount>
+const Family* Find(const Family* const (&families)[kCount], const std::string& model_type) {
+  for (const Family* family : families) {
     if (family->model_type == model_type) return family;
   }
   return nullptr;
+}
+
+// The family that reads the language model of such a checkpoint.
+const ModelFamily* FindTextFamily(const std::string& model_type) {
+  const MultimodalFamily* multimodal = Find(kMultimodalFamilies, model_type);
+  return multimodal != nullptr ? multimodal->text : Find(kFamilies, model_type);
+}
+
+// The object that describes the language model. What stands outside of it is read for what would
+// change how the tensors are to be understood.
+absl::StatusOr<ConfigView> TextConfig(const ConfigView& config, const MultimodalFamily& family) {
+  ESSOR_RETURN_IF_ERROR(IsFp8Checkpoint(config).status());
+  ESSOR_ASSIGN_OR_RETURN(ConfigView text, config.Object("text_config"));
+  ESSOR_ASSIGN_OR_RETURN(const std::string type, text.StringOr("model_type", family.model_type));
+  const ModelFamily* const named = FindTextFamily(type);
+  if (named != nullptr && named->make_spec != family.text->make_spec) {
+    return text.Error("model_type", absl::StrCat("\"", type, "\" is not the language model of ",
+                                                 family.model_type));
+  }
+  return text;
+}
+
+// What one of the family's predicates says of a tensor of the language model.
+bool Says(bool (*ModelFamily::*predicate)(const ModelSpec&, const std::string&),
+          const ModelSpec& spec, const std::string& name) {
+  const ModelFamily* family = FindTextFamily(spec.family);
+  const std::string prefix = TensorPrefix(spec);
+  return family != nullptr && family->*predicate != nullptr && name.starts_with(prefix) &&
+         (family->*predicate)(spec, name.substr(prefix.size()));
 }
 
 }  // namespace
@@ -48,34 +83,55 @@ const ModelFamily* FindFamily(const std::string& model_type) {
 std::vector<std::string> KnownFamilies() {
   std::vector<std::string> names;
   for (const ModelFamily* family : kFamilies) names.emplace_back(family->model_type);
+  for (const MultimodalFamily* family : kMultimodalFamilies) names.emplace_back(family->model_type);
   std::sort(names.begin(), names.end());
   return names;
 }
 
 absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(const std::string model_type, config.String("model_type"));
-  const ModelFamily* family = FindFamily(model_type);
+  const ModelFamily* family = FindTextFamily(model_type);
   if (family == nullptr) {
     return config.Error("model_type", absl::StrCat("unknown family \"", model_type, "\"; known: ",
                                                    absl::StrJoin(KnownFamilies(), ", ")));
   }
-  return family->make_spec(config);
+  const MultimodalFamily* multimodal = Find(kMultimodalFamilies, model_type);
+  ESSOR_ASSIGN_OR_RETURN(const ConfigView text, multimodal == nullptr
+                                                    ? absl::StatusOr<ConfigView>(config)
+                                                    : TextConfig(config, *multimodal));
+  ESSOR_ASSIGN_OR_RETURN(ModelSpec spec, family->make_spec(text));
+  spec.family = model_type;
+  return spec;
 }
 
 std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists& exists) {
-  const ModelFamily* family = FindFamily(spec.family);
+  const ModelFamily* family = FindTextFamily(spec.family);
   ESSOR_CHECK(family != nullptr);
-  return family->bind(spec, exists);
+  const std::string prefix = TensorPrefix(spec);
+  std::vector<WeightBinding> bindings =
+      family->bind(spec, [&](const std::string& name) { return exists(prefix + name); });
+  if (prefix.empty()) return bindings;
+  for (WeightBinding& binding : bindings) binding.tensor = prefix + binding.tensor;
+  return bindings;
 }
 
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name) {
-  const ModelFamily* family = FindFamily(spec.family);
-  return family != nullptr && family->is_draft != nullptr && family->is_draft(spec, name);
+  return Says(&ModelFamily::is_draft, spec, name);
+}
+
+std::string TensorPrefix(const ModelSpec& spec) {
+  const MultimodalFamily* family = Find(kMultimodalFamilies, spec.family);
+  return family == nullptr ? "" : family->prefix;
 }
 
 bool IsUnusedTensor(const ModelSpec& spec, const std::string& name) {
-  const ModelFamily* family = FindFamily(spec.family);
-  return family != nullptr && family->is_unused != nullptr && family->is_unused(spec, name);
+  const MultimodalFamily* multimodal = Find(kMultimodalFamilies, spec.family);
+  if (multimodal != nullptr &&
+      std::any_of(multimodal->other_prefixes.begin(), multimodal->other_prefixes.end(),
+                  [&](const char* prefix) { return name.starts_with(prefix); })) {
+    return true;
+  }
+  return Says(&ModelFamily::is_unused, spec, name);
 }
 
 }  // namespace essor::model

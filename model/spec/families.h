@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,11 +29,21 @@ struct ModelFamily {
   bool (*is_unused)(const ModelSpec& spec, const std::string& tensor) = nullptr;
 };
 
+// A checkpoint of several modalities of which the language model is served. Its config is the
+// object `text_config`, its tensors stand under a prefix; those of the other parts are skipped.
+struct MultimodalFamily {
+  const char* model_type;
+  const ModelFamily* text;
+  const char* prefix;                           // "language_model."
+  std::span<const char* const> other_prefixes;  // of tensors that are not the language model's
+};
+
 // Sorted values of model_type.
 std::vector<std::string> KnownFamilies();
 
-// The spec of a config.json. InvalidArgument naming file and key: an unknown model_type (the known
-// ones are listed), a missing, malformed, contradictory or unsupported value.
+// The spec of a config.json, of several modalities that of its language model; `family` is its
+// model_type. InvalidArgument naming file and key: an unknown model_type (the known ones are
+// listed), a missing, malformed, contradictory or unsupported value.
 absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config);
 
 // Where the weights of `spec` (made by SpecFromConfig) stand: one binding per logical weight, in
@@ -41,7 +52,12 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
 
 // Whether a tensor of that name belongs to layers that guess tokens ahead. Nothing here uses them.
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name);
-// Whether the model runs without a tensor of that name, which its checkpoints may hold.
+// Whether the model runs without a tensor of that name, which its checkpoints may hold: a table
+// that follows from the config, or a part of a multimodal checkpoint that is not its language
+// model.
 bool IsUnusedTensor(const ModelSpec& spec, const std::string& name);
+
+// What stands before all names of BindingsOf(): empty but for multimodal families.
+std::string TensorPrefix(const ModelSpec& spec);
 
 }  // namespace essor::model

@@ -78,7 +78,10 @@ bool IsVector(WeightRole role) {
   }
 }
 
-bool IsHeldUnquantised(WeightRole role) { return role == WeightRole::kKeyUp; }
+// The keys of latent attention are transposed in every checkpoint, also where none is opened yet.
+bool IsHeldUnquantised(const WeightBinding& weight) {
+  return weight.transposed || weight.role == WeightRole::kKeyUp;
+}
 
 bool IsFfnMatrix(WeightRole role) {
   return role == WeightRole::kGate || role == WeightRole::kUp || role == WeightRole::kDown;

@@ -139,6 +139,8 @@ struct RouterSpec {
   uint32_t top_groups = 1;
   bool renormalise = true;  // divide the chosen weights by their sum
   double scale = 1;         // and multiply them (config key routed_scaling_factor)
+  // A weight multiplies what its expert is given, not what it answers (Llama 4).
+  bool weigh_input = false;
   bool operator==(const RouterSpec&) const = default;
 };
 
@@ -244,10 +246,6 @@ bool IsVector(WeightRole role);
 // Gate, up or down.
 bool IsFfnMatrix(WeightRole role);
 
-// Matrices that are read across their quantised blocks (transposed) and are therefore held as
-// bfloat16 where the checkpoint stores blocks.
-bool IsHeldUnquantised(WeightRole role);
-
 // Where a logical weight stands in the checkpoint.
 struct WeightBinding {
   WeightRole role;
@@ -262,6 +260,10 @@ struct WeightBinding {
   // The tensor holds the transpose: there the weight is [cols, rows], and first_row counts rows of
   // [*, rows].
   bool transposed = false;
+  // The tensor holds other weights beside this one (transposed gate and up): rows of `tensor_cols`
+  // elements, of which the weight's begin at `first_col`. 0 = the weight's alone.
+  uint64_t first_col = 0;
+  uint64_t tensor_cols = 0;
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;
@@ -270,6 +272,16 @@ struct WeightBinding {
   // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
   // `stored` is kF8E4M3.
   std::string scales = {};
+
+  // Elements of a row of the tensor, taken as [*, row].
+  uint64_t TensorRowElements() const {
+    if (tensor_cols != 0) return tensor_cols;
+    return transposed ? rows : cols;
+  }
 };
+
+// Matrices that are read across their quantised blocks (transposed) and are therefore held as
+// bfloat16 where the checkpoint stores blocks.
+bool IsHeldUnquantised(const WeightBinding& weight);
 
 }  // namespace essor::model

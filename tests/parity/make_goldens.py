@@ -33,7 +33,6 @@ import nano_tokenizer
 
 BASE_SEED = 20261123
 SEED_TRIES = 40
-PROMPT_TRIES = 400
 # Near-ties that a seed or a prompt is rejected for. Router gaps are between the last chosen and the first
 # unchosen expert (and group), in units of logits; greedy gaps between the two largest logits. bf16 moves either
 # by about 0.02 here.
@@ -58,9 +57,9 @@ def draw(case, seed, name, shape):
         return 1.0 + 0.1 * noise
     if name.endswith("bias"):
         return 0.2 * noise
-    return noise / np.sqrt(
-        np.float32(shape[-1])
-    )  # fan-in is the last axis, of fused expert tensors too
+    # Fan-in is the last axis, of fused expert tensors too unless they are transposed (Llama 4).
+    transposed = case.transposed_experts and ".experts." in name
+    return noise / np.sqrt(np.float32(shape[-2] if transposed else shape[-1]))
 
 
 def weights_of(model):
@@ -79,12 +78,19 @@ def redraw(model, case, seed):
 
 def published_config(config):
     """config.json as released checkpoints carry it, before transformers 5 renamed the keys."""
+    if "text_config" in config:
+        config["text_config"] = published_config(config["text_config"])
+        config["torch_dtype"] = config.pop("dtype")
+        return config
     rope = dict(config.pop("rope_parameters"))
     config["rope_theta"] = rope.pop("rope_theta")
     if "partial_rotary_factor" in rope:
         config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     config["rope_scaling"] = None if rope["rope_type"] == "default" else rope
-    config["torch_dtype"] = config.pop("dtype")
+    if "dtype" in config:  # in the outer config of a multimodal model
+        config["torch_dtype"] = config.pop("dtype")
+    if config["model_type"] == "llama4_text":
+        del config["layer_types"]  # those that rotate
     if config["model_type"] == "qwen2":
         del config["layer_types"]
         config["sliding_window"] = (
@@ -119,7 +125,7 @@ def save(model, case, directory):
 def load(directory, dtype=torch.float32, **overrides):
     config = transformers.AutoConfig.from_pretrained(directory)
     for key, value in overrides.items():
-        setattr(config, key, value)
+        setattr(config.get_text_config(), key, value)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         directory, config=config, dtype=dtype, attn_implementation="eager"
     )
@@ -155,6 +161,14 @@ def choice_gap(router, given_bias, logits, top_k):
     return scale * min(gap_after(values, router.topk_group), gap_after(limited, top_k))
 
 
+def router_of(layer):
+    """The router of a layer with experts, else None."""
+    ffn = layer.feed_forward if hasattr(layer, "feed_forward") else layer.mlp  # Llama 4
+    if not hasattr(ffn, "experts"):
+        return None
+    return ffn.router if hasattr(ffn, "router") else ffn.gate
+
+
 class RouterTap:
     """Collects each router's logits and choices, in layer order, during one forward pass."""
 
@@ -162,15 +176,18 @@ class RouterTap:
         self.layers = [
             index
             for index, layer in enumerate(model.model.layers)
-            if hasattr(layer.mlp, "gate") and hasattr(layer.mlp, "experts")
+            if router_of(layer) is not None
         ]
         self.top_k = getattr(model.config, "num_experts_per_tok", 0)
         self.calls = []
         for index in self.layers:
-            model.model.layers[index].mlp.gate.register_forward_hook(self._record)
+            router_of(model.model.layers[index]).register_forward_hook(self._record)
 
     def _record(self, module, inputs, outputs):
-        _, weights, experts = outputs
+        if len(outputs) == 2:  # Llama 4: scores of all experts, 0 of those not chosen
+            weights, experts = outputs[0].topk(self.top_k, -1)
+        else:
+            _, weights, experts = outputs
         # Computed anew: what the first output holds, logits or probabilities, differs between classes.
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
         logits = torch.nn.functional.linear(hidden.float(), module.weight.float())
@@ -245,13 +262,13 @@ def try_prompt(model, bf16, tap, bf16_tap, ids):
     return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap)
 
 
-def choose_prompts(model, bf16, seed):
+def choose_prompts(case, model, bf16, seed):
     tap, bf16_tap = RouterTap(model), RouterTap(bf16)
     rng = np.random.default_rng([seed, 1])
     plain = nano_case.TOKENIZER_VOCAB - len(nano_tokenizer.SPECIAL_TOKENS)
     prompts = []
     for length in nano_case.PROMPT_LENGTHS:
-        for _ in range(PROMPT_TRIES):
+        for _ in range(case.prompt_tries):
             prompt = try_prompt(model, bf16, tap, bf16_tap, rng.integers(0, plain, length).tolist())
             if prompt:
                 prompts.append(prompt)
@@ -317,7 +334,7 @@ def build_patched(case, seed, directory):
     save(model, case, directory)
     stored = nano_fp8.quantise(directory, case, seed) if case.fp8 else None
     model, bf16 = load(directory), load(directory, torch.bfloat16)
-    prompts = choose_prompts(model, bf16, seed)
+    prompts = choose_prompts(case, model, bf16, seed)
     if prompts is None:
         return None
     bf16_kl = mean_kl([p.logits for p in prompts], [forward(bf16, p.ids)[0] for p in prompts])

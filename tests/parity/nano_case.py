@@ -19,6 +19,8 @@ class Case:
     overrides: dict
     published: bool = False
     shard_bytes: int = 0  # 0: one model.safetensors
+    transposed_experts: bool = False  # fused experts are [in, out]
+    prompt_tries: int = 400  # of a seed, for a prompt without near-ties
     fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
     vendor: typing.Callable | None = None  # config.json in the vendor's own form, written last
     patched: typing.Callable = contextlib.nullcontext  # what the class of transformers needs to be changed in

@@ -45,6 +45,9 @@ const char* const kCases[] = {
     "minimax_m2_fp8",
     "glm",
     "glm4",
+    "llama4",
+    "llama4_interleaved",
+    "llama4_multimodal",
 };
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
@@ -170,7 +173,8 @@ std::vector<PlanCase> PlanCases() {
   }
   for (const char* family :
        {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
-        "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01", "minimax_m2", "minimax_m2_fp8"}) {
+        "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01", "minimax_m2", "minimax_m2_fp8",
+        "llama4", "llama4_interleaved", "llama4_multimodal"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }

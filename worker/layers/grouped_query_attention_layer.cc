@@ -56,6 +56,7 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
                       .num_heads = num_heads_,
                       .scale = static_cast<float>(spec_.softmax_scale),
                       .sliding_window = spec_.sliding_window,
+                      .chunk_size = spec_.chunk_size,
                       .sequences = batch.sequences,
                       .y = scratch.attention},
                      *inputs_.stream);
@@ -120,23 +121,27 @@ absl::Status GroupedQueryAttentionLayer::NormFullWidth(const Batch& batch) {
 
 void GroupedQueryAttentionLayer::NormAndRotate(const Batch& batch) {
   const bool per_head = spec_.qk_norm == model::QkNorm::kPerHead;
-  kernels::QkNormRope({.q = inputs_.scratch.query,
-                       .k = inputs_.scratch.key,
-                       .q_stride = num_heads_ * spec_.head_dim,
-                       .k_stride = num_kv_heads_ * spec_.head_dim,
-                       .num_rows = batch.num_rows,
-                       .num_heads = num_heads_,
-                       .num_kv_heads = num_kv_heads_,
-                       .head_dim = spec_.head_dim,
-                       .q_norm = per_head ? inputs_.weights->query_norm : nullptr,
-                       .k_norm = per_head ? inputs_.weights->key_norm : nullptr,
-                       .norm_eps = static_cast<float>(inputs_.spec->norm_eps),
-                       .positions = batch.positions,
-                       .cos = inputs_.rope.cos,
-                       .sin = inputs_.rope.sin,
-                       .rotary_dim = spec_.rope.rotary_dim,
-                       .interleaved = spec_.rope.interleaved},
-                      *inputs_.stream);
+  const auto temperature = spec_.temperature.value_or(model::GroupedQueryAttention::Temperature{});
+  kernels::QkNormRope(
+      {.q = inputs_.scratch.query,
+       .k = inputs_.scratch.key,
+       .q_stride = num_heads_ * spec_.head_dim,
+       .k_stride = num_kv_heads_ * spec_.head_dim,
+       .num_rows = batch.num_rows,
+       .num_heads = num_heads_,
+       .num_kv_heads = num_kv_heads_,
+       .head_dim = spec_.head_dim,
+       .q_norm = per_head ? inputs_.weights->query_norm : nullptr,
+       .k_norm = per_head ? inputs_.weights->key_norm : nullptr,
+       .norm_eps = static_cast<float>(inputs_.spec->norm_eps),
+       .positions = batch.positions,
+       .cos = inputs_.rope.cos,
+       .sin = inputs_.rope.sin,
+       .rotary_dim = spec_.rope.rotary_dim,
+       .interleaved = spec_.rope.interleaved,
+       .unit_norm_after = spec_.qk_norm == model::QkNorm::kUnitAfterRope,
+       .temperature = {.scale = temperature.scale, .floor_positions = temperature.floor_positions}},
+      *inputs_.stream);
 }
 
 }  // namespace essor::worker

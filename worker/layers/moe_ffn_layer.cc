@@ -38,6 +38,7 @@ absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) 
                    .top_k = spec_.top_k,
                    .expert_ids = scratch.expert_ids,
                    .expert_weights = scratch.expert_weights,
+                   .weigh_input = spec_.router.weigh_input,
                    .first_expert = static_cast<uint32_t>(experts.begin),
                    .experts = inputs_.weights->experts,
                    .y = y},

@@ -31,14 +31,25 @@ uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
 
 // First element, in the tensor, of that row.
 uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
-  return TensorRow(slice, row) * slice.binding.cols + slice.cols.begin;
+  return TensorRow(slice, row) * slice.binding.TensorRowElements() + slice.binding.first_col +
+         slice.cols.begin;
 }
 
 // The part of the tensor that row `i` of the task is.
 model::Fp8Row RowOf(const PackTask& task, uint64_t i) {
+  const uint64_t first_col = task.slice->binding.first_col;
   return {.row = TensorRow(*task.slice, task.first_row + i),
-          .first_col = task.slice->cols.begin,
-          .end_col = task.slice->cols.end};
+          .first_col = first_col + task.slice->cols.begin,
+          .end_col = first_col + task.slice->cols.end};
+}
+
+// Where the tensor holds the transpose: the part of it that column `c` of the task's rows is.
+model::Fp8Row ColumnOf(const PackTask& task, uint64_t c) {
+  const model::WeightSlice& slice = *task.slice;
+  const uint64_t first = slice.binding.first_col + slice.rows.begin + task.first_row;
+  return {.row = slice.binding.first_row + slice.cols.begin + c,
+          .first_col = first,
+          .end_col = first + task.num_rows};
 }
 
 PackTarget TargetOf(const PackTask& task) {
@@ -53,49 +64,63 @@ PackTarget TargetOf(const PackTask& task) {
 // A part of a row of the tensor as float32.
 absl::Status DecodeRow(const PackTask& task, const model::Fp8Row& row, std::span<float> out) {
   if (task.scales != nullptr) return model::DecodeFp8Row(*task.tensor, *task.scales, row, out);
-  const model::WeightBinding& binding = task.slice->binding;
-  const uint64_t row_elements = binding.transposed ? binding.rows : binding.cols;
+  const uint64_t row_elements = task.slice->binding.TensorRowElements();
   return model::DecodeToFloat(*task.tensor, row.row * row_elements + row.first_col, out);
 }
 
-// Rows of a slice that the tensor holds transposed, as float32: row i is column i there. Of one
-// attention head, so small that each task may read all stored rows.
-absl::Status DecodeTransposed(const PackTask& task, std::span<float> rows) {
-  const model::WeightSlice& slice = *task.slice;
-  const model::WeightBinding& binding = slice.binding;
-  std::vector<float> stored(binding.rows);
-  for (uint64_t c = 0; c < slice.cols.size(); ++c) {
-    const uint64_t stored_row = binding.first_row + slice.cols.begin + c;
-    ESSOR_RETURN_IF_ERROR(
-        DecodeRow(task, {.row = stored_row, .first_col = 0, .end_col = binding.rows}, stored));
-    for (uint64_t i = 0; i < task.num_rows; ++i) {
-      rows[i * slice.cols.size() + c] = stored[slice.rows.begin + task.first_row + i];
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status DecodeRows(const PackTask& task, std::span<float> rows) {
-  if (task.slice->binding.transposed) return DecodeTransposed(task, rows);
-  const uint64_t k = task.slice->cols.size();
-  for (uint64_t i = 0; i < task.num_rows; ++i) {
-    ESSOR_RETURN_IF_ERROR(DecodeRow(task, RowOf(task, i), rows.subspan(i * k, k)));
-  }
-  return absl::OkStatus();
+std::vector<uint16_t> RoundToBF16(const std::vector<float>& values) {
+  std::vector<uint16_t> rounded(values.size());
+  for (size_t i = 0; i < values.size(); ++i) rounded[i] = ToBFloat16(values[i]).bits;
+  return rounded;
 }
 
 absl::Status PackAsFloat(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
   std::vector<float> rows(task.num_rows * k);
-  ESSOR_RETURN_IF_ERROR(DecodeRows(task, std::span<float>(rows)));
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    ESSOR_RETURN_IF_ERROR(DecodeRow(task, RowOf(task, i), std::span(rows).subspan(i * k, k)));
+  }
   if (task.format == WeightFormat::kF32) {
     kernels::PackF32(rows, k, TargetOf(task));
-    return absl::OkStatus();
+  } else {
+    kernels::PackBF16(RoundToBF16(rows), k, TargetOf(task));
   }
-  std::vector<uint16_t> rounded(rows.size());
-  for (size_t i = 0; i < rows.size(); ++i) rounded[i] = ToBFloat16(rows[i]).bits;
-  kernels::PackBF16(rounded, k, TargetOf(task));
   return absl::OkStatus();
+}
+
+// Of a slice that the tensor holds transposed: columns are decoded as they stand there.
+absl::Status PackColumnsAsFloat(const PackTask& task) {
+  const uint64_t n = task.num_rows;
+  std::vector<float> columns(task.slice->cols.size() * n);
+  for (uint64_t c = 0; c < task.slice->cols.size(); ++c) {
+    ESSOR_RETURN_IF_ERROR(DecodeRow(task, ColumnOf(task, c), std::span(columns).subspan(c * n, n)));
+  }
+  if (task.format == WeightFormat::kF32) {
+    kernels::PackF32Columns(columns, n, TargetOf(task));
+  } else {
+    const std::vector<uint16_t> rounded = RoundToBF16(columns);
+    kernels::PackBF16Columns(std::as_bytes(std::span(rounded)), n, TargetOf(task));
+  }
+  return absl::OkStatus();
+}
+
+// Without conversion, straight from the mapped file.
+absl::Status PackStoredBF16Columns(const PackTask& task) {
+  const uint64_t row_elements = task.slice->binding.TensorRowElements();
+  const model::Fp8Row first = ColumnOf(task, 0);
+  const model::Fp8Row last = ColumnOf(task, task.slice->cols.size() - 1);
+  const uint64_t begin = first.row * row_elements + first.first_col;
+  const uint64_t end = last.row * row_elements + last.end_col;
+  kernels::PackBF16Columns(task.tensor->data.subspan(2 * begin, 2 * (end - begin)), row_elements,
+                           TargetOf(task));
+  return absl::OkStatus();
+}
+
+// A slice that the tensor holds transposed; such are never held in quantised blocks.
+absl::Status PackColumns(const PackTask& task) {
+  return task.format == WeightFormat::kBF16 && task.tensor->dtype == DType::kBF16
+             ? PackStoredBF16Columns(task)
+             : PackColumnsAsFloat(task);
 }
 
 // The common case of big models: no conversion, only the kernels' order.
@@ -103,7 +128,7 @@ absl::Status PackStoredBF16(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
   const std::byte* data = task.tensor->data.data();
   const bool consecutive =
-      k == task.slice->binding.cols && task.slice->binding.interleaved_head_dim == 0;
+      k == task.slice->binding.TensorRowElements() && task.slice->binding.interleaved_head_dim == 0;
   const std::byte* first = data + 2 * ElementOf(*task.slice, task.first_row);
   if (consecutive && reinterpret_cast<uintptr_t>(first) % alignof(uint16_t) == 0) {
     kernels::PackBF16({reinterpret_cast<const uint16_t*>(first), task.num_rows * k}, k,
@@ -188,21 +213,19 @@ std::span<const std::byte> SourceBytes(const PackTask& task) {
   const DTypeInfo& dtype = InfoOf(task.tensor->dtype);
   const uint64_t first = binding.transposed ? slice.cols.begin : slice.rows.begin + task.first_row;
   const uint64_t num_rows = binding.transposed ? slice.cols.size() : task.num_rows;
-  const uint64_t row_elements = binding.transposed ? binding.rows : binding.cols;
-  const uint64_t row_bytes = row_elements / dtype.block_elements * dtype.block_bytes;
+  const uint64_t row_bytes = binding.TensorRowElements() / dtype.block_elements * dtype.block_bytes;
   const std::span<const std::byte> data = task.tensor->data;
   const uint64_t begin = std::min<uint64_t>((binding.first_row + first) * row_bytes, data.size());
   return data.subspan(begin, std::min<uint64_t>(num_rows * row_bytes, data.size() - begin));
 }
 
 absl::Status PackRows(const PackTask& task) {
+  if (task.slice->binding.transposed) return PackColumns(task);
   switch (task.format) {
     case WeightFormat::kF32:
       return PackAsFloat(task);
     case WeightFormat::kBF16:
-      return task.tensor->dtype == DType::kBF16 && !task.slice->binding.transposed
-                 ? PackStoredBF16(task)
-                 : PackAsFloat(task);
+      return task.tensor->dtype == DType::kBF16 ? PackStoredBF16(task) : PackAsFloat(task);
     case WeightFormat::kQ8:
       return PackQuantised8(task);
     case WeightFormat::kQ4:

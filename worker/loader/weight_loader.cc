@@ -25,6 +25,9 @@ using model::WeightRole;
 
 // Source bytes a loader thread takes at a time: long enough to stream, short enough to balance.
 constexpr uint64_t kTaskElements = 512 * 1024;
+// Times as many where the source is transposed: a row of it holds one element of each of the task's
+// rows, and pieces of a few hundred bytes are worth a page's visit.
+constexpr uint64_t kWideTask = 4;
 // Tasks that the kernel is asked to read ahead of the ones being packed: enough that the disk
 // always has some tens of megabytes to do.
 constexpr size_t kTasksAhead = 48;
@@ -61,7 +64,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
       const bool plain = place.format == WeightFormat::kF32 || place.format == WeightFormat::kBF16;
-      if (!plain && model::IsHeldUnquantised(slice.binding.role)) {
+      if (!plain && model::IsHeldUnquantised(slice.binding)) {
         place.format = WeightFormat::kBF16;
       }
       place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size(),
@@ -126,7 +129,8 @@ class LoadRun {
   };
 
   static uint64_t RowsPerTask(const Placed& place) {
-    const uint64_t rows = kTaskElements / std::max<uint64_t>(place.slice->cols.size(), 1);
+    const uint64_t elements = kTaskElements * (place.slice->binding.transposed ? kWideTask : 1);
+    const uint64_t rows = elements / std::max<uint64_t>(place.slice->cols.size(), 1);
     return std::max<uint64_t>(rows / kernels::kPackRowGroup, 1) * kernels::kPackRowGroup;
   }
 
@@ -165,7 +169,10 @@ class LoadRun {
 
   // A hint: a kernel that ignores it only makes loading slower.
   void ReadAhead(const Task& task) const {
-    if (placed_[task.placed].is_vector) return;
+    const Placed& place = placed_[task.placed];
+    if (place.is_vector) return;
+    // All tasks of a transposed slice read from the same rows.
+    if (place.slice->binding.transposed && task.first_row != 0) return;
     const std::span<const std::byte> source = SourceBytes(PackTaskOf(task));
     constexpr uintptr_t kPage = 4096;
     const auto begin = reinterpret_cast<uintptr_t>(source.data()) / kPage * kPage;

@@ -166,6 +166,74 @@ TEST(WeightLoaderTest, TransposesTheKeysOfEachHead) {
   }
 }
 
+// Llama 4's experts: [experts, hidden, 2 * intermediate], gate before up, and [experts,
+// intermediate, hidden], of which a rank holds some intermediate columns. Values are those of the
+// checkpoint, in several packing tasks, straight from bfloat16 and by way of floats.
+TEST(WeightLoaderTest, TakesExpertsOutOfStackedTransposedTensors) {
+  constexpr uint32_t kHidden = 12001;  // rows of it go into tasks of 128
+  constexpr uint32_t kWidth = 150;
+  constexpr model::Range kColumns = {3, 143};
+  struct Case {
+    DType stored;
+    Precision precision;
+  };
+  for (const Case& c : {Case{DType::kBF16, Precision::kStored},
+                        {DType::kF32, Precision::kStored},
+                        {DType::kF32, Precision::kBFloat16},
+                        {DType::kBF16, Precision::kFloat32}}) {
+    FakeCheckpoint checkpoint;
+    checkpoint.Add("gate_up", {2, kHidden, 2 * kWidth}, 0, c.stored);
+    checkpoint.Add("down", {2, kWidth, kHidden}, 7, c.stored);
+    std::vector<model::WeightSlice> slices;
+    for (const WeightRole role : {WeightRole::kGate, WeightRole::kUp, WeightRole::kDown}) {
+      const bool down = role == WeightRole::kDown;
+      model::WeightSlice slice{.binding = {.role = role,
+                                           .layer = 0,
+                                           .expert = 1,
+                                           .rows = down ? kHidden : kWidth,
+                                           .cols = down ? kWidth : kHidden,
+                                           .tensor = down ? "down" : "gate_up",
+                                           .first_row = down ? kWidth : kHidden,
+                                           .transposed = true},
+                               .rows = down ? model::Range{0, kHidden} : kColumns,
+                               .cols = down ? kColumns : model::Range{0, kHidden}};
+      if (!down) slice.binding.tensor_cols = 2 * kWidth;
+      if (role == WeightRole::kUp) slice.binding.first_col = kWidth;
+      slices.push_back(slice);
+    }
+    const auto layout = OneLayer({1, 2});
+    const auto weights = LoadRankWeights({.checkpoint = &checkpoint,
+                                          .layout = &layout,
+                                          .slices = &slices,
+                                          .precision = c.precision,
+                                          .num_threads = 2});
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const auto value = [&](uint64_t element, float base) {
+      const float exact = base + static_cast<float>(element);
+      const bool rounded = c.stored == DType::kBF16 || c.precision == Precision::kBFloat16;
+      return rounded ? ToFloat(ToBFloat16(exact)) : exact;
+    };
+    const kernels::GatedFfnWeights& expert = (*weights)->layers[0].experts[0];
+    ASSERT_EQ(expert.gate.n, kColumns.size());
+    ASSERT_EQ(expert.down.k, kColumns.size());
+    for (uint32_t n = 0; n < kColumns.size(); ++n) {
+      const std::vector<float> gate = Row(expert.gate, n);
+      const std::vector<float> up = Row(expert.up, n);
+      for (uint64_t h = 0; h < kHidden; ++h) {
+        const uint64_t row = (kHidden + h) * 2 * kWidth;
+        ASSERT_EQ(gate[h], value(row + kColumns.begin + n, 0)) << n << " " << h;
+        ASSERT_EQ(up[h], value(row + kWidth + kColumns.begin + n, 0)) << n << " " << h;
+      }
+    }
+    for (uint64_t h = 0; h < kHidden; ++h) {
+      const std::vector<float> down = Row(expert.down, static_cast<uint32_t>(h));
+      for (uint64_t i = 0; i < kColumns.size(); ++i) {
+        ASSERT_EQ(down[i], value((kWidth + kColumns.begin + i) * kHidden + h, 7)) << h << " " << i;
+      }
+    }
+  }
+}
+
 // Blocks of 32 run across what becomes a row.
 TEST(WeightLoaderTest, TransposedWeightsAreNotHeldQuantised) {
   FakeCheckpoint checkpoint;
@@ -173,12 +241,16 @@ TEST(WeightLoaderTest, TransposedWeightsAreNotHeldQuantised) {
   auto key = Slice(WeightRole::kKeyUp, "kv_b", {0, 32}, {0, 64}, 64);
   key.binding.head = 0;
   key.binding.transposed = true;
-  const std::vector<model::WeightSlice> slices = {key};
+  key.binding.stored = DType::kQ8_0;
+  auto query = key;
+  query.binding.role = WeightRole::kQuery;
+  const std::vector<model::WeightSlice> slices = {key, query};
   const auto layout = OneLayer({});
   const auto weights =
       LoadRankWeights({.checkpoint = &checkpoint, .layout = &layout, .slices = &slices});
   ASSERT_TRUE(weights.ok()) << weights.status();
   EXPECT_EQ((*weights)->layers[0].latent.key_up[0].format, kernels::WeightFormat::kBF16);
+  EXPECT_EQ((*weights)->layers[0].query.format, kernels::WeightFormat::kBF16);
   EXPECT_EQ((*weights)->storage.size(), model::WeightBytes(slices, DType::kQ8_0, false));
 }
 
