@@ -109,7 +109,7 @@ std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
     const auto first =
         static_cast<size_t>(std::find_if(layers.begin(), layers.end(), same) - layers.begin());
     if (first < tables.size()) {
-      tables.push_back(RopeTable(tables[first]));
+      tables.push_back(tables[first]);
       continue;
     }
     const uint32_t positions = inputs_.limits.max_context_tokens;
