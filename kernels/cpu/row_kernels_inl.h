@@ -45,24 +45,15 @@ ESSOR_INLINE float AddAndSumSquares(const float* x, float* residual, uint32_t wi
   return ReduceAdd((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// y = x * factor * weight.
+// y = x * factor * weight. Null weights are all 1.
 ESSOR_INLINE void ScaleRow(const float* x, float factor, const float* weight, uint32_t width,
                            float* y) {
   const F32 f = Set1(factor);
-  uint32_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) Store(y + i, Load(x + i) * f * Load(weight + i));
-  if (i < width) {
+  for (uint32_t i = 0; i < width; i += kLanes) {
     const uint32_t n = width - i;
-    StorePartial(y + i, LoadPartial(x + i, n) * f * LoadPartial(weight + i, n), n);
+    const F32 w = weight == nullptr ? Set1(1.0f) : LoadPartial(weight + i, n);
+    StorePartial(y + i, LoadPartial(x + i, n) * f * w, n);
   }
-}
-
-// x *= factor.
-ESSOR_INLINE void ScaleInPlace(float* x, float factor, uint32_t width) {
-  const F32 f = Set1(factor);
-  uint32_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) Store(x + i, Load(x + i) * f);
-  if (i < width) StorePartial(x + i, LoadPartial(x + i, width - i) * f, width - i);
 }
 
 ESSOR_INLINE float InverseRms(float squares, uint32_t width, float eps) {
@@ -169,26 +160,26 @@ ESSOR_INLINE void RotatePairs(float* head, const float* cos, const float* sin, u
   }
 }
 
+// head / its root mean square * norm, in place.
+ESSOR_INLINE void NormHead(const QkNormRopeParams& params, const float* norm, float* head) {
+  const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
+  const float factor = InverseRms(squares, params.head_dim, params.norm_eps);
+  ScaleRow(head, factor, norm, params.head_dim, head);
+}
+
 ESSOR_INLINE void NormAndRotateHeads(const QkNormRopeParams& params, float* heads,
                                      uint32_t num_heads, const float* norm, uint32_t position) {
   const uint32_t half = params.rotary_dim / 2;
   const size_t table_row = static_cast<size_t>(position) * half;
   for (uint32_t h = 0; h < num_heads; ++h) {
     float* head = heads + static_cast<size_t>(h) * params.head_dim;
-    if (norm != nullptr) {
-      const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
-      ScaleRow(head, InverseRms(squares, params.head_dim, params.norm_eps), norm, params.head_dim,
-               head);
-    }
+    if (norm != nullptr) NormHead(params, norm, head);
     if (half != 0 && params.interleaved) {
       RotatePairs(head, params.cos + table_row, params.sin + table_row, half);
     } else if (half != 0) {
       RotateHalves(head, params.cos + table_row, params.sin + table_row, half);
     }
-    if (params.unit_norm_after) {
-      const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
-      ScaleInPlace(head, InverseRms(squares, params.head_dim, params.norm_eps), params.head_dim);
-    }
+    if (params.unit_norm_after) NormHead(params, nullptr, head);
   }
 }
 
@@ -197,8 +188,8 @@ void QkNormRopeRows(const QkNormRopeParams& params, uint64_t begin, uint64_t end
     float* q = params.q + t * params.q_stride;
     NormAndRotateHeads(params, q, params.num_heads, params.q_norm, params.positions[t]);
     if (params.temperature.scale != 0) {
-      ScaleInPlace(q, params.temperature.FactorAt(params.positions[t]),
-                   params.num_heads * params.head_dim);
+      ScaleRow(q, params.temperature.FactorAt(params.positions[t]), nullptr,
+               params.num_heads * params.head_dim, q);
     }
     NormAndRotateHeads(params, params.k + t * params.k_stride, params.num_kv_heads, params.k_norm,
                        params.positions[t]);
