@@ -49,8 +49,10 @@ void WriteKv(const WriteKvParams& params, Stream& stream);
 
 struct AttentionParams {
   PagedKv cache;
-  const float* q;  // [T, Hq, D], row stride q_stride floats
+  // [T, Hq, D], row stride q_stride floats, head stride q_head_stride (0: D).
+  const float* q;
   uint32_t q_stride;
+  uint32_t q_head_stride = 0;
   uint32_t num_heads;       // Hq
   float scale;              // of q.k before the softmax
   uint32_t sliding_window;  // keys visible, the own one included; 0 = all

@@ -64,7 +64,8 @@ AttentionCall CallOf(const AttentionParams& params) {
           .queries = {{.data = params.q,
                        .dim = cache.head_dim,
                        .row_stride = params.q_stride,
-                       .head_stride = cache.head_dim},
+                       .head_stride =
+                           params.q_head_stride == 0 ? cache.head_dim : params.q_head_stride},
                       {}},
           .num_heads = params.num_heads,
           .scale = params.scale,

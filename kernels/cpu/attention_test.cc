@@ -354,6 +354,58 @@ TEST_P(AttentionTest, EqualKeysGiveTheMeanOfTheValues) {
   EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 8));
 }
 
+// As behind an output gate: every head's query has a neighbour of the same size.
+TEST_P(AttentionTest, QueriesOfHeadsMayStandApart) {
+  constexpr uint32_t kDim = 20;
+  constexpr uint32_t kHeads = 3;
+  constexpr uint32_t kTokens = 40;
+  auto stream = MakeStream(2);
+  std::vector<float> keys(size_t{3} * 16 * kDim);
+  std::vector<float> values(keys.size());
+  const std::vector<uint32_t> blocks = {2, 0, 1};
+  const SequenceRows rows{
+      .first_row = 0, .num_rows = kTokens, .context_tokens = 0, .block_table = blocks.data()};
+  const PagedKv cache{.k = keys.data(),
+                      .v = values.data(),
+                      .fp32 = true,
+                      .num_blocks = 3,
+                      .block_tokens = 16,
+                      .num_kv_heads = 1,
+                      .head_dim = kDim};
+  const auto k = RandomFloats(kTokens * kDim, 1);
+  const auto v = RandomFloats(kTokens * kDim, 2);
+  WriteKv({.cache = cache,
+           .k = k.data(),
+           .v = v.data(),
+           .k_stride = kDim,
+           .v_stride = kDim,
+           .sequences = {&rows, 1}},
+          *stream);
+  const auto q = RandomFloats(size_t{kTokens} * kHeads * kDim, 3);
+  std::vector<float> apart(2 * q.size(), kPoison);
+  for (size_t head = 0; head < q.size() / kDim; ++head) {
+    std::copy_n(q.begin() + static_cast<ptrdiff_t>(head * kDim), kDim,
+                apart.begin() + static_cast<ptrdiff_t>(2 * head * kDim));
+  }
+  std::vector<float> expected(q.size());
+  std::vector<float> y(q.size(), kPoison);
+  AttentionParams params{.cache = cache,
+                         .q = q.data(),
+                         .q_stride = kHeads * kDim,
+                         .num_heads = kHeads,
+                         .scale = 0.25f,
+                         .sliding_window = 0,
+                         .sequences = {&rows, 1},
+                         .y = expected.data()};
+  Attention(params, *stream);
+  params.q = apart.data();
+  params.q_stride = 2 * kHeads * kDim;
+  params.q_head_stride = 2 * kDim;
+  params.y = y.data();
+  Attention(params, *stream);
+  EXPECT_EQ(y, expected);
+}
+
 TEST_P(AttentionTest, NothingHappensWithoutRows) {
   auto stream = MakeStream(2);
   AttentionBench bench({.shape = {3, 1, 16}, .num_sequences = 2, .tokens = 20});

@@ -99,6 +99,7 @@ void WriteKv(const WriteKvParams& params) {
 
 void Attention(const AttentionParams& params) {
   const uint32_t dim = params.cache.head_dim;
+  const size_t q_head_stride = params.q_head_stride == 0 ? dim : params.q_head_stride;
   const uint32_t group = params.num_heads / params.cache.num_kv_heads;
   for (const SequenceRows& sequence : params.sequences) {
     for (uint32_t i = 0; i < sequence.num_rows; ++i) {
@@ -110,7 +111,7 @@ void Attention(const AttentionParams& params) {
                    .kv_head = h / group,
                    .first = FirstVisible(params, last),
                    .last = last,
-                   .q = params.q + row * params.q_stride + h * dim,
+                   .q = params.q + row * params.q_stride + h * q_head_stride,
                    .scale = params.scale},
                   params.y + (row * params.num_heads + h) * dim);
       }

@@ -9,11 +9,12 @@ namespace {
 uint32_t OutputHeadDimOf(const GroupedQueryAttention& attention) { return attention.head_dim; }
 uint32_t OutputHeadDimOf(const LatentAttention& attention) { return attention.value_head_dim; }
 uint32_t OutputHeadDimOf(const LightningAttention& attention) { return attention.head_dim; }
+uint32_t OutputHeadDimOf(const GatedDeltaNet& attention) { return attention.value_head_dim; }
 
 AttentionWidths WidthsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
   const uint64_t query = layer.heads.size() * attention.head_dim;
   const uint64_t key = layer.kv_heads.size() * attention.head_dim;
-  return {.query = query,
+  return {.query = attention.output_gate ? 2 * query : query,
           .key = key,
           .value = key,
           .result = query,
@@ -54,6 +55,22 @@ AttentionHeads HeadsOf(const LatentAttention& attention, const RankLayout::Layer
           .chunk_size = 0};
 }
 
+// Channels that a rank's convolution goes over: queries, keys and values.
+uint64_t ConvolutionWidth(const GatedDeltaNet& attention, const RankLayout::Layer& layer) {
+  const uint64_t heads = layer.heads.size();
+  return 2 * heads / attention.values_per_key() * attention.key_head_dim +
+         heads * attention.value_head_dim;
+}
+
+AttentionWidths WidthsOf(const GatedDeltaNet& attention, const RankLayout::Layer& layer) {
+  const uint64_t heads = layer.heads.size();
+  return {.query = heads / attention.values_per_key() * attention.group_rows(),
+          .key = ConvolutionWidth(attention, layer),
+          .value = 4 * heads,
+          .result = heads * attention.value_head_dim};
+}
+
+AttentionHeads HeadsOf(const GatedDeltaNet&, const RankLayout::Layer&) { return {}; }
 AttentionHeads HeadsOf(const LightningAttention&, const RankLayout::Layer&) { return {}; }
 
 uint64_t KvElementsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
@@ -63,11 +80,17 @@ uint64_t KvElementsOf(const LatentAttention& attention, const RankLayout::Layer&
   return attention.cached_dim();
 }
 uint64_t KvElementsOf(const LightningAttention&, const RankLayout::Layer&) { return 0; }
+uint64_t KvElementsOf(const GatedDeltaNet&, const RankLayout::Layer&) { return 0; }
 
 uint64_t StateFloatsOf(const GroupedQueryAttention&, const RankLayout::Layer&) { return 0; }
 uint64_t StateFloatsOf(const LatentAttention&, const RankLayout::Layer&) { return 0; }
 uint64_t StateFloatsOf(const LightningAttention& attention, const RankLayout::Layer& layer) {
   return layer.heads.size() * attention.head_dim * attention.head_dim;
+}
+// The inputs of the last tokens are kept for the convolution too.
+uint64_t StateFloatsOf(const GatedDeltaNet& attention, const RankLayout::Layer& layer) {
+  return layer.heads.size() * attention.key_head_dim * attention.value_head_dim +
+         (attention.conv_taps - 1) * ConvolutionWidth(attention, layer);
 }
 
 }  // namespace

@@ -24,8 +24,9 @@ struct AttentionWidths {
   uint64_t query = 0;         // queries of the rank's heads; linear attention: all of its inputs
   uint64_t latent_query = 0;  // latent attention: the same heads' queries over the latent
   uint64_t query_latent = 0;  // latent attention: the latent that queries are made from
-  uint64_t key = 0;           // keys, the latent, or linear attention's output gate
-  uint64_t value = 0;         // values, or the rotated key beside the latent
+  // Keys, the latent, lightning attention's output gate, or what a delta net's convolution gave.
+  uint64_t key = 0;
+  uint64_t value = 0;         // values, the rotated key beside the latent, or a delta net's gates
   uint64_t result = 0;        // what attention gives: per head a value, or a sum of latents
   uint64_t norm_squares = 0;  // sums for norms whose width is spread over ranks
 

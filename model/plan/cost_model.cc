@@ -147,8 +147,8 @@ class Pricer {
   }
 
   static bool IsAttention(WeightRole role) {
-    return role != WeightRole::kFfnNorm && role != WeightRole::kRouter &&
-           role != WeightRole::kRouterBias && !IsFfnMatrix(role);
+    return role != WeightRole::kFfnNorm && !IsDecision(role) && role != WeightRole::kRouterBias &&
+           !IsFfnMatrix(role);
   }
 
   double ExpectedBusiest(const MoeFfn& moe, std::span<const RankLayout> members,

@@ -68,6 +68,13 @@ void SplitAttention(const LightningAttention& attention, uint32_t tp, uint32_t i
   layer.heads = SplitEvenly(attention.num_heads, tp, index, Longer::kLowerParts);
 }
 
+void SplitAttention(const GatedDeltaNet& attention, uint32_t tp, uint32_t index,
+                    RankLayout::Layer& layer) {
+  const Range keys = SplitEvenly(attention.num_key_heads, tp, index, Longer::kLowerParts);
+  const uint64_t group = attention.values_per_key();
+  layer.heads = {keys.begin * group, keys.end * group};
+}
+
 // Parameters that the ranks of one stage hold of a layer, replicas counted (those of KV heads
 // aside).
 uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t layer) {

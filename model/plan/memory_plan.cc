@@ -213,9 +213,9 @@ absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
 
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
   const WeightRole role = slice.binding.role;
-  if (IsVector(role)) return slice.cols.size() * kFloatBytes;
+  if (IsVector(role)) return slice.rows.size() * slice.cols.size() * kFloatBytes;
   const bool outer = role == WeightRole::kEmbedding || role == WeightRole::kHead;
-  if (fp32 || role == WeightRole::kRouter) {
+  if (fp32 || IsDecision(role)) {
     stored = DType::kF32;
   } else if (stored == DType::kF8E4M3 && !slice.binding.stored.has_value() && outer) {
     stored = DType::kBF16;

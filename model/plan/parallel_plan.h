@@ -82,7 +82,7 @@ struct RankLayout {
 
   // Per layer of `layers`, in order.
   struct Layer {
-    Range heads;  // query heads
+    Range heads;  // query heads; of a gated delta net value heads
     // KV heads; above the KV-head count ranks share one (replicated). Empty without a KV cache.
     Range kv_heads;
     // Columns of a dense FFN's intermediate (split over tp), or of an MoE layer's shared expert
@@ -108,7 +108,7 @@ struct RankLayout {
 //    every rank local query head i reads local KV head i / (heads.size() / kv_heads.size()).
 //    Latent attention: heads one by one, the latent whole on every rank as its one KV head (its
 //    cache and the projections to it do not shrink with tp). Lightning attention: heads one by one,
-//    and no KV heads.
+//    and no KV heads. Gated delta nets: value heads, all of a key head together, and no KV heads.
 //  * FFN columns: consecutive multiples of quant_block, one more on the higher ranks. Experts:
 //    consecutive, one more on the higher ranks, which by the rule above have the fewer heads.
 //  * Vocabulary: multiples of 64 rows (less where there are more ranks than that), one more on the

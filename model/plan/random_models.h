@@ -35,6 +35,15 @@ class RandomModels {
             .slopes = std::vector<double>(heads, 0.5)};
   }
 
+  GatedDeltaNet DeltaNet() {
+    const uint32_t key_heads = Between(1, 6);
+    return {.num_key_heads = key_heads,
+            .num_value_heads = key_heads * Between(1, 3),
+            .key_head_dim = 8 * Between(1, 3),
+            .value_head_dim = 32 * Between(1, 2),
+            .conv_taps = Between(1, 4)};
+  }
+
   // Heads that do not divide evenly, odd widths, either kind of attention, dense and MoE layers
   // mixed, tied or not.
   ModelSpec Spec() {
@@ -59,7 +68,10 @@ class RandomModels {
     const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
     const bool mixed = Coin();
     const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(Latent()) : attention;
-    const AttentionSpec other = Between(0, 3) == 0 ? AttentionSpec(Lightning()) : kind;
+    AttentionSpec other = kind;
+    const uint32_t choice = Between(0, 5);
+    if (choice == 0) other = Lightning();
+    if (choice == 1) other = DeltaNet();
     for (uint32_t layer = 0, end = Between(1, 9); layer < end; ++layer) {
       LayerSpec parts{.attention = Coin() ? kind : other, .ffn = moe};
       if (mixed && Coin()) parts.ffn = dense;

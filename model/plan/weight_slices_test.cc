@@ -77,9 +77,19 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
     case WeightRole::kLinearInput:
+    case WeightRole::kDeltaGates:
+    case WeightRole::kQueryFilter:
+    case WeightRole::kKeyFilter:
+    case WeightRole::kValueFilter:
+    case WeightRole::kDecayRate:
+    case WeightRole::kDecayBias:
     case WeightRole::kOutputGate:
-    case WeightRole::kLinearNorm:
       return ranks / plan.tp;
+    case WeightRole::kLinearNorm:  // over all heads, or the same for each
+      return std::holds_alternative<LightningAttention>(
+                 spec.layers[static_cast<size_t>(weight.layer)].attention)
+                 ? ranks / plan.tp
+                 : ranks;
     case WeightRole::kGate:
     case WeightRole::kUp:
     case WeightRole::kDown:

@@ -75,8 +75,19 @@ const char* CommonName(WeightRole role) {
       return "self_attn.output_gate.weight";
     case WeightRole::kLinearNorm:
       return "self_attn.norm.weight";
+    case WeightRole::kDeltaGates:
+      return "linear_attn.in_proj_ba.weight";
+    case WeightRole::kQueryFilter:
+    case WeightRole::kKeyFilter:
+    case WeightRole::kValueFilter:
+      return "linear_attn.conv1d.weight";
+    case WeightRole::kDecayRate:
+      return "linear_attn.A_log";
+    case WeightRole::kDecayBias:
+      return "linear_attn.dt_bias";
     case WeightRole::kRouter:
     case WeightRole::kRouterBias:
+    case WeightRole::kSharedGate:
       break;  // their names depend on the family
   }
   ESSOR_CHECK(false);
@@ -85,8 +96,8 @@ const char* CommonName(WeightRole role) {
 // Latent attention, where names and places differ from CommonName: the query's up projection, and
 // the parts of two fused projections. kv_a_proj_with_mqa is [latent, rotated key], kv_b_proj for
 // each head [key, value].
-void BindLatentAttention(const LatentAttention& attention, const std::string& prefix,
-                         WeightBinding& binding) {
+void BindAttention(const LatentAttention& attention, const std::string& prefix,
+                   WeightBinding& binding) {
   const uint64_t head_rows = uint64_t{attention.nope_head_dim} + attention.value_head_dim;
   switch (binding.role) {
     case WeightRole::kQuery:
@@ -107,9 +118,35 @@ void BindLatentAttention(const LatentAttention& attention, const std::string& pr
   }
 }
 
-// Linear attention's output projection has a name of its own.
-void BindLinearAttention(const std::string& prefix, WeightBinding& binding) {
+void BindAttention(const GroupedQueryAttention&, const std::string&, WeightBinding&) {}
+
+void BindAttention(const LightningAttention&, const std::string& prefix, WeightBinding& binding) {
   if (binding.role == WeightRole::kOutput) binding.tensor = prefix + "self_attn.out_proj.weight";
+}
+
+// The filters of queries, keys and values are one tensor, in this order.
+void BindAttention(const GatedDeltaNet& attention, const std::string& prefix,
+                   WeightBinding& binding) {
+  const uint64_t key_width = uint64_t{attention.num_key_heads} * attention.key_head_dim;
+  switch (binding.role) {
+    case WeightRole::kLinearInput:
+      binding.tensor = prefix + "linear_attn.in_proj_qkvz.weight";
+      break;
+    case WeightRole::kLinearNorm:
+      binding.tensor = prefix + "linear_attn.norm.weight";
+      break;
+    case WeightRole::kOutput:
+      binding.tensor = prefix + "linear_attn.out_proj.weight";
+      break;
+    case WeightRole::kKeyFilter:
+      binding.first_row = key_width;
+      break;
+    case WeightRole::kValueFilter:
+      binding.first_row = 2 * key_width;
+      break;
+    default:
+      break;
+  }
 }
 
 // Gate and up of a dense FFN, where the family stores them as one tensor.
@@ -138,6 +175,8 @@ class MoeBinder {
       binding.tensor = prefix_ + names_.router;
     } else if (binding.role == WeightRole::kRouterBias) {
       binding.tensor = prefix_ + names_.router_bias;
+    } else if (binding.role == WeightRole::kSharedGate) {
+      binding.tensor = prefix_ + names_.shared_gate;
     } else if (binding.expert < 0) {
       binding.tensor = absl::StrCat(prefix_, names_.shared, ".", PartName(binding.role), ".weight");
     } else if (stacked_) {
@@ -182,7 +221,8 @@ class MoeBinder {
 };
 
 bool IsMoePart(WeightRole role) {
-  return role == WeightRole::kRouter || role == WeightRole::kRouterBias || IsFfnMatrix(role);
+  return role == WeightRole::kRouter || role == WeightRole::kRouterBias ||
+         role == WeightRole::kSharedGate || IsFfnMatrix(role);
 }
 
 }  // namespace
@@ -206,13 +246,8 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
         const bool ffn = IsFfnMatrix(weights[next].role);
         add(ffn ? absl::StrCat(prefix, names.dense, ".") : prefix, std::move(weights[next]));
         BindDenseFfn(names, prefix, bindings.back());
-        const AttentionSpec& attention = spec.layers[layer].attention;
-        if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
-          BindLatentAttention(*latent, prefix, bindings.back());
-        }
-        if (std::holds_alternative<LightningAttention>(attention)) {
-          BindLinearAttention(prefix, bindings.back());
-        }
+        std::visit([&](const auto& kind) { BindAttention(kind, prefix, bindings.back()); },
+                   spec.layers[layer].attention);
         continue;
       }
       binder.Bind(weights[next]);

@@ -19,6 +19,7 @@ struct DecoderTensorNames {
   const char* expert_down = "down_proj";
   const char* shared = "shared_experts";                     // the shared expert, inside `moe`
   const char* router_bias = "gate.e_score_correction_bias";  // likewise
+  const char* shared_gate = "shared_expert_gate.weight";     // likewise
   // Of dense FFNs whose gate and up are one tensor [2 * intermediate, hidden], gate first (what
   // follows "model.layers.N."); null where they are two.
   const char* dense_gate_up = nullptr;

@@ -29,15 +29,16 @@ extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
 extern const ModelFamily kQwen3Family;
 extern const ModelFamily kQwen3MoeFamily;
+extern const ModelFamily kQwen3NextFamily;
 
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family,    &kErnie45Family, &kErnie45MoeFamily, &kGlm4Family,
-    &kGlm4MoeFamily,       &kGlmFamily,     &kKimiK2Family,     &kLlamaFamily,
-    &kLlama4TextFamily,    &kMiniMaxFamily, &kMiniMaxM1Family,  &kMiniMaxM2Family,
-    &kMiniMaxText01Family, &kMixtralFamily, &kQwen2Family,      &kQwen3Family,
-    &kQwen3MoeFamily,
+    &kDeepseekV3Family,    &kErnie45Family,   &kErnie45MoeFamily, &kGlm4Family,
+    &kGlm4MoeFamily,       &kGlmFamily,       &kKimiK2Family,     &kLlamaFamily,
+    &kLlama4TextFamily,    &kMiniMaxFamily,   &kMiniMaxM1Family,  &kMiniMaxM2Family,
+    &kMiniMaxText01Family, &kMixtralFamily,   &kQwen2Family,      &kQwen3Family,
+    &kQwen3MoeFamily,      &kQwen3NextFamily,
 };
 constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kLlama4Family};
 

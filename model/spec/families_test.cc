@@ -150,6 +150,37 @@ TEST(FamiliesTest, MiniMaxKeepsItsTwoSetsOfKeysApart) {
   EXPECT_EQ(AttentionOf(own, 1).rope.rotary_dim, 16u) << "without rotary_dim a whole head rotates";
 }
 
+TEST(FamiliesTest, Qwen3Next) {
+  const ModelSpec spec = Load("configs/qwen3-next-80b-a3b");
+  ASSERT_EQ(spec.layers.size(), 48u);
+  EXPECT_EQ(std::get<GatedDeltaNet>(spec.layers[46].attention),
+            (GatedDeltaNet{.num_key_heads = 16,
+                           .num_value_heads = 32,
+                           .key_head_dim = 128,
+                           .value_head_dim = 128,
+                           .conv_taps = 4}));
+  const GroupedQueryAttention& attention = AttentionOf(spec, 47);
+  EXPECT_TRUE(attention.output_gate && !attention.qkv_bias);
+  EXPECT_EQ(attention.head_dim, 256u);
+  EXPECT_EQ(attention.num_kv_heads, 2u);
+  EXPECT_EQ(attention.qk_norm, QkNorm::kPerHead);
+  EXPECT_EQ(attention.rope, (RopeSpec{.theta = 1e7, .rotary_dim = 64}));
+  EXPECT_EQ(std::get<MoeFfn>(spec.layers[0].ffn), (MoeFfn{.num_experts = 512,
+                                                          .top_k = 10,
+                                                          .intermediate_size = 512,
+                                                          .shared_intermediate_size = 512,
+                                                          .shared_gate = true}));
+  EXPECT_NEAR(static_cast<double>(spec.NumParameters()), 79.7e9, 0.1e9);
+  EXPECT_NEAR(static_cast<double>(spec.NumActiveParameters()), 3.6e9, 0.3e9);
+  EXPECT_TRUE(IsDraftTensor(spec, "mtp.layers.0.mlp.gate.weight"));
+  EXPECT_FALSE(IsDraftTensor(spec, "model.layers.0.mlp.gate.weight"));
+  for (const WeightBinding& binding : BindingsOf(spec, [](const std::string&) { return false; })) {
+    const bool norm = binding.tensor.ends_with("norm.weight");
+    EXPECT_EQ(binding.zero_centred, norm && !binding.tensor.ends_with("linear_attn.norm.weight"))
+        << binding.tensor;
+  }
+}
+
 TEST(FamiliesTest, MiniMaxM2) {
   const ModelSpec spec = Load("configs/minimax-m2");
   ASSERT_EQ(spec.layers.size(), 62u);
@@ -410,6 +441,11 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   const BadConfig kCases[] = {
       {"nano/llama", "model_type", "gpt9",
        "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, "},
+      {"nano/qwen3_next", "linear_num_value_heads", 6,
+       "linear_num_value_heads: 6 is not a multiple of the 4 key heads"},
+      {"nano/qwen3_next", "linear_conv_kernel_dim", 9,
+       "linear_conv_kernel_dim: 9 is outside 1 to 8"},
+      {"nano/qwen3_next", "attention_bias", true, "attention_bias: is not supported beside"},
       {"nano/minimax_text_01", "postnorm", false, "postnorm: false is not supported"},
       {"nano/minimax_text_01", "shared_intermediate_size", 32,
        "shared_intermediate_size: 32: a shared expert is not supported"},

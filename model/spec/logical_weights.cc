@@ -18,7 +18,7 @@ class LayerLister {
     const uint64_t query = attention.num_heads * head_dim;
     const uint64_t key = attention.num_kv_heads * head_dim;
     Add(WeightRole::kAttentionNorm, 1, hidden);
-    Add(WeightRole::kQuery, query, hidden);
+    Add(WeightRole::kQuery, attention.output_gate ? 2 * query : query, hidden);
     Add(WeightRole::kKey, key, hidden);
     Add(WeightRole::kValue, key, hidden);
     if (attention.qkv_bias) {
@@ -69,6 +69,24 @@ class LayerLister {
     Add(WeightRole::kOutput, hidden, width);
   }
 
+  void Attention(const GatedDeltaNet& attention) {
+    const uint64_t hidden = spec_.hidden_size;
+    const uint64_t heads = attention.num_value_heads;
+    const uint64_t key_width = uint64_t{attention.num_key_heads} * attention.key_head_dim;
+    const uint64_t value_width = heads * attention.value_head_dim;
+    Add(WeightRole::kAttentionNorm, 1, hidden);
+    Add(WeightRole::kLinearInput, uint64_t{attention.num_key_heads} * attention.group_rows(),
+        hidden);
+    Add(WeightRole::kDeltaGates, 2 * heads, hidden);
+    Add(WeightRole::kQueryFilter, key_width, attention.conv_taps);
+    Add(WeightRole::kKeyFilter, key_width, attention.conv_taps);
+    Add(WeightRole::kValueFilter, value_width, attention.conv_taps);
+    Add(WeightRole::kDecayRate, 1, heads);
+    Add(WeightRole::kDecayBias, 1, heads);
+    Add(WeightRole::kLinearNorm, 1, attention.value_head_dim);
+    Add(WeightRole::kOutput, hidden, value_width);
+  }
+
   void PostNorms() {
     Add(WeightRole::kAttentionPostNorm, 1, spec_.hidden_size);
     Add(WeightRole::kFfnPostNorm, 1, spec_.hidden_size);
@@ -84,6 +102,7 @@ class LayerLister {
     Add(WeightRole::kRouter, ffn.num_experts, spec_.hidden_size);
     if (ffn.router.correction_bias) Add(WeightRole::kRouterBias, 1, ffn.num_experts);
     if (ffn.shared_intermediate_size > 0) GatedFfn(ffn.shared_intermediate_size, -1);
+    if (ffn.shared_gate) Add(WeightRole::kSharedGate, 1, spec_.hidden_size);
     for (uint32_t expert = 0; expert < std::min(ffn.num_experts, max_experts); ++expert) {
       GatedFfn(ffn.intermediate_size, static_cast<int32_t>(expert));
     }

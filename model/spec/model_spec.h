@@ -81,6 +81,9 @@ struct GroupedQueryAttention {
   // (gpt-oss).
   bool sinks = false;
   std::optional<Temperature> temperature = {};
+  // The query projection gives a gate behind each head's query; results are multiplied by its
+  // sigmoid (Qwen3-Next).
+  bool output_gate = false;
   bool operator==(const GroupedQueryAttention&) const = default;
 };
 
@@ -117,9 +120,29 @@ struct LightningAttention {
   bool operator==(const LightningAttention&) const = default;
 };
 
-using AttentionSpec = std::variant<GroupedQueryAttention, LatentAttention, LightningAttention>;
+// Gated delta net (arXiv 2412.06464; Qwen3-Next): linear attention that overwrites what a key stood
+// for, S = decay S + k ((v - decay S^T k) beta)^T, y = S^T q, with decay and beta of each token and
+// head. q, k and v go through a causal convolution over a few tokens, one filter a channel, and
+// silu; q and k then have length 1. Results are normalised per head and multiplied by silu of
+// another projection, z.
+struct GatedDeltaNet {
+  uint32_t num_key_heads = 0;
+  uint32_t num_value_heads = 0;  // a multiple; value heads i * n .. read key head i
+  uint32_t key_head_dim = 0;
+  uint32_t value_head_dim = 0;
+  uint32_t conv_taps = 0;  // tokens that the convolution sees, the own one included
+  bool operator==(const GatedDeltaNet&) const = default;
+
+  uint32_t values_per_key() const { return num_value_heads / num_key_heads; }
+  // Of one key head in the fused projection: query, key, then value and z of its value heads.
+  uint32_t group_rows() const { return 2 * (key_head_dim + values_per_key() * value_head_dim); }
+};
+
+using AttentionSpec =
+    std::variant<GroupedQueryAttention, LatentAttention, LightningAttention, GatedDeltaNet>;
 // Of a kind without positions: one that rotates nothing.
 const RopeSpec& RopeOf(const AttentionSpec& attention);
+// Heads that tensor parallelism divides: query heads, of a gated delta net key heads.
 uint32_t NumHeads(const AttentionSpec& attention);
 
 // down(silu(gate(x)) * up(x))
@@ -152,6 +175,7 @@ struct MoeFfn {
   // One FFN that every token goes through with weight 1; several shared experts are one FFN of
   // their summed width. 0 = none.
   uint32_t shared_intermediate_size = 0;
+  bool shared_gate = false;  // its result is multiplied by the sigmoid of a projection to one value
   RouterSpec router = {};
   bool operator==(const MoeFfn&) const = default;
 };
@@ -202,7 +226,8 @@ enum class WeightRole {
   kFinalNorm,      // [1, hidden]
   kHead,           // [vocab, hidden]; absent when tied
   kAttentionNorm,  // [1, hidden]
-  kQuery,          // [heads * head_dim, hidden]
+  kQuery,          // [heads * head_dim, hidden]; with an output gate twice the rows, a head's gate
+                   // behind its query
   kKey,            // [kv_heads * head_dim, hidden]
   kValue,          // [kv_heads * head_dim, hidden]
   kQueryBias,
@@ -235,13 +260,22 @@ enum class WeightRole {
   kValueUp,        // of one head: [value_head_dim, kv_lora]
 
   // Of linear attention. kOutput is as above.
-  kLinearInput,  // lightning: [heads * 3 * head_dim, hidden], per head query, key, value
-  kOutputGate,   // [heads * head_dim, hidden]
-  kLinearNorm,   // [1, heads * head_dim]
+  kLinearInput,  // lightning: [heads * 3 * head_dim, hidden], per head query, key, value;
+                 // delta net: [key_heads * group_rows, hidden]
+  kOutputGate,   // lightning: [heads * head_dim, hidden]
+  kLinearNorm,   // lightning: [1, heads * head_dim]; delta net: [1, value_head_dim]
+  kDeltaGates,   // delta net: [2 * value_heads, hidden], per key head the write gates of its value
+                 // heads, then their decays
+  kQueryFilter,  // delta net: [key_heads * key_head_dim, taps], the last tap is the own token's
+  kKeyFilter,    // likewise
+  kValueFilter,  // [value_heads * value_head_dim, taps]
+  kDecayRate,    // [1, value_heads]: logarithms
+  kDecayBias,    // [1, value_heads]
+  kSharedGate,   // [1, hidden], of a gated shared expert
 };
 
-// Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are
-// matrices.
+// Norms, biases and filters: kept in float32, row by row, whatever the checkpoint stores. All
+// others are matrices, which are packed.
 bool IsVector(WeightRole role);
 // Gate, up or down.
 bool IsFfnMatrix(WeightRole role);
@@ -267,6 +301,8 @@ struct WeightBinding {
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;
+  // The tensor holds the weight minus 1 (vectors only).
+  bool zero_centred = false;
   // Element type of the tensor, where a checkpoint was opened.
   std::optional<DType> stored = {};
   // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
@@ -279,6 +315,11 @@ struct WeightBinding {
     return transposed ? rows : cols;
   }
 };
+
+// Small matrices that decide about a whole token: which experts it goes through, and how much of
+// the shared one. Held in float32, since in anything less they would decide differently now and
+// then.
+bool IsDecision(WeightRole role);
 
 // Matrices that are read across their quantised blocks (transposed) and are therefore held as
 // bfloat16 where the checkpoint stores blocks.

@@ -49,12 +49,18 @@ def model_and_config(case, **extra):
     return getattr(transformers, case.model_class), config
 
 
+def neutral_norm(case, name):
+    return 0.0 if case.zero_centred_norms and not name.endswith("linear_attn.norm.weight") else 1.0
+
+
 def draw(case, seed, name, shape):
     """The re-drawn initialisation: no tensor may be neutral, or its absence would go unnoticed."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{case.name}/{name}".encode())])
     noise = rng.standard_normal(shape).astype(np.float32)
     if name.endswith("norm.weight"):
-        return 1.0 + 0.1 * noise
+        return neutral_norm(case, name) + 0.1 * noise
+    if name.endswith("A_log"):
+        return np.log(2.0) * noise - 1.0  # rates from about 1/8 to 1
     if name.endswith("bias"):
         return 0.2 * noise
     # Fan-in is the last axis, of fused expert tensors too unless they are transposed (Llama 4).
@@ -278,12 +284,12 @@ def choose_prompts(case, model, bf16, seed):
     return prompts
 
 
-def neutral_variants(model):
+def neutral_variants(case, model):
     """One entry per kind of tensor: (kind, names, neutral value)."""
     kinds = {}
     for name, _ in weights_of(model):
         if name.endswith("norm.weight"):
-            kinds.setdefault(name.split(".")[-2], []).append((name, 1.0))
+            kinds.setdefault(name.split(".")[-2], []).append((name, neutral_norm(case, name)))
         elif name.endswith("bias"):
             kinds.setdefault(".".join(name.split(".")[-2:]), []).append((name, 0.0))
     return kinds
@@ -303,7 +309,7 @@ def sensitivity(case, directory, prompts):
     """Mean KL caused by making each kind of tensor neutral, and by each wrong config key."""
     reference = [prompt.logits for prompt in prompts]
     moved = {}
-    for kind, entries in neutral_variants(load(directory)).items():
+    for kind, entries in neutral_variants(case, load(directory)).items():
         model = load(directory)
         parameters = dict(weights_of(model))
         with torch.no_grad():

@@ -8,6 +8,7 @@ rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rop
 
 import nano_llama4
 import nano_minimax
+import nano_qwen3_next
 from nano_case import TOKENIZER_VOCAB, case, rope
 from nano_spread import SPREAD_CASES
 
@@ -360,4 +361,4 @@ CASES = (
     ),
 )
 
-CASES += SPREAD_CASES + nano_minimax.CASES + nano_llama4.CASES
+CASES += SPREAD_CASES + nano_minimax.CASES + nano_llama4.CASES + nano_qwen3_next.CASES

@@ -4,6 +4,7 @@
 
 #include "model/plan/scratch_widths.h"
 #include "worker/layers/dense_ffn_layer.h"
+#include "worker/layers/gated_delta_net_layer.h"
 #include "worker/layers/grouped_query_attention_layer.h"
 #include "worker/layers/latent_attention_layer.h"
 #include "worker/layers/lightning_attention_layer.h"
@@ -51,6 +52,9 @@ std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs) {
                  },
                  [&](const model::LightningAttention& spec) -> std::unique_ptr<SubLayer> {
                    return std::make_unique<LightningAttentionLayer>(spec, inputs);
+                 },
+                 [&](const model::GatedDeltaNet& spec) -> std::unique_ptr<SubLayer> {
+                   return std::make_unique<GatedDeltaNetLayer>(spec, inputs);
                  }},
       layer.attention);
 }

@@ -41,9 +41,9 @@ struct RopeTable {
 // Scratch that all layers of a rank share, sized for the widest of them and max_step_tokens rows.
 // Contents live for one Forward() only.
 struct LayerScratch {
-  // [T, heads * head_dim]; of lightning attention [T, heads * 3 * head_dim]; of latent attention
-  // [T, heads * (nope + rope dims)], and when attention is done the heads' values [T, heads *
-  // value_head_dim].
+  // [T, heads * head_dim], twice as much with an output gate; of lightning attention [T, heads * 3
+  // * head_dim], of a gated delta net [T, key_heads * group_rows]; of latent attention [T, heads *
+  // (nope + rope dims)], and when attention is done the heads' values [T, heads * value_head_dim].
   float* query = nullptr;
   float* latent_query = nullptr;  // [T, heads * kv_lora], of latent attention
   float* query_latent = nullptr;  // [T, q_lora], likewise
@@ -83,8 +83,10 @@ struct LayerInputs {
   // The layer's part of the KV cache, as the kind of its attention divides it; the storage's first
   // byte is cache-line aligned.
   LayerCache cache;
-  // [max_sequences, StateFloatsPerSequence()], likewise; null where the layer keeps none.
+  // StateFloatsPerSequence() for each of `state_slots` sequences, likewise; null where the layer
+  // keeps none.
   float* state = nullptr;
+  uint32_t state_slots = 0;
   kernels::Stream* stream;
 };
 std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs);

@@ -55,8 +55,25 @@ void MoeFfnLayer::AddSharedExpert(const Batch& batch, const float* x, float* y) 
                      .weights = inputs_.weights->dense,
                      .y = inputs_.scratch.shared},
                     *inputs_.stream);
-  kernels::Add(y, inputs_.scratch.shared, uint64_t{batch.num_rows} * inputs_.spec->hidden_size,
-               *inputs_.stream);
+  if (!spec_.shared_gate) {
+    kernels::Add(y, inputs_.scratch.shared, uint64_t{batch.num_rows} * inputs_.spec->hidden_size,
+                 *inputs_.stream);
+    return;
+  }
+  // The router's logits have been used.
+  const kernels::LinearOutput gate{
+      .weight = inputs_.weights->shared_gate, .y = inputs_.scratch.router_logits, .y_stride = 1};
+  kernels::Linear({.x = x,
+                   .x_stride = inputs_.spec->hidden_size,
+                   .num_rows = batch.num_rows,
+                   .outputs = {&gate, 1}},
+                  *inputs_.stream);
+  kernels::AddGated({.y = y,
+                     .x = inputs_.scratch.shared,
+                     .gates = inputs_.scratch.router_logits,
+                     .num_rows = batch.num_rows,
+                     .width = inputs_.spec->hidden_size},
+                    *inputs_.stream);
 }
 
 }  // namespace essor::worker

@@ -238,8 +238,14 @@ absl::Status PackRows(const PackTask& task) {
 
 absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
                         float* out) {
-  return model::DecodeToFloat(tensor, ElementOf(slice, 0),
-                              std::span<float>(out, slice.cols.size()));
+  const uint64_t width = slice.cols.size();
+  for (uint64_t row = 0; row < slice.rows.size(); ++row) {
+    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(tensor, ElementOf(slice, row),
+                                               std::span<float>(out + row * width, width)));
+  }
+  if (!slice.binding.zero_centred) return absl::OkStatus();
+  for (float& value : std::span(out, slice.rows.size() * width)) value += 1.0f;
+  return absl::OkStatus();
 }
 
 }  // namespace essor::worker

@@ -31,7 +31,8 @@ uint32_t BlockOffsetOf(const model::WeightSlice& slice, kernels::WeightFormat fo
 // Thread-safe for tasks of different rows. Errors of the checkpoint's decoders.
 absl::Status PackRows(const PackTask& task);
 
-// A vector (norm or bias) as float32: `out` has slice.cols.size() elements.
+// A norm, bias or filter as float32, row by row: `out` has slice.rows.size() * slice.cols.size()
+// elements.
 absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
                         float* out);
 

@@ -23,9 +23,17 @@ struct LatentWeights {
 
 // What linear attention has besides output; see model::WeightRole.
 struct LinearAttentionWeights {
-  kernels::PackedMatrix input;        // lightning: [heads * 3 * head_dim, hidden]
-  kernels::PackedMatrix output_gate;  // [heads * head_dim, hidden]
-  const float* norm = nullptr;        // [heads * head_dim]
+  // Lightning: [heads * 3 * head_dim, hidden]; delta net: [key_heads * group_rows, hidden].
+  kernels::PackedMatrix input;
+  kernels::PackedMatrix output_gate;  // lightning: [heads * head_dim, hidden]
+  const float* norm = nullptr;        // lightning: [heads * head_dim]; delta net: [value_head_dim]
+
+  kernels::PackedMatrix delta_gates;    // [2 * value_heads, hidden], likewise the rest
+  const float* query_filter = nullptr;  // [key_heads * key_head_dim, taps]
+  const float* key_filter = nullptr;    // likewise
+  const float* value_filter = nullptr;  // [value_heads * value_head_dim, taps]
+  const float* decay_rate = nullptr;    // [value_heads]
+  const float* decay_bias = nullptr;    // [value_heads]
 };
 
 // Vectors are float32 whatever the checkpoint stores; null where the model has none. Matrices are
@@ -50,6 +58,7 @@ struct LayerWeights {
   kernels::GatedFfnWeights dense;                 // of a dense layer; else the shared expert's
   kernels::PackedMatrix router;                   // [experts of the model, hidden], float32
   const float* router_bias = nullptr;             // [experts of the model]
+  kernels::PackedMatrix shared_gate;              // [1, hidden], float32; n = 0 without
   std::vector<kernels::GatedFfnWeights> experts;  // the rank's experts, ascending
 };
 

@@ -56,11 +56,9 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
                  .is_vector = model::IsVector(slice.binding.role),
                  .format = WeightFormat::kF32,
                  .offset = offset,
-                 .bytes = slice.cols.size() * sizeof(float)};
+                 .bytes = slice.rows.size() * slice.cols.size() * sizeof(float)};
     if (!place.is_vector) {
-      // The router decides which experts run; in anything less than float32 it would decide
-      // differently now and then.
-      place.format = slice.binding.role == WeightRole::kRouter
+      place.format = model::IsDecision(slice.binding.role)
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
       const bool plain = place.format == WeightFormat::kF32 || place.format == WeightFormat::kBF16;
@@ -261,6 +259,24 @@ bool AssignLinear(WeightRole role, const PackedMatrix& matrix, const float* vect
     case WeightRole::kLinearNorm:
       linear.norm = vector;
       return true;
+    case WeightRole::kDeltaGates:
+      linear.delta_gates = matrix;
+      return true;
+    case WeightRole::kQueryFilter:
+      linear.query_filter = vector;
+      return true;
+    case WeightRole::kKeyFilter:
+      linear.key_filter = vector;
+      return true;
+    case WeightRole::kValueFilter:
+      linear.value_filter = vector;
+      return true;
+    case WeightRole::kDecayRate:
+      linear.decay_rate = vector;
+      return true;
+    case WeightRole::kDecayBias:
+      linear.decay_bias = vector;
+      return true;
     default:
       return false;
   }
@@ -339,6 +355,9 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
       break;
     case WeightRole::kRouterBias:
       layer.router_bias = vector;
+      break;
+    case WeightRole::kSharedGate:
+      layer.shared_gate = matrix;
       break;
     default:
       SetExpert(layer.dense, binding.role, matrix);
