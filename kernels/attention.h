@@ -53,6 +53,9 @@ struct AttentionParams {
   uint32_t num_heads;       // Hq
   float scale;              // of q.k before the softmax
   uint32_t sliding_window;  // keys visible, the own one included; 0 = all
+  // [Hq] or null: one more score per head, not scaled, that takes part in every softmax and stands
+  // for no key (gpt-oss; Xiao et al.: "Efficient streaming language models with attention sinks").
+  const float* sinks = nullptr;
   std::span<const SequenceRows> sequences;
   float* y;  // [T, Hq * D]
 };

@@ -69,6 +69,7 @@ AttentionCall CallOf(const AttentionParams& params) {
           .num_heads = params.num_heads,
           .scale = params.scale,
           .sliding_window = params.sliding_window,
+          .sinks = params.sinks,
           .sequences = params.sequences,
           .y = params.y};
 }

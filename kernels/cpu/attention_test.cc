@@ -35,6 +35,7 @@ class AttentionBench : public PagedSequences {
     uint32_t window = 0;
     uint32_t num_sequences = 1;
     uint32_t tokens = 100;
+    bool sinks = false;
   };
 
   explicit AttentionBench(const Options& options)
@@ -47,6 +48,10 @@ class AttentionBench : public PagedSequences {
         size_t{num_blocks()} * options.shape.kv_heads * options.block_tokens * options.shape.dim;
     k_cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
     v_cache_ = k_cache_;
+    // From far below all scores to far above them.
+    for (uint32_t h = 0; options.sinks && h < options.shape.heads; ++h) {
+      sinks_.push_back(h == 0 ? -40.0f : 3.0f * static_cast<float>(h) - 4.0f);
+    }
     k_cache_bf16_.assign(elements, 0x7fc0);  // NaN
     v_cache_bf16_ = k_cache_bf16_;
     for (uint32_t s = 0; s < options.num_sequences; ++s) {
@@ -102,6 +107,7 @@ class AttentionBench : public PagedSequences {
                                  .num_heads = options_.shape.heads,
                                  .scale = 1.0f / std::sqrt(static_cast<float>(options_.shape.dim)),
                                  .sliding_window = options_.window,
+                                 .sinks = options_.sinks ? sinks_.data() : nullptr,
                                  .sequences = sequences,
                                  .y = y};
     if (stream == nullptr) {
@@ -114,6 +120,7 @@ class AttentionBench : public PagedSequences {
   }
 
   const Options options_;
+  std::vector<float> sinks_;
   std::vector<float> k_cache_;
   std::vector<float> v_cache_;
   std::vector<uint16_t> k_cache_bf16_;
@@ -174,6 +181,16 @@ TEST_P(AttentionTest, EqualsTheReferenceWithWindows) {
   }
 }
 
+TEST_P(AttentionTest, EqualsTheReferenceWithSinks) {
+  auto stream = MakeStream(3);
+  for (uint32_t window : {0u, 5u, 128u}) {
+    for (uint32_t chunk : {300u, 1u}) {
+      ExpectNearReference({.shape = {6, 2, 24}, .window = window, .tokens = 300, .sinks = true},
+                          chunk, *stream);
+    }
+  }
+}
+
 TEST_P(AttentionTest, EqualsTheReferenceOverSeveralPartitions) {
   auto stream = MakeStream(3);
   ExpectNearReference({.shape = {6, 2, 64}, .tokens = 700}, 700, *stream);
@@ -185,7 +202,7 @@ TEST_P(AttentionTest, EqualsTheReferenceOverSeveralPartitions) {
 TEST_P(AttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
   for (bool fp32 : {false, true}) {
     AttentionBench::Options options{
-        .shape = {6, 2, 32}, .fp32 = fp32, .num_sequences = 3, .tokens = 100};
+        .shape = {6, 2, 32}, .fp32 = fp32, .num_sequences = 3, .tokens = 100, .sinks = fp32};
     AttentionBench whole(options);
     auto one = MakeStream(1);
     for (uint32_t s = 0; s < 3; ++s) whole.RunInChunks(s, 100, one.get());
@@ -216,8 +233,11 @@ TEST_P(AttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
 // One row over a long context: the partitions go to several threads and are merged.
 TEST_P(AttentionTest, SameBitsWhenALongContextIsSharedAmongThreads) {
   for (uint32_t window : {0u, 600u}) {
-    const AttentionBench::Options options{
-        .shape = {3, 1, 64}, .window = window, .num_sequences = 2, .tokens = 1100};
+    const AttentionBench::Options options{.shape = {3, 1, 64},
+                                          .window = window,
+                                          .num_sequences = 2,
+                                          .tokens = 1100,
+                                          .sinks = window != 0};
     AttentionBench whole(options);
     auto one = MakeStream(1);
     whole.RunInChunks(0, 1100, one.get());
@@ -297,6 +317,15 @@ TEST_P(AttentionTest, EqualKeysGiveTheMeanOfTheValues) {
   params.sliding_window = 2;  // the own key and the one before
   Attention(params, *stream);
   EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 4));
+  // A sink with the score of the last row's two keys takes a third of its softmax; an endless one
+  // takes all.
+  float sink = 1.5f;
+  params.sinks = &sink;
+  Attention(params, *stream);
+  EXPECT_NEAR(y[3], 8.0 / 3, 1e-5);
+  sink = 3e38f;
+  Attention(params, *stream);
+  EXPECT_THAT(y, ::testing::Each(::testing::FloatNear(0, 1e-30f)));
 }
 
 TEST_P(AttentionTest, NothingHappensWithoutRows) {
