@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
 
 namespace essor::kernels {
@@ -80,16 +81,19 @@ struct LinearKernels {
   // Rows of x, each k long, to a panel.
   using PackPanel = void (*)(const float* const* rows, uint32_t num_rows, uint32_t k,
                              std::byte* panel);
-  // silu(gate) * up of [num_rows][32] values each, written to a panel at `first_column`, a multiple
-  // of 32. `gate` is overwritten. A kBF16 panel gets two rows for each: the rounded values and what
-  // the rounding left over.
-  using PackGated = void (*)(float* gate, const float* up, uint32_t num_rows, uint32_t first_column,
-                             std::byte* panel);
+  // gate = the activation of gate and up, [num_rows][32] values each.
+  using Activate = void (*)(float* gate, const float* up, uint32_t num_rows,
+                            const GatedActivation& activation);
+  // Hidden values [num_rows][32], written to a panel at `first_column`, a multiple of 32. A kBF16
+  // panel gets two rows for each: the rounded values and what the rounding left over.
+  using PackHidden = void (*)(const float* hidden, uint32_t num_rows, uint32_t first_column,
+                              std::byte* panel);
 
   uint32_t max_rows[kNumPanelKinds];  // best number of rows of a panel, at most kMaxPanelRows
   Multiply multiply[kNumWeightFormats][kMaxPanelRows + 1];  // [format][rows], from 1 on
   PackPanel pack_panel[kNumPanelKinds];
-  PackGated pack_gated[kNumPanelKinds];
+  Activate activate;
+  PackHidden pack_hidden[kNumPanelKinds];
   // sum[i] += weight * x[i] of 32 values, multiplied and added in two roundings or one.
   void (*add_scaled)(float* sum, const float* x, float weight);
 

@@ -14,6 +14,7 @@
 //   InitQ8(minus_128_sum), DotQ8(sum, w, x)   exact sums of (w - 128) * x over 4 bytes per lane;
 //                                        a block's sum starts from InitQ8
 //   LowNibbles(w) HighNibbles(w) DotQ4(sum, nibbles, x)     exact sums of w * x over 4 bytes
+//   Min(a, b) Max(a, b)                  b where one is NaN
 //   Silu(f)
 //   RoundBF16(x, words)                  32 floats to 16 words of two bf16
 //   AbsMax(x)                            of 32 floats; NaN where one is NaN
@@ -39,7 +40,7 @@ void FillPanel(LinearKernels& kernels) {
   constexpr auto kIndex = static_cast<int>(kKind);
   kernels.max_rows[kIndex] = kKind == PanelKind::kQuant ? Isa::kMaxQuantRows : Isa::kMaxRows;
   kernels.pack_panel[kIndex] = PackPanel<Isa, kKind>;
-  kernels.pack_gated[kIndex] = PackGated<Isa, kKind>;
+  kernels.pack_hidden[kIndex] = PackHidden<Isa, kKind>;
 }
 
 template <typename Isa>
@@ -55,6 +56,7 @@ LinearKernels MakeLinearKernels() {
   FillPanel<Isa, PanelKind::kF32>(kernels);
   FillPanel<Isa, PanelKind::kBF16>(kernels);
   FillPanel<Isa, PanelKind::kQuant>(kernels);
+  kernels.activate = Activate<Isa>;
   kernels.add_scaled = AddScaled<Isa>;
   return kernels;
 }

@@ -54,6 +54,14 @@ struct Portable {
     for (int i = 0; i < kLanes; ++i) a.lane[i] *= b.lane[i];
     return a;
   }
+  static F Min(F a, const F& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+  }
+  static F Max(F a, const F& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+  }
   static F Silu(F x) {
     for (float& lane : x.lane) lane = lane / (1.0f + std::exp(-lane));
     return x;

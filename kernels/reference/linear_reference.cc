@@ -43,12 +43,19 @@ void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32
   }
 }
 
-float Silu(float x) { return x / (1.0f + std::exp(-x)); }
+// See GatedActivation. NaN stays NaN.
+float Activate(float gate, float up, const GatedActivation& activation) {
+  if (activation.limit == 0) return gate / (1.0f + std::exp(-gate)) * up;
+  const float g = gate > activation.limit ? activation.limit : gate;
+  const float capped = up > activation.limit ? activation.limit : up;
+  const float u = capped < -activation.limit ? -activation.limit : capped;
+  return g / (1.0f + std::exp(-activation.alpha * g)) * (u + 1);
+}
 
 std::vector<float> Multiply(std::span<const float> x, uint32_t num_rows, const PackedMatrix& weight,
-                            bool split_x = false) {
+                            const float* bias, bool split_x = false) {
   std::vector<float> y(size_t{num_rows} * weight.n);
-  const LinearOutput output{.weight = weight, .y = y.data(), .y_stride = weight.n};
+  const LinearOutput output{.weight = weight, .bias = bias, .y = y.data(), .y_stride = weight.n};
   Linear({.x = x.data(),
           .x_stride = weight.k,
           .num_rows = num_rows,
@@ -58,12 +65,12 @@ std::vector<float> Multiply(std::span<const float> x, uint32_t num_rows, const P
 }
 
 // [num_rows, K] to [num_rows, H].
-std::vector<float> Ffn(std::span<const float> x, uint32_t num_rows,
-                       const GatedFfnWeights& weights) {
-  std::vector<float> hidden = Multiply(x, num_rows, weights.gate);
-  const std::vector<float> up = Multiply(x, num_rows, weights.up);
-  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = Silu(hidden[i]) * up[i];
-  return Multiply(hidden, num_rows, weights.down, /*split_x=*/true);
+std::vector<float> Ffn(std::span<const float> x, uint32_t num_rows, const GatedFfnWeights& weights,
+                       const GatedActivation& activation) {
+  std::vector<float> hidden = Multiply(x, num_rows, weights.gate, weights.gate_bias);
+  const std::vector<float> up = Multiply(x, num_rows, weights.up, weights.up_bias);
+  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = Activate(hidden[i], up[i], activation);
+  return Multiply(hidden, num_rows, weights.down, weights.down_bias, /*split_x=*/true);
 }
 
 // Runs expert `index` on its rows; row (t, j) of the result goes to outputs[t * top_k + j].
@@ -78,7 +85,8 @@ void RunExpert(const MoeFfnParams& params, uint32_t index, std::vector<float>& o
     places.push_back(place);
     x.insert(x.end(), row, row + k);
   }
-  const std::vector<float> y = Ffn(x, static_cast<uint32_t>(places.size()), weights);
+  const std::vector<float> y =
+      Ffn(x, static_cast<uint32_t>(places.size()), weights, params.activation);
   const size_t h = weights.down.n;
   for (size_t i = 0; i < places.size(); ++i) {
     std::copy_n(y.data() + i * h, h, outputs.data() + places[i] * h);
@@ -132,7 +140,7 @@ void Linear(const LinearParams& params) {
 
 void GatedFfn(const GatedFfnParams& params) {
   const std::span<const float> x(params.x, size_t{params.num_rows} * params.weights.gate.k);
-  const std::vector<float> y = Ffn(x, params.num_rows, params.weights);
+  const std::vector<float> y = Ffn(x, params.num_rows, params.weights, params.activation);
   std::copy(y.begin(), y.end(), params.y);
 }
 
