@@ -27,9 +27,9 @@ struct LinearParams {
   uint32_t x_stride;
   uint32_t num_rows;  // T; 0 is allowed and does nothing
   std::span<const LinearOutput> outputs;
-  // kBF16 and kFp8 weights only: x counts as the sum of two bfloat16 values instead of one, so that
-  // its rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice the
-  // multiplications, the same weight bytes; other formats ignore it.
+  // kBF16, kFp8, kFp4 and kInt4 weights only: x counts as the sum of two bfloat16 values instead of
+  // one, so that its rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice
+  // the multiplications, the same weight bytes; other formats ignore it.
   bool split_x = false;
 };
 void Linear(const LinearParams& params, Stream& stream);

@@ -5,7 +5,7 @@
 // reads it from front to back. Columns are padded with zeros to a multiple of 32. Rows = R:
 //
 //   kF32    per column:        [R] float
-//   kBF16   per column pair:   [R][2] bf16 (kBF16 and kFp8 weights)
+//   kBF16   per column pair:   [R][2] bf16 (kBF16, kFp8, kFp4 and kInt4 weights)
 //   kQuant  per 32 columns:    [8][R][4] int8, then [R] float scale, [R] int32 -128 * sum,
 //                              [R] float scale * sum       (sum = of the block's int8 values)
 //
@@ -23,7 +23,7 @@ namespace essor::kernels {
 
 enum class PanelKind { kF32, kBF16, kQuant };
 inline constexpr uint32_t kNumPanelKinds = 3;
-inline constexpr uint32_t kNumWeightFormats = 5;
+inline constexpr uint32_t kNumWeightFormats = 7;
 inline constexpr uint32_t kMaxPanelRows = 12;
 inline constexpr size_t kQuantRowBytes = 32 + 4 + 4 + 4;  // of one row in 32 columns
 
@@ -33,6 +33,8 @@ static inline constexpr PanelKind PanelKindOf(WeightFormat format) {
       return PanelKind::kF32;
     case WeightFormat::kBF16:
     case WeightFormat::kFp8:
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
       return PanelKind::kBF16;
     case WeightFormat::kQ8:
     case WeightFormat::kQ4:

@@ -11,6 +11,8 @@
 //   DotBF16(sum, w, x)                   sum += the products of two bf16 pairs per lane
 //   DecodeFp8(w, first, second)          four e4m3 per lane, in the order 0 2 1 3, to bf16 pairs
 //                                        (0, 1) and (2, 3); NaN to NaN
+//   DecodeNibbles<format, i>(w)          pair i of eight codes per lane (pack_layout.h) as bf16
+//   LoadBF16(p)                          bf16 to F
 //   InitQ8(minus_128_sum), DotQ8(sum, w, x)   exact sums of (w - 128) * x over 4 bytes per lane;
 //                                        a block's sum starts from InitQ8
 //   LowNibbles(w) HighNibbles(w) DotQ4(sum, nibbles, x)     exact sums of w * x over 4 bytes
@@ -53,6 +55,8 @@ LinearKernels MakeLinearKernels() {
   FillMultiply<Isa, WeightFormat::kQ8>(kernels, QuantRows());
   FillMultiply<Isa, WeightFormat::kQ4>(kernels, QuantRows());
   FillMultiply<Isa, WeightFormat::kFp8>(kernels, Rows());
+  FillMultiply<Isa, WeightFormat::kFp4>(kernels, Rows());
+  FillMultiply<Isa, WeightFormat::kInt4>(kernels, Rows());
   FillPanel<Isa, PanelKind::kF32>(kernels);
   FillPanel<Isa, PanelKind::kBF16>(kernels);
   FillPanel<Isa, PanelKind::kQuant>(kernels);

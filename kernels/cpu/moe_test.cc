@@ -234,7 +234,7 @@ TEST_P(MoeTest, GatedFfnIsLinearOfHidden) {
 }
 
 TEST_P(MoeTest, OddIntermediateSizes) {
-  if (format() == WeightFormat::kQ8 || format() == WeightFormat::kQ4) return;  // blocks of 32 only
+  if (testing::InBlocks(format())) return;
   constexpr uint32_t kRows = 5;
   constexpr uint32_t kK = 33;
   constexpr uint32_t kI = 45;

@@ -27,6 +27,10 @@ void QuantiseBlock(const float* x, float* out) {
   for (uint32_t c = 0; c < kBlock; ++c) out[c] = std::nearbyint(x[c] * inverse) * scale;
 }
 
+bool TakesBFloat16(WeightFormat format) {
+  return format == WeightFormat::kBF16 || format == WeightFormat::kFp8 || IsNibbles(format);
+}
+
 // y[t, n] for all t of one output row n.
 void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32_t n,
                  const LinearOutput& output, std::vector<float>& row) {
@@ -102,6 +106,8 @@ void RoundActivations(WeightFormat format, std::span<const float> x, std::span<f
       return;
     case WeightFormat::kBF16:
     case WeightFormat::kFp8:
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
       for (size_t i = 0; i < x.size(); ++i) out[i] = ToFloat(ToBFloat16(x[i]));
       return;
     case WeightFormat::kQ8:
@@ -121,8 +127,7 @@ void SplitToBFloat16(std::span<const float> x, std::span<float> out) {
 void Linear(const LinearParams& params) {
   for (const LinearOutput& output : params.outputs) {
     const uint32_t k = output.weight.k;
-    const bool split = params.split_x && (output.weight.format == WeightFormat::kBF16 ||
-                                          output.weight.format == WeightFormat::kFp8);
+    const bool split = params.split_x && TakesBFloat16(output.weight.format);
     std::vector<float> x(size_t{params.num_rows} * k);
     for (uint32_t t = 0; t < params.num_rows; ++t) {
       const std::span<const float> row(params.x + size_t{t} * params.x_stride, k);
