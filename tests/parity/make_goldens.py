@@ -28,6 +28,7 @@ import transformers
 
 import nano_case
 import nano_cases
+import nano_four_bit
 import nano_fp8
 import nano_tokenizer
 
@@ -58,6 +59,10 @@ def draw(case, seed, name, shape):
         return 1.0 + 0.1 * noise
     if name.endswith("bias"):
         return 0.2 * noise
+    if name.endswith("sinks"):
+        return 1.0 + noise
+    if case.model_class.startswith("GptOss") and ".experts." in name:
+        return noise / np.sqrt(np.float32(shape[-2]))  # stacked and transposed
     return noise / np.sqrt(
         np.float32(shape[-1])
     )  # fan-in is the last axis, of fused expert tensors too
@@ -157,18 +162,22 @@ class RouterTap:
         self.layers = [
             index
             for index, layer in enumerate(model.model.layers)
-            if hasattr(layer.mlp, "gate") and hasattr(layer.mlp, "experts")
+            if hasattr(layer.mlp, "experts")
         ]
         self.top_k = getattr(model.config, "num_experts_per_tok", 0)
         self.calls = []
         for index in self.layers:
-            model.model.layers[index].mlp.gate.register_forward_hook(self._record)
+            mlp = model.model.layers[index].mlp
+            router = mlp.gate if hasattr(mlp, "gate") else mlp.router
+            router.register_forward_hook(self._record)
 
     def _record(self, module, inputs, outputs):
         _, weights, experts = outputs
         # Computed anew: what the first output holds, logits or probabilities, differs between classes.
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
         logits = torch.nn.functional.linear(hidden.float(), module.weight.float())
+        if getattr(module, "bias", None) is not None:
+            logits = logits + module.bias.float()
         self.calls.append((choice_gap(module, logits, self.top_k), weights.float(), experts))
 
     def take(self):
@@ -262,6 +271,8 @@ def neutral_variants(model):
             kinds.setdefault(name.split(".")[-2], []).append((name, 1.0))
         elif name.endswith("bias"):
             kinds.setdefault(".".join(name.split(".")[-2:]), []).append((name, 0.0))
+        elif name.endswith("sinks"):
+            kinds.setdefault("sinks", []).append((name, -1e4))
     return kinds
 
 
@@ -272,6 +283,12 @@ def misread_scales_kl(directory, stored, prompts):
         for name, weight in nano_fp8.misread_scales(stored):
             if name in names:  # the experts are fused in memory, the attention's projections are not
                 names[name].copy_(weight)
+    return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
+
+
+def misread_groups_kl(directory, case, stored, names, prompts):
+    nano_four_bit.write_twin(directory, case, stored, names, misread=True)
+    model = load(directory)
     return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
 
 
@@ -298,6 +315,8 @@ def build(case, seed, directory):
     redraw(model, case, seed)
     save(model, case, directory)
     stored = nano_fp8.quantise(directory, case, seed) if case.fp8 else None
+    if case.four_bit:
+        packed, names = nano_four_bit.quantise(directory, case)
     model, bf16 = load(directory), load(directory, torch.bfloat16)
     prompts = choose_prompts(model, bf16, seed)
     if prompts is None:
@@ -306,6 +325,8 @@ def build(case, seed, directory):
     moved = sensitivity(case, directory, prompts)
     if stored:
         moved["weight_scale_inv"] = misread_scales_kl(directory, stored, prompts)
+    if case.four_bit:
+        moved["group_scales"] = misread_groups_kl(directory, case, packed, names, prompts)
     needed = SENSITIVITY_RATIO * max(3 * bf16_kl, KL_FLOOR)
     weak = {label: kl for label, kl in moved.items() if kl < needed}
     if weak:
@@ -314,6 +335,8 @@ def build(case, seed, directory):
     layers = RouterTap(model).layers
     if stored:
         nano_fp8.write(directory, case, stored)
+    if case.four_bit:
+        nano_four_bit.write(directory, case, packed)
     return prompts, bf16_kl, moved, layers
 
 

@@ -18,6 +18,7 @@ class Case:
     published: bool = False
     shard_bytes: int = 0  # 0: one model.safetensors
     fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
+    four_bit: str = ""  # experts in 4 bits, mxfp4 or int4; see nano_four_bit.py
     sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 

@@ -6,6 +6,7 @@ enough to be seen. `published` writes config.json in the form that released chec
 rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rope_parameters, dtype).
 """
 
+import nano_gpt_oss
 from nano_case import TOKENIZER_VOCAB, case, rope
 
 # With 16 original positions, low 1 and high 2, wavelengths below 8 are kept, above 16 divided by the factor,
@@ -356,3 +357,5 @@ CASES = (
         sensitivity=(_EPS,),
     ),
 )
+
+CASES += nano_gpt_oss.CASES
