@@ -124,8 +124,8 @@ absl::Status OpenGguf(const std::string& path, ModelSource& source) {
 }
 
 absl::StatusOr<DType> TypeNamed(const ConfigView& config) {
-  ESSOR_ASSIGN_OR_RETURN(const bool fp8, IsFp8Checkpoint(config));
-  if (fp8) return DType::kF8E4M3;
+  ESSOR_ASSIGN_OR_RETURN(const std::optional<DType> quantised, QuantisedType(config));
+  if (quantised.has_value()) return *quantised;
   const std::string key = config.Has("dtype") ? "dtype" : "torch_dtype";
   ESSOR_ASSIGN_OR_RETURN(const std::string name, config.StringOr(key, "bfloat16"));
   if (name == "bfloat16") return DType::kBF16;

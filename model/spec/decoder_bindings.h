@@ -17,12 +17,20 @@ struct DecoderTensorNames {
   const char* expert_down = "down_proj";
   const char* shared = "shared_experts";                     // the shared expert, inside `moe`
   const char* router_bias = "gate.e_score_correction_bias";  // likewise
+  const char* router = "gate.weight";                        // likewise
+  const char* router_logit_bias = "gate.bias";               // likewise
+  // Binds a weight of an expert in a form of the family's own; `prefix` is that of all experts,
+  // "model.layers.0.mlp.experts.". Null: the forms below.
+  void (*bind_expert)(const std::string& prefix, const TensorExists& exists,
+                      WeightBinding& binding) = nullptr;
 };
 
 // One binding per weight of LogicalWeights(spec), in its order. Experts bind to the stacked 3-D
 // tensors that transformers 5 uses in memory where the checkpoint has them (`mlp.experts.
 // gate_up_proj` [experts, 2 * intermediate, hidden], gate first, and `mlp.experts.down_proj`
-// [experts, hidden, intermediate]), otherwise to one tensor each.
+// [experts, hidden, intermediate]), otherwise to one tensor each, which may hold packed 4-bit
+// integers (`weight_packed` and `weight_scale` instead of `weight`; model/checkpoint/
+// nibble_groups.h).
 std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
                                        const TensorExists& exists);
 

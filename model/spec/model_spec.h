@@ -126,7 +126,17 @@ struct RouterSpec {
   uint32_t top_groups = 1;
   bool renormalise = true;  // divide the chosen weights by their sum
   double scale = 1;         // and multiply them (config key routed_scaling_factor)
+  bool logit_bias = false;  // the router is an affine map: a bias added to its logits
   bool operator==(const RouterSpec&) const = default;
+};
+
+// The activation of gpt-oss's experts, with c = min(gate(x), limit): c * sigmoid(alpha * c) *
+// (clamp(up(x), -limit, limit) + 1) instead of silu(gate(x)) * up(x) (config keys swiglu_limit,
+// swiglu_alpha).
+struct ClampedSwiglu {
+  double limit = 7;
+  double alpha = 1.702;
+  bool operator==(const ClampedSwiglu&) const = default;
 };
 
 // Each token goes through top_k of num_experts FFNs, weighted, and through the shared expert.
@@ -138,6 +148,8 @@ struct MoeFfn {
   // their summed width. 0 = none.
   uint32_t shared_intermediate_size = 0;
   RouterSpec router = {};
+  bool expert_bias = false;                   // experts add biases to gate, up and down
+  std::optional<ClampedSwiglu> clamped = {};  // activation of the experts
   bool operator==(const MoeFfn&) const = default;
 };
 
@@ -185,13 +197,18 @@ enum class WeightRole {
   kKeyNorm,    // [1, head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
-  kFfnNorm,     // [1, hidden]
-  kRouter,      // [experts, hidden]
-  kRouterBias,  // [1, experts], the correction bias
-  kGate,        // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
-                // an expert number) the shared expert
-  kUp,          // likewise
-  kDown,        // [hidden, intermediate]
+  kSinks,            // [1, heads]
+  kFfnNorm,          // [1, hidden]
+  kRouter,           // [experts, hidden]
+  kRouterBias,       // [1, experts], the correction bias
+  kRouterLogitBias,  // [1, experts], added to the logits
+  kGate,      // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
+              // an expert number) the shared expert
+  kUp,        // likewise
+  kDown,      // [hidden, intermediate]
+  kGateBias,  // [1, intermediate], of experts
+  kUpBias,    // [1, intermediate], likewise
+  kDownBias,  // [1, hidden], likewise; held by the rank with the expert's first columns
 
   // Of latent attention. kQuery and kOutput are as above, with the head dims of query and value;
   // kQuery's input is the query's latent where there is one.
@@ -228,13 +245,21 @@ struct WeightBinding {
   // The tensor holds the transpose: there the weight is [cols, rows], and first_row counts rows of
   // [*, rows].
   bool transposed = false;
+  // The outputs (rows; entries of a bias) of several weights stand in turn in the tensor: output o
+  // of this one is number first_output + o * output_step (gpt-oss's gates and ups). first_row then
+  // counts rows of the tensor that is so much longer, or, of a bias or transposed, so much wider.
+  uint64_t output_step = 1;
+  uint64_t first_output = 0;
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;
-  // Element type of the tensor, where a checkpoint was opened.
+  // What the tensor's bytes are in truth, where its own type is but a container
+  // (model/checkpoint/nibble_groups.h).
+  std::optional<DType> packed_as = {};
+  // Element type of the tensor, or packed_as, where a checkpoint was opened.
   std::optional<DType> stored = {};
-  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
-  // `stored` is kF8E4M3.
+  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h) or groups;
+  // empty unless `stored` is kF8E4M3 or packed_as is set.
   std::string scales = {};
 };
 

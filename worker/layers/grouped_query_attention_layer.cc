@@ -52,6 +52,7 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
                       .num_heads = num_heads_,
                       .scale = static_cast<float>(spec_.softmax_scale),
                       .sliding_window = spec_.sliding_window,
+                      .sinks = inputs_.weights->sinks,
                       .sequences = batch.sequences,
                       .y = scratch.attention},
                      *inputs_.stream);

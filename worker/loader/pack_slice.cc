@@ -7,6 +7,7 @@
 #include "common/float16.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/fp8_blocks.h"
+#include "model/checkpoint/nibble_groups.h"
 
 namespace essor::worker {
 namespace {
@@ -26,7 +27,12 @@ uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
     const uint64_t stored = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
     whole_row = whole_row - in_head + stored;
   }
-  return binding.first_row + whole_row;
+  return binding.first_row + whole_row * binding.output_step + binding.first_output;
+}
+
+// Columns of the tensor that the weight is bound in, taken as rows: [*, columns].
+uint64_t StoredColumns(const model::WeightBinding& binding) {
+  return binding.transposed ? binding.rows * binding.output_step : binding.cols;
 }
 
 // First element, in the tensor, of that row.
@@ -35,7 +41,7 @@ uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
 }
 
 // The part of the tensor that row `i` of the task is.
-model::Fp8Row RowOf(const PackTask& task, uint64_t i) {
+model::RowPart RowOf(const PackTask& task, uint64_t i) {
   return {.row = TensorRow(*task.slice, task.first_row + i),
           .first_col = task.slice->cols.begin,
           .end_col = task.slice->cols.end};
@@ -51,25 +57,31 @@ PackTarget TargetOf(const PackTask& task) {
 }
 
 // A part of a row of the tensor as float32.
-absl::Status DecodeRow(const PackTask& task, const model::Fp8Row& row, std::span<float> out) {
-  if (task.scales != nullptr) return model::DecodeFp8Row(*task.tensor, *task.scales, row, out);
-  const model::WeightBinding& binding = task.slice->binding;
-  const uint64_t row_elements = binding.transposed ? binding.rows : binding.cols;
+absl::Status DecodeRow(const PackTask& task, const model::RowPart& row, std::span<float> out) {
+  if (task.scales != nullptr) {
+    return model::IsNibbles(task.tensor->dtype)
+               ? model::DecodeNibbleRow(*task.tensor, *task.scales, row, out)
+               : model::DecodeFp8Row(*task.tensor, *task.scales, row, out);
+  }
+  const uint64_t row_elements = StoredColumns(task.slice->binding);
   return model::DecodeToFloat(*task.tensor, row.row * row_elements + row.first_col, out);
 }
 
-// Rows of a slice that the tensor holds transposed, as float32: row i is column i there. Of one
-// attention head, so small that each task may read all stored rows.
+// Rows of a slice that the tensor holds transposed, as float32: row i is column i there, or one of
+// a group of columns in turn. Each task goes over all stored rows, for its own columns.
 absl::Status DecodeTransposed(const PackTask& task, std::span<float> rows) {
   const model::WeightSlice& slice = *task.slice;
   const model::WeightBinding& binding = slice.binding;
-  std::vector<float> stored(binding.rows);
+  const uint64_t step = binding.output_step;
+  const uint64_t first_col = (slice.rows.begin + task.first_row) * step;
+  std::vector<float> stored(task.num_rows * step);
   for (uint64_t c = 0; c < slice.cols.size(); ++c) {
     const uint64_t stored_row = binding.first_row + slice.cols.begin + c;
-    ESSOR_RETURN_IF_ERROR(
-        DecodeRow(task, {.row = stored_row, .first_col = 0, .end_col = binding.rows}, stored));
+    ESSOR_RETURN_IF_ERROR(DecodeRow(
+        task, {.row = stored_row, .first_col = first_col, .end_col = first_col + stored.size()},
+        stored));
     for (uint64_t i = 0; i < task.num_rows; ++i) {
-      rows[i * slice.cols.size() + c] = stored[slice.rows.begin + task.first_row + i];
+      rows[i * slice.cols.size() + c] = stored[i * step + binding.first_output];
     }
   }
   return absl::OkStatus();
@@ -102,8 +114,9 @@ absl::Status PackAsFloat(const PackTask& task) {
 absl::Status PackStoredBF16(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
   const std::byte* data = task.tensor->data.data();
+  const model::WeightBinding& binding = task.slice->binding;
   const bool consecutive =
-      k == task.slice->binding.cols && task.slice->binding.interleaved_head_dim == 0;
+      k == binding.cols && binding.interleaved_head_dim == 0 && binding.output_step == 1;
   const std::byte* first = data + 2 * ElementOf(*task.slice, task.first_row);
   if (consecutive && reinterpret_cast<uintptr_t>(first) % alignof(uint16_t) == 0) {
     kernels::PackBF16({reinterpret_cast<const uint16_t*>(first), task.num_rows * k}, k,
@@ -159,17 +172,37 @@ absl::Status PackQuantised4(const PackTask& task) {
 
 absl::Status PackFloat8(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
-  const uint64_t blocks = RowOf(task, 0).num_blocks();
+  const uint64_t blocks = model::NumFp8Blocks(RowOf(task, 0));
   std::vector<uint8_t> codes(task.num_rows * k);
   std::vector<float> scales(task.num_rows * blocks);
   for (uint64_t i = 0; i < task.num_rows; ++i) {
-    const model::Fp8Row row = RowOf(task, i);
+    const model::RowPart row = RowOf(task, i);
     ESSOR_RETURN_IF_ERROR(
         model::ReadFp8Codes(*task.tensor, row, std::span(codes).subspan(i * k, k)));
     ESSOR_RETURN_IF_ERROR(model::ReadFp8Scales(*task.tensor, *task.scales, row,
                                                std::span(scales).subspan(i * blocks, blocks)));
   }
   kernels::PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks}, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
+absl::Status PackStoredNibbles(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  const uint64_t groups = k / model::kNibbleGroup;
+  std::vector<uint8_t> codes(task.num_rows * k / 2);
+  std::vector<float> scales(task.num_rows * groups);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    const model::RowPart row = RowOf(task, i);
+    ESSOR_RETURN_IF_ERROR(
+        model::ReadNibbleCodes(*task.tensor, row, std::span(codes).subspan(i * k / 2, k / 2)));
+    ESSOR_RETURN_IF_ERROR(model::ReadNibbleScales(*task.tensor, *task.scales, row,
+                                                  std::span(scales).subspan(i * groups, groups)));
+  }
+  // Exact for powers of two and for scales that are bfloat16 already; others are rounded as plain
+  // weights would be.
+  std::vector<uint16_t> rounded(scales.size());
+  for (size_t i = 0; i < scales.size(); ++i) rounded[i] = ToBFloat16(scales[i]).bits;
+  kernels::PackNibbles(task.format, {.codes = codes, .scales = rounded}, k, TargetOf(task));
   return absl::OkStatus();
 }
 
@@ -186,13 +219,15 @@ std::span<const std::byte> SourceBytes(const PackTask& task) {
   const model::WeightBinding& binding = task.slice->binding;
   const model::WeightSlice& slice = *task.slice;
   const DTypeInfo& dtype = InfoOf(task.tensor->dtype);
-  const uint64_t first = binding.transposed ? slice.cols.begin : slice.rows.begin + task.first_row;
+  const uint64_t step = binding.transposed ? 1 : binding.output_step;
+  const uint64_t first =
+      binding.transposed ? slice.cols.begin : (slice.rows.begin + task.first_row) * step;
   const uint64_t num_rows = binding.transposed ? slice.cols.size() : task.num_rows;
-  const uint64_t row_elements = binding.transposed ? binding.rows : binding.cols;
+  const uint64_t row_elements = StoredColumns(binding);
   const uint64_t row_bytes = row_elements / dtype.block_elements * dtype.block_bytes;
   const std::span<const std::byte> data = task.tensor->data;
   const uint64_t begin = std::min<uint64_t>((binding.first_row + first) * row_bytes, data.size());
-  return data.subspan(begin, std::min<uint64_t>(num_rows * row_bytes, data.size() - begin));
+  return data.subspan(begin, std::min<uint64_t>(num_rows * step * row_bytes, data.size() - begin));
 }
 
 absl::Status PackRows(const PackTask& task) {
@@ -209,14 +244,25 @@ absl::Status PackRows(const PackTask& task) {
       return PackQuantised4(task);
     case WeightFormat::kFp8:
       return PackFloat8(task);
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
+      return PackStoredNibbles(task);
   }
   return absl::InternalError("unknown weight format");
 }
 
 absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
                         float* out) {
-  return model::DecodeToFloat(tensor, ElementOf(slice, 0),
-                              std::span<float>(out, slice.cols.size()));
+  const model::WeightBinding& binding = slice.binding;
+  const uint64_t step = binding.output_step;
+  const uint64_t first = binding.first_row * binding.cols * step + slice.cols.begin * step;
+  if (step == 1) {
+    return model::DecodeToFloat(tensor, first, std::span<float>(out, slice.cols.size()));
+  }
+  std::vector<float> stored(slice.cols.size() * step);
+  ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(tensor, first, stored));
+  for (uint64_t i = 0; i < slice.cols.size(); ++i) out[i] = stored[i * step + binding.first_output];
+  return absl::OkStatus();
 }
 
 }  // namespace essor::worker
