@@ -96,13 +96,21 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
       return dims.norm == 0 ? Whole(weight) : Cols(weight, Times(layer.heads, dims.norm));
     case WeightRole::kKeyNorm:
       return dims.norm == 0 ? Whole(weight) : Cols(weight, Times(layer.kv_heads, dims.norm));
+    case WeightRole::kSinks:
+      return Cols(weight, layer.heads);
     case WeightRole::kOutputBias:
       return layout.tp_index == 0 ? Whole(weight) : std::nullopt;
     case WeightRole::kGate:
     case WeightRole::kUp:
       return Rows(weight, FfnColumns(layer, weight));
     case WeightRole::kDown:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
       return Cols(weight, FfnColumns(layer, weight));
+    case WeightRole::kDownBias: {
+      const Range columns = FfnColumns(layer, weight);
+      return columns.size() > 0 && columns.begin == 0 ? Whole(weight) : std::nullopt;
+    }
     default:  // other norms and what IsReplicated() names
       return Whole(weight);
   }

@@ -24,6 +24,7 @@ class Case:
     fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
     vendor: typing.Callable | None = None  # config.json in the vendor's own form, written last
     patched: typing.Callable = contextlib.nullcontext  # what the class of transformers needs to be changed in
+    four_bit: str = ""  # experts in 4 bits, mxfp4 or int4; see nano_four_bit.py
     sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 
