@@ -59,6 +59,9 @@ struct AttentionParams {
   // Only keys of the row's own chunk are visible, positions [n * chunk_size, (n + 1) * chunk_size);
   // 0 = all. Not together with a window.
   uint32_t chunk_size = 0;
+  // [Hq] or null: one more score per head, not scaled, that takes part in every softmax and stands
+  // for no key (gpt-oss; Xiao et al.: "Efficient streaming language models with attention sinks").
+  const float* sinks = nullptr;
   std::span<const SequenceRows> sequences;
   float* y;  // [T, Hq * D]
 };

@@ -71,6 +71,7 @@ AttentionCall CallOf(const AttentionParams& params) {
           .scale = params.scale,
           .sliding_window = params.sliding_window,
           .chunk_size = params.chunk_size,
+          .sinks = params.sinks,
           .sequences = params.sequences,
           .y = params.y};
 }

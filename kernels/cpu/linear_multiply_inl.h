@@ -98,8 +98,48 @@ struct Block {
         panel += 8 * R;
       }
       FetchStep(prefetch);
-      AddBlock(tile, dot, product.out + lane);
+      F scale[V];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        scale[v] = Isa::Load(reinterpret_cast<const float*>(tile) + v * Isa::kLanes);
+      }
+      AddBlock(scale, dot, product.out + lane);
       tile += kTileRows * 4;
+    }
+  }
+
+  // As with kFp8, a row's sums are in `out`.
+  template <WeightFormat kFormat>
+  static void Nibbles(const TileProduct& product, int lane) {
+    if (!product.resume) Clear(product.out + lane);
+    const std::byte* tile = product.tile;
+    const std::byte* panel = product.panel;
+    Prefetch prefetch = product.prefetch;
+    for (uint32_t b = 0; b < product.k / kQuantBlock; ++b) {
+      F dot[R][V];
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 16
+        for (int v = 0; v < V; ++v) dot[r][v] = Isa::Zero();
+      }
+      for (uint32_t word = 0; word < kQuantBlock / kNibbleWordColumns; ++word) {
+        FetchStep(prefetch);
+        I w[V];
+        LoadWords(tile + (word * kTileRows + static_cast<uint32_t>(lane)) * 4, w);
+        AddPair<kFormat, 0>(w, panel, dot);
+        AddPair<kFormat, 1>(w, panel, dot);
+        AddPair<kFormat, 2>(w, panel, dot);
+        AddPair<kFormat, 3>(w, panel, dot);
+        panel += 16 * R;
+      }
+      FetchScales<1>(prefetch);
+      F scale[V];
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) {
+        scale[v] = Isa::LoadBF16(tile + kQ4ValueBytes + (lane + v * Isa::kLanes) * 2);
+      }
+      AddBlock(scale, dot, product.out + lane);
+      tile += kNibbleBlockBytes;
     }
   }
 
@@ -238,6 +278,20 @@ struct Block {
     }
   }
 
+  // dot += pair `kPair` of the words' columns
+  template <WeightFormat kFormat, int kPair>
+  static void AddPair(const I (&w)[V], const std::byte* panel, F (&dot)[R][V]) {
+    I pair[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) pair[v] = Isa::template DecodeNibbles<kFormat, kPair>(w[v]);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const I x = Isa::SetI(LoadAs<Isa, int32_t>(panel + 4 * (kPair * R + r)));
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) dot[r][v] = Isa::DotBF16(dot[r][v], pair[v], x);
+    }
+  }
+
   static void Clear(float* out) {
     for (int r = 0; r < R; ++r) {
       for (int v = 0; v < V; ++v) Isa::Store(out + r * kTileRows + v * Isa::kLanes, Isa::Zero());
@@ -245,14 +299,13 @@ struct Block {
   }
 
   // out += dot * scale
-  static void AddBlock(const std::byte* scales, const F (&dot)[R][V], float* out) {
+  static void AddBlock(const F (&scale)[V], const F (&dot)[R][V], float* out) {
 #pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
-      const F scale = Isa::Load(reinterpret_cast<const float*>(scales) + v * Isa::kLanes);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         float* const to = out + r * kTileRows + v * Isa::kLanes;
-        Isa::Store(to, Isa::Fma(dot[r][v], scale, Isa::Load(to)));
+        Isa::Store(to, Isa::Fma(dot[r][v], scale[v], Isa::Load(to)));
       }
     }
   }
@@ -275,6 +328,7 @@ void MultiplyLanes(const TileProduct& product) {
     if constexpr (kFormat == WeightFormat::kF32) B::F32(product, lane);
     if constexpr (kFormat == WeightFormat::kBF16) B::BF16(product, lane);
     if constexpr (kFormat == WeightFormat::kFp8) B::Fp8(product, lane);
+    if constexpr (IsNibbles(kFormat)) B::template Nibbles<kFormat>(product, lane);
     if constexpr (kFormat == WeightFormat::kQ8) B::Q8(product, lane);
     if constexpr (kFormat == WeightFormat::kQ4) B::Q4(product, lane);
   }

@@ -36,6 +36,7 @@ struct Query {
   uint32_t last;
   const float* q;
   float scale;
+  const float* sink;  // or null
 };
 
 void AttendRow(const Query& query, float* y) {
@@ -53,7 +54,8 @@ void AttendRow(const Query& query, float* y) {
     weights.push_back(score * query.scale);
     max = std::max(max, weights.back());
   }
-  double sum = 0;
+  if (query.sink != nullptr) max = std::max(max, static_cast<double>(*query.sink));
+  double sum = query.sink == nullptr ? 0 : std::exp(static_cast<double>(*query.sink) - max);
   for (double& weight : weights) {
     weight = std::exp(weight - max);
     sum += weight;
@@ -112,7 +114,8 @@ void Attention(const AttentionParams& params) {
                    .first = FirstVisible(params, last),
                    .last = last,
                    .q = params.q + row * params.q_stride + h * q_head_stride,
-                   .scale = params.scale},
+                   .scale = params.scale,
+                   .sink = params.sinks == nullptr ? nullptr : params.sinks + h},
                   params.y + (row * params.num_heads + h) * dim);
       }
     }

@@ -146,9 +146,15 @@ class Pricer {
     return chunk > 0 && context > chunk ? (chunk + 1) / 2 : context;
   }
 
+  static bool IsMoeBias(WeightRole role) {
+    return role == WeightRole::kRouterBias || role == WeightRole::kRouterLogitBias ||
+           role == WeightRole::kGateBias || role == WeightRole::kUpBias ||
+           role == WeightRole::kDownBias;
+  }
+
   static bool IsAttention(WeightRole role) {
-    return role != WeightRole::kFfnNorm && !IsDecision(role) && role != WeightRole::kRouterBias &&
-           !IsFfnMatrix(role);
+    return role != WeightRole::kFfnNorm && !IsDecision(role) && !IsFfnMatrix(role) &&
+           !IsMoeBias(role);
   }
 
   double ExpectedBusiest(const MoeFfn& moe, std::span<const RankLayout> members,

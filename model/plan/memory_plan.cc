@@ -45,6 +45,9 @@ uint64_t PackedRowBytes(DType stored, const Range& range) {
       return columns / 32 * 20;  // half a byte each, scale and minimum
     case DType::kF8E4M3:
       return Fp8RowBytes(range);
+    case DType::kF4E2M1:
+    case DType::kOffsetI4:
+      return columns / 32 * 18;  // half a byte each and a bfloat16 scale
     default:
       return 2 * RoundUp(columns, 2);  // bfloat16 in pairs
   }
@@ -214,10 +217,13 @@ absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
   const WeightRole role = slice.binding.role;
   if (IsVector(role)) return slice.rows.size() * slice.cols.size() * kFloatBytes;
+  // Which matrices are quantised where no checkpoint was seen.
   const bool outer = role == WeightRole::kEmbedding || role == WeightRole::kHead;
+  const bool plain =
+      OnlyExperts(stored) ? slice.binding.expert < 0 : stored == DType::kF8E4M3 && outer;
   if (fp32 || IsDecision(role)) {
     stored = DType::kF32;
-  } else if (stored == DType::kF8E4M3 && !slice.binding.stored.has_value() && outer) {
+  } else if (!slice.binding.stored.has_value() && plain) {
     stored = DType::kBF16;
   } else if (IsHeldUnquantised(slice.binding) &&
              (InfoOf(stored).block_elements > 1 || stored == DType::kF8E4M3)) {

@@ -17,19 +17,20 @@ struct Format {
   DType stored;
   WeightFormat format;
 };
-constexpr Format kFormats[] = {{DType::kF32, WeightFormat::kF32},
-                               {DType::kBF16, WeightFormat::kBF16},
-                               {DType::kQ8_0, WeightFormat::kQ8},
-                               {DType::kQ4_1, WeightFormat::kQ4},
-                               {DType::kF8E4M3, WeightFormat::kFp8}};
+constexpr Format kFormats[] = {
+    {DType::kF32, WeightFormat::kF32},      {DType::kBF16, WeightFormat::kBF16},
+    {DType::kQ8_0, WeightFormat::kQ8},      {DType::kQ4_1, WeightFormat::kQ4},
+    {DType::kF8E4M3, WeightFormat::kFp8},   {DType::kF4E2M1, WeightFormat::kFp4},
+    {DType::kOffsetI4, WeightFormat::kInt4}};
 
 TEST(PackedBytesAgreementTest, MatricesTakeWhatTheKernelsPack) {
   for (const Format& format : kFormats) {
     for (const uint32_t rows : {1u, 31u, 32u, 33u, 64u, 65u, 576u, 49152u}) {
       for (const uint32_t cols : {32u, 64u, 96u, 1536u}) {
-        const WeightSlice slice{.binding = {.role = WeightRole::kUp, .rows = rows, .cols = cols},
-                                .rows = {0, rows},
-                                .cols = {0, cols}};
+        const WeightSlice slice{
+            .binding = {.role = WeightRole::kUp, .expert = 0, .rows = rows, .cols = cols},
+            .rows = {0, rows},
+            .cols = {0, cols}};
         EXPECT_EQ(PackedBytes(slice, format.stored, false),
                   kernels::PackedMatrixBytes(format.format, rows, cols))
             << "format " << static_cast<int>(format.format) << " " << rows << " x " << cols;
@@ -64,6 +65,19 @@ TEST(PackedBytesAgreementTest, EmbeddingAndHeadOfFp8ModelsAreBFloat16) {
     EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false), 64u * 256 * 2);
     slice.binding.stored = DType::kF8E4M3;
     EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false), 64u * (256 + 8));
+  }
+}
+
+// Only the routed experts are 4-bit in such a model.
+TEST(PackedBytesAgreementTest, AllButExpertsOf4BitModelsIsBFloat16) {
+  for (const DType stored : {DType::kF4E2M1, DType::kOffsetI4}) {
+    WeightSlice slice{.binding = {.role = WeightRole::kUp, .rows = 64, .cols = 256},
+                      .rows = {0, 64},
+                      .cols = {0, 256}};
+    EXPECT_EQ(PackedBytes(slice, stored, false), 64u * 256 * 2);
+    slice.binding.expert = 3;
+    EXPECT_EQ(PackedBytes(slice, stored, false), 64u * 256 * 9 / 16);
+    EXPECT_EQ(PackedBytes(slice, stored, true), 64u * 256 * 4);
   }
 }
 

@@ -37,16 +37,31 @@ struct ParallelPlan {
   bool operator==(const ParallelPlan&) const = default;
 };
 
-// Granularity at which columns may be cut when the matrices are stored as `stored`: the length of
-// the blocks that share a scale in the kernels' packed formats, 1 for plain types and for
-// e4m3, whose blocks may be cut anywhere.
-uint32_t QuantBlockOf(DType stored);
+// Granularity at which columns may be cut: the length of the blocks that share a scale in the
+// kernels' packed formats, 1 for plain types and for e4m3, whose blocks may be cut anywhere.
+struct QuantBlock {
+  constexpr QuantBlock(
+      uint32_t of_all = 1)  // NOLINT(google-explicit-constructor): nearly always one
+      : experts(of_all), others(of_all) {}
+  constexpr QuantBlock(uint32_t of_experts, uint32_t of_others)
+      : experts(of_experts), others(of_others) {}
+
+  uint32_t experts;  // routed ones
+  uint32_t others;
+  bool operator==(const QuantBlock&) const = default;
+};
+
+// Whether a checkpoint stored so holds its routed experts so, and everything else in plain types:
+// f4_e2m1, i4.
+bool OnlyExperts(DType stored);
+// When the matrices are stored as `stored`.
+QuantBlock QuantBlockOf(DType stored);
 
 // OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example
 // "tp=16 exceeds the model's 9 attention heads" or "pp=40 exceeds the model's 30 layers".
 // `quant_block` is the one that LayoutOf will be given.
 absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec,
-                          uint32_t quant_block = 1);
+                          QuantBlock quant_block = 1);
 
 // A half-open range.
 struct Range {
@@ -114,9 +129,9 @@ struct RankLayout {
 //  * Vocabulary: multiples of 64 rows (less where there are more ranks than that), one more on the
 //    lower ranks.
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
-                    uint32_t quant_block);
+                    QuantBlock quant_block);
 // Of all ranks: index = rank.
 std::vector<RankLayout> LayoutsOf(const ParallelPlan& plan, const ModelSpec& spec,
-                                  uint32_t quant_block);
+                                  QuantBlock quant_block);
 
 }  // namespace essor::model

@@ -228,6 +228,38 @@ TEST(LayoutTest, QuantBlockFollowsTheStoredType) {
   EXPECT_EQ(QuantBlockOf(DType::kQ6_K), 32u);
   EXPECT_EQ(QuantBlockOf(DType::kF8E4M3), 1u);
   EXPECT_EQ(QuantBlockOf(DType::kBF16), 1u);
+  for (const DType experts_only : {DType::kF4E2M1, DType::kOffsetI4}) {
+    EXPECT_TRUE(OnlyExperts(experts_only));
+    EXPECT_EQ(QuantBlockOf(experts_only), QuantBlock(32, 1));
+  }
+  EXPECT_FALSE(OnlyExperts(DType::kQ4_1));
+}
+
+// gpt-oss's 2880 intermediate columns are 90 groups of 32: four ranks have 22, 22, 23, 23 of them.
+// Nothing else is cut at groups.
+TEST(LayoutTest, ExpertsInGroupsAreSharedUnevenly) {
+  ModelSpec spec = SmallMoe();
+  for (LayerSpec& layer : spec.layers) {
+    std::get<GroupedQueryAttention>(layer.attention).head_dim = 12;
+    auto& moe = std::get<MoeFfn>(layer.ffn);
+    moe.intermediate_size = 2880;
+    moe.shared_intermediate_size = 42;
+  }
+  const QuantBlock block = QuantBlockOf(DType::kF4E2M1);
+  const ParallelPlan plan{.tp = 4};
+  ASSERT_EQ(ValidatePlan(plan, spec, block), absl::OkStatus());
+  uint64_t begin = 0;
+  for (uint32_t rank = 0; rank < 4; ++rank) {
+    const RankLayout layout = LayoutOf(plan, spec, rank, block);
+    const Range columns = layout.per_layer[0].expert_ffn;
+    EXPECT_EQ(columns.begin, begin);
+    EXPECT_EQ(columns.size(), (rank < 2 ? 22u : 23u) * 32);
+    EXPECT_EQ(layout.per_layer[0].ffn.size(), rank < 2 ? 11u : 10u);
+    begin = columns.end;
+  }
+  EXPECT_EQ(begin, 2880u);
+  std::get<MoeFfn>(spec.layers[1].ffn).intermediate_size = 2890;
+  EXPECT_FALSE(ValidatePlan(plan, spec, block).ok());
 }
 
 TEST(LayoutTest, VocabularySmallerThanSixtyFourRowsARank) {

@@ -57,14 +57,16 @@ class RandomModels {
                                     .head_dim = 32 * Between(1, 2),
                                     .qkv_bias = Coin(),
                                     .output_bias = Coin(),
-                                    .qk_norm = kNorms[Between(0, 2)]};
+                                    .qk_norm = kNorms[Between(0, 2)],
+                                    .sinks = Coin()};
     attention.num_heads = attention.num_kv_heads * Between(1, 5);
     // A shared expert may have fewer pieces than a stage has ranks.
     const MoeFfn moe{.num_experts = Between(1, 9),
                      .top_k = 1,
                      .intermediate_size = 32 * Between(1, 9),
                      .shared_intermediate_size = Coin() ? 0 : 32 * Between(1, 4),
-                     .router = {.correction_bias = Coin()}};
+                     .router = {.correction_bias = Coin(), .logit_bias = Coin()},
+                     .expert_bias = Coin()};
     const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
     const bool mixed = Coin();
     const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(Latent()) : attention;

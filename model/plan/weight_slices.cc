@@ -73,6 +73,8 @@ std::optional<WeightPart> AttentionPart(const GroupedQueryAttention& attention,
       return spread_norm ? Cols(weight, Times(layer.heads, dim)) : Whole(weight);
     case WeightRole::kKeyNorm:
       return spread_norm ? Cols(weight, Times(layer.kv_heads, dim)) : Whole(weight);
+    case WeightRole::kSinks:
+      return Cols(weight, layer.heads);
     case WeightRole::kOutputBias:
       return layout.tp_index == 0 ? Whole(weight) : std::nullopt;
     default:
@@ -145,7 +147,13 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
     case WeightRole::kUp:
       return Rows(weight, FfnColumns(layer, weight));
     case WeightRole::kDown:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
       return Cols(weight, FfnColumns(layer, weight));
+    case WeightRole::kDownBias: {
+      const Range columns = FfnColumns(layer, weight);
+      return columns.size() > 0 && columns.begin == 0 ? Whole(weight) : std::nullopt;
+    }
     default:
       return std::visit(
           [&](const auto& kind) { return AttentionPart(kind, layout, layer, weight); }, attention);

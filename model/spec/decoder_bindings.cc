@@ -45,6 +45,8 @@ const char* CommonName(WeightRole role) {
       return "self_attn.o_proj.weight";
     case WeightRole::kOutputBias:
       return "self_attn.o_proj.bias";
+    case WeightRole::kSinks:
+      return "self_attn.sinks";
     case WeightRole::kFfnNorm:
       return "post_attention_layernorm.weight";
     case WeightRole::kAttentionPostNorm:
@@ -88,6 +90,10 @@ const char* CommonName(WeightRole role) {
     case WeightRole::kRouter:
     case WeightRole::kRouterBias:
     case WeightRole::kSharedGate:
+    case WeightRole::kRouterLogitBias:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
+    case WeightRole::kDownBias:
       break;  // their names depend on the family
   }
   ESSOR_CHECK(false);
@@ -163,11 +169,13 @@ class MoeBinder {
  public:
   MoeBinder(const std::string& layer_prefix, uint64_t intermediate, const DecoderTensorNames& names,
             const TensorExists& exists)
-      : intermediate_(intermediate), names_(names) {
+      : intermediate_(intermediate), names_(names), exists_(exists) {
     const std::string own = absl::StrCat(layer_prefix, names.moe, ".");
     const std::string generic = absl::StrCat(layer_prefix, "mlp.");
     stacked_ = exists(own + "experts.gate_up_proj") || exists(generic + "experts.gate_up_proj");
-    prefix_ = exists(generic + "gate.weight") ? generic : own;
+    prefix_ = exists(generic + names.router) ? generic : own;
+    packed_ =
+        exists(absl::StrCat(prefix_, "experts.0.", PartName(WeightRole::kGate), ".weight_packed"));
   }
 
   void Bind(WeightBinding& binding) const {
@@ -177,13 +185,18 @@ class MoeBinder {
       binding.tensor = prefix_ + names_.router_bias;
     } else if (binding.role == WeightRole::kSharedGate) {
       binding.tensor = prefix_ + names_.shared_gate;
+    } else if (binding.role == WeightRole::kRouterLogitBias) {
+      binding.tensor = prefix_ + names_.router_logit_bias;
     } else if (binding.expert < 0) {
       binding.tensor = absl::StrCat(prefix_, names_.shared, ".", PartName(binding.role), ".weight");
+    } else if (names_.bind_expert != nullptr) {
+      names_.bind_expert(prefix_ + "experts.", exists_, binding);
     } else if (stacked_) {
       BindStacked(binding);
     } else {
       binding.tensor =
           absl::StrCat(prefix_, "experts.", binding.expert, ".", PartName(binding.role), ".weight");
+      if (packed_) TakePacked(binding);
     }
   }
 
@@ -192,6 +205,12 @@ class MoeBinder {
     return role == WeightRole::kGate ? names_.expert_gate
            : role == WeightRole::kUp ? names_.expert_up
                                      : names_.expert_down;
+  }
+
+  static void TakePacked(WeightBinding& binding) {
+    binding.scales = binding.tensor + "_scale";
+    binding.tensor += "_packed";
+    binding.packed_as = DType::kOffsetI4;
   }
 
   void BindStacked(WeightBinding& binding) const {
@@ -216,13 +235,25 @@ class MoeBinder {
 
   const uint64_t intermediate_;
   const DecoderTensorNames& names_;
+  const TensorExists& exists_;
   bool stacked_ = false;
+  bool packed_ = false;
   std::string prefix_;
 };
 
 bool IsMoePart(WeightRole role) {
-  return role == WeightRole::kRouter || role == WeightRole::kRouterBias ||
-         role == WeightRole::kSharedGate || IsFfnMatrix(role);
+  switch (role) {
+    case WeightRole::kRouter:
+    case WeightRole::kRouterBias:
+    case WeightRole::kRouterLogitBias:
+    case WeightRole::kSharedGate:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
+    case WeightRole::kDownBias:
+      return true;
+    default:
+      return IsFfnMatrix(role);
+  }
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ extern const ModelFamily kErnie45MoeFamily;
 extern const ModelFamily kGlm4Family;
 extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kGlmFamily;
+extern const ModelFamily kGptOssFamily;
 extern const ModelFamily kKimiK2Family;
 extern const ModelFamily kLlama4TextFamily;
 extern const ModelFamily kLlamaFamily;
@@ -34,11 +35,11 @@ extern const ModelFamily kQwen3NextFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family,    &kErnie45Family,   &kErnie45MoeFamily, &kGlm4Family,
-    &kGlm4MoeFamily,       &kGlmFamily,       &kKimiK2Family,     &kLlamaFamily,
-    &kLlama4TextFamily,    &kMiniMaxFamily,   &kMiniMaxM1Family,  &kMiniMaxM2Family,
-    &kMiniMaxText01Family, &kMixtralFamily,   &kQwen2Family,      &kQwen3Family,
-    &kQwen3MoeFamily,      &kQwen3NextFamily,
+    &kDeepseekV3Family, &kErnie45Family,       &kErnie45MoeFamily, &kGlm4Family,
+    &kGlm4MoeFamily,    &kGlmFamily,           &kGptOssFamily,     &kKimiK2Family,
+    &kLlamaFamily,      &kLlama4TextFamily,    &kMiniMaxFamily,    &kMiniMaxM1Family,
+    &kMiniMaxM2Family,  &kMiniMaxText01Family, &kMixtralFamily,    &kQwen2Family,
+    &kQwen3Family,      &kQwen3MoeFamily,      &kQwen3NextFamily,
 };
 constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kLlama4Family};
 
@@ -59,7 +60,7 @@ const ModelFamily* FindTextFamily(const std::string& model_type) {
 // The object that describes the language model. What stands outside of it is read for what would
 // change how the tensors are to be understood.
 absl::StatusOr<ConfigView> TextConfig(const ConfigView& config, const MultimodalFamily& family) {
-  ESSOR_RETURN_IF_ERROR(IsFp8Checkpoint(config).status());
+  ESSOR_RETURN_IF_ERROR(QuantisedType(config).status());
   ESSOR_ASSIGN_OR_RETURN(ConfigView text, config.Object("text_config"));
   ESSOR_ASSIGN_OR_RETURN(const std::string type, text.StringOr("model_type", family.model_type));
   const ModelFamily* const named = FindTextFamily(type);
@@ -112,7 +113,10 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
   std::vector<WeightBinding> bindings =
       family->bind(spec, [&](const std::string& name) { return exists(prefix + name); });
   if (prefix.empty()) return bindings;
-  for (WeightBinding& binding : bindings) binding.tensor = prefix + binding.tensor;
+  for (WeightBinding& binding : bindings) {
+    binding.tensor = prefix + binding.tensor;
+    if (!binding.scales.empty()) binding.scales = prefix + binding.scales;
+  }
   return bindings;
 }
 

@@ -249,6 +249,37 @@ TEST(FamiliesTest, Glm4) {
   EXPECT_FALSE(AttentionOf(with_post_norms, 60).qkv_bias);
 }
 
+TEST(FamiliesTest, GptOss) {
+  const ModelSpec spec = Load("configs/gpt-oss-120b");
+  ASSERT_EQ(spec.layers.size(), 36u);
+  EXPECT_EQ(spec.max_context_tokens, 131072u);
+  const GroupedQueryAttention& attention = AttentionOf(spec, 0);
+  EXPECT_EQ(attention.head_dim, 64u);
+  EXPECT_TRUE(attention.sinks && attention.qkv_bias && attention.output_bias);
+  EXPECT_EQ(attention.sliding_window, 128u);
+  EXPECT_EQ(AttentionOf(spec, 1).sliding_window, 0u);
+  const auto& yarn = std::get<RopeSpec::YarnScaling>(attention.rope.scaling);
+  EXPECT_FALSE(yarn.truncate);
+  EXPECT_NEAR(yarn.attention_factor, 0.1 * std::log(32) + 1, 1e-12);
+  EXPECT_EQ(std::get<MoeFfn>(spec.layers[35].ffn),
+            (MoeFfn{.num_experts = 128,
+                    .top_k = 4,
+                    .intermediate_size = 2880,
+                    .router = {.logit_bias = true},
+                    .expert_bias = true,
+                    .clamped = ClampedSwiglu{.limit = 7, .alpha = 1.702}}));
+
+  nlohmann::json config = ReadJson("configs/gpt-oss-20b/config.json");
+  config.erase("layer_types");
+  config.erase("sliding_window");
+  config["attention_bias"] = false;
+  const auto other = SpecOf(config);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(AttentionOf(*other, 22).sliding_window, 128u);
+  EXPECT_EQ(AttentionOf(*other, 23).sliding_window, 0u);
+  EXPECT_FALSE(AttentionOf(*other, 0).qkv_bias || AttentionOf(*other, 0).output_bias);
+}
+
 TEST(FamiliesTest, TensorsOfDraftLayersAreKnownByTheirNames) {
   const ModelSpec glm = Load("configs/glm-4.5");
   EXPECT_EQ(glm.num_draft_layers, 1u);
@@ -396,6 +427,12 @@ TEST(FamiliesTest, ParameterCountsOfPublishedShapes) {
   EXPECT_NEAR(static_cast<double>(glm4.NumParameters()), 9.4e9, 0.05e9);
   const ModelSpec glm4_32b = Load("configs/glm-4-32b-0414");
   EXPECT_NEAR(static_cast<double>(glm4_32b.NumParameters()), 32.6e9, 0.1e9);
+  const ModelSpec oss = Load("configs/gpt-oss-120b");
+  EXPECT_EQ(oss.NumParameters(), 116829156672u);
+  EXPECT_EQ(oss.NumActiveParameters(), 5132849472u);
+  const ModelSpec small_oss = Load("configs/gpt-oss-20b");
+  EXPECT_EQ(small_oss.NumParameters(), 20914757184u);
+  EXPECT_EQ(small_oss.NumActiveParameters(), 3608307264u);
   const ModelSpec mixtral = Load("configs/mixtral-8x22b");
   EXPECT_NEAR(static_cast<double>(mixtral.NumParameters()), 140.6e9, 0.1e9);
   EXPECT_NEAR(static_cast<double>(mixtral.NumActiveParameters()), 39.0e9, 0.2e9);
@@ -519,6 +556,47 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   }
 }
 
+TEST(FamiliesTest, GptOssRefusesWithTheKeysName) {
+  const BadConfig kCases[] = {
+      {"", "rope_scaling", nullptr, "config.json: rope_scaling: missing"},
+      {"", "swiglu_limit", 0, "swiglu_limit: 0 is not above 0"},
+      {"", "swiglu_alpha", "x", "swiglu_alpha: "},
+      {"", "num_experts_per_tok", 33, "num_experts_per_tok: 33 exceeds the 32 experts"},
+      {"", "layer_types", {"sliding_attention"}, "layer_types: 1 entries for 24 layers"},
+  };
+  for (const BadConfig& test : kCases) {
+    nlohmann::json config = ReadJson("configs/gpt-oss-20b/config.json");
+    config[test.key] = test.value;
+    EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr(test.message));
+  }
+}
+
+TEST(FamiliesTest, OtherPackedIntegersAreRefused) {
+  const struct {
+    const char* path;  // in quantization_config
+    nlohmann::json value;
+    const char* message;
+  } kCases[] = {
+      {"/format", "int-quantized", "format: \"int-quantized\" is not pack-quantized"},
+      {"/config_groups/group_0/weights/num_bits", 8, "weights.num_bits: 8 is not 4"},
+      {"/config_groups/group_0/weights/group_size", 128, "weights.group_size: 128 is not 32"},
+      {"/config_groups/group_0/weights/group_size", nullptr, "weights.group_size: missing"},
+      {"/config_groups/group_0/weights/type", "float", "weights.type: \"float\" is not int"},
+      {"/config_groups/group_0/weights/symmetric", false, "weights.symmetric: weights with zero"},
+      {"/config_groups/group_0/weights/actorder", "group", "weights.actorder: reordered columns"},
+      {"/config_groups/group_0/input_activations", {{"num_bits", 8}}, "quantised activations"},
+      {"/config_groups/group_1", {{"weights", 1}}, "config_groups.group_1: several kinds"},
+      {"/config_groups", nullptr, "quantization_config.config_groups: "},
+  };
+  for (const auto& test : kCases) {
+    nlohmann::json config = ReadJson("nano/kimi_k2_int4/config.json");
+    config["quantization_config"][nlohmann::json::json_pointer(test.path)] = test.value;
+    const absl::Status status = SpecOf(config).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.message));
+  }
+}
+
 // A lying config must not make us list millions of experts.
 TEST(FamiliesTest, RefusesMoreExpertsThanAnyModelHas) {
   for (const char* path : {"nano/qwen3_moe", "nano/mixtral"}) {
@@ -622,6 +700,43 @@ TEST(BindingsTest, StackedExperts) {
     EXPECT_EQ(down.rows, 32u);
     EXPECT_EQ(down.cols, width);
   }
+}
+
+// Gates and ups in turn: as columns in plain types, as rows in MXFP4, as entries of biases.
+TEST(BindingsTest, GptOssExperts) {
+  const ModelSpec spec = Load("nano/gpt_oss_mxfp4");
+  const std::string experts = "model.layers.1.mlp.experts.";
+  const auto plain = BindingsOf(spec, NeverExists);
+  EXPECT_EQ(Find(plain, WeightRole::kRouter, 1).tensor, "model.layers.1.mlp.router.weight");
+  EXPECT_EQ(Find(plain, WeightRole::kRouterLogitBias, 1).tensor, "model.layers.1.mlp.router.bias");
+  EXPECT_EQ(Find(plain, WeightRole::kSinks, 1).tensor, "model.layers.1.self_attn.sinks");
+  const WeightBinding& up = Find(plain, WeightRole::kUp, 1, 3);
+  EXPECT_EQ(up.tensor, experts + "gate_up_proj");
+  EXPECT_TRUE(up.transposed);
+  EXPECT_EQ(up.first_row, 3u * 192);
+  EXPECT_EQ(up.output_step, 2u);
+  EXPECT_EQ(up.first_col, 1u);
+  EXPECT_EQ(up.TensorRowElements(), 2u * 160);
+  EXPECT_EQ(Find(plain, WeightRole::kGate, 1, 3).first_col, 0u);
+  const WeightBinding& down = Find(plain, WeightRole::kDown, 1, 3);
+  EXPECT_TRUE(down.transposed);
+  EXPECT_EQ(down.first_row, 3u * 160);
+  EXPECT_EQ(down.output_step, 1u);
+  const WeightBinding& bias = Find(plain, WeightRole::kUpBias, 1, 3);
+  EXPECT_EQ(bias.tensor, experts + "gate_up_proj_bias");
+  EXPECT_EQ(bias.first_row, 3u);
+  EXPECT_EQ(bias.first_col, 1u);
+  EXPECT_EQ(bias.TensorRowElements(), 2u * 160);
+
+  const auto packed =
+      BindingsOf(spec, [](const std::string& name) { return name.ends_with("_blocks"); });
+  const WeightBinding& blocks = Find(packed, WeightRole::kUp, 1, 3);
+  EXPECT_EQ(blocks.tensor, experts + "gate_up_proj_blocks");
+  EXPECT_EQ(blocks.scales, experts + "gate_up_proj_scales");
+  EXPECT_EQ(blocks.packed_as, DType::kF4E2M1);
+  EXPECT_FALSE(blocks.transposed);
+  EXPECT_EQ(blocks.first_row, 3u * 2 * 160 + 1);
+  EXPECT_EQ(blocks.first_col, 0u);
 }
 
 }  // namespace

@@ -33,6 +33,7 @@ class LayerLister {
       Add(WeightRole::kQueryNorm, 1, query);
       Add(WeightRole::kKeyNorm, 1, key);
     }
+    if (attention.sinks) Add(WeightRole::kSinks, 1, attention.num_heads);
     Add(WeightRole::kOutput, hidden, query);
     if (attention.output_bias) Add(WeightRole::kOutputBias, 1, hidden);
   }
@@ -101,10 +102,12 @@ class LayerLister {
     Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
     Add(WeightRole::kRouter, ffn.num_experts, spec_.hidden_size);
     if (ffn.router.correction_bias) Add(WeightRole::kRouterBias, 1, ffn.num_experts);
+    if (ffn.router.logit_bias) Add(WeightRole::kRouterLogitBias, 1, ffn.num_experts);
     if (ffn.shared_intermediate_size > 0) GatedFfn(ffn.shared_intermediate_size, -1);
     if (ffn.shared_gate) Add(WeightRole::kSharedGate, 1, spec_.hidden_size);
     for (uint32_t expert = 0; expert < std::min(ffn.num_experts, max_experts); ++expert) {
       GatedFfn(ffn.intermediate_size, static_cast<int32_t>(expert));
+      if (ffn.expert_bias) GatedFfnBiases(ffn.intermediate_size, static_cast<int32_t>(expert));
     }
   }
 
@@ -115,6 +118,12 @@ class LayerLister {
     Add(WeightRole::kGate, intermediate, spec_.hidden_size, expert);
     Add(WeightRole::kUp, intermediate, spec_.hidden_size, expert);
     Add(WeightRole::kDown, spec_.hidden_size, intermediate, expert);
+  }
+
+  void GatedFfnBiases(uint64_t intermediate, int32_t expert) {
+    Add(WeightRole::kGateBias, 1, intermediate, expert);
+    Add(WeightRole::kUpBias, 1, intermediate, expert);
+    Add(WeightRole::kDownBias, 1, spec_.hidden_size, expert);
   }
 
   void Add(WeightRole role, uint64_t rows, uint64_t cols, int32_t expert = -1) {

@@ -164,7 +164,17 @@ struct RouterSpec {
   double scale = 1;         // and multiply them (config key routed_scaling_factor)
   // A weight multiplies what its expert is given, not what it answers (Llama 4).
   bool weigh_input = false;
+  bool logit_bias = false;  // the router is an affine map: a bias added to its logits
   bool operator==(const RouterSpec&) const = default;
+};
+
+// The activation of gpt-oss's experts, with c = min(gate(x), limit): c * sigmoid(alpha * c) *
+// (clamp(up(x), -limit, limit) + 1) instead of silu(gate(x)) * up(x) (config keys swiglu_limit,
+// swiglu_alpha).
+struct ClampedSwiglu {
+  double limit = 7;
+  double alpha = 1.702;
+  bool operator==(const ClampedSwiglu&) const = default;
 };
 
 // Each token goes through top_k of num_experts FFNs, weighted, and through the shared expert.
@@ -177,6 +187,8 @@ struct MoeFfn {
   uint32_t shared_intermediate_size = 0;
   bool shared_gate = false;  // its result is multiplied by the sigmoid of a projection to one value
   RouterSpec router = {};
+  bool expert_bias = false;                   // experts add biases to gate, up and down
+  std::optional<ClampedSwiglu> clamped = {};  // activation of the experts
   bool operator==(const MoeFfn&) const = default;
 };
 
@@ -237,13 +249,18 @@ enum class WeightRole {
   kKeyNorm,    // [1, head_dim]; over the full width [1, kv_heads * head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
-  kFfnNorm,     // [1, hidden]
-  kRouter,      // [experts, hidden]
-  kRouterBias,  // [1, experts], the correction bias
-  kGate,        // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
-                // an expert number) the shared expert
-  kUp,          // likewise
-  kDown,        // [hidden, intermediate]
+  kSinks,            // [1, heads]
+  kFfnNorm,          // [1, hidden]
+  kRouter,           // [experts, hidden]
+  kRouterBias,       // [1, experts], the correction bias
+  kRouterLogitBias,  // [1, experts], added to the logits
+  kGate,      // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
+              // an expert number) the shared expert
+  kUp,        // likewise
+  kDown,      // [hidden, intermediate]
+  kGateBias,  // [1, intermediate], of experts
+  kUpBias,    // [1, intermediate], likewise
+  kDownBias,  // [1, hidden], likewise; held by the rank with the expert's first columns
 
   // Of layers with post_norms.
   kAttentionPostNorm,  // [1, hidden]
@@ -294,21 +311,32 @@ struct WeightBinding {
   // The tensor holds the transpose: there the weight is [cols, rows], and first_row counts rows of
   // [*, rows].
   bool transposed = false;
-  // The tensor holds other weights beside this one (transposed gate and up): rows of `tensor_cols`
-  // elements, of which the weight's begin at `first_col`. 0 = the weight's alone.
+  // Rows of several weights stand beside each other in the tensor, which is taken as [*,
+  // tensor_cols] (0: rows of the weight's alone), and this one's begin at column first_col: Llama
+  // 4's transposed gates and ups, the biases of gpt-oss's.
   uint64_t first_col = 0;
   uint64_t tensor_cols = 0;
+  // From one output (row; entry of a vector) to the next the tensor steps so many rows, or, of a
+  // vector or where transposed, columns: 2 where gates and ups stand in turn (gpt-oss).
+  uint64_t output_step = 1;
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;
   // The tensor holds the weight minus 1 (vectors only).
   bool zero_centred = false;
-  // Element type of the tensor, where a checkpoint was opened.
+  // What the tensor's bytes are in truth, where its own type is but a container
+  // (model/checkpoint/nibble_groups.h).
+  std::optional<DType> packed_as = {};
+  // Element type of the tensor, or packed_as, where a checkpoint was opened.
   std::optional<DType> stored = {};
-  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
-  // `stored` is kF8E4M3.
+  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h) or groups;
+  // empty unless `stored` is kF8E4M3 or packed_as is set.
   std::string scales = {};
 
+  // Rows or columns of the tensor from the first to the last of `count` outputs.
+  uint64_t OutputSpan(uint64_t count) const {
+    return count == 0 ? 0 : (count - 1) * output_step + 1;
+  }
   // Elements of a row of the tensor, taken as [*, row].
   uint64_t TensorRowElements() const {
     if (tensor_cols != 0) return tensor_cols;

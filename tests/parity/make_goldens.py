@@ -28,6 +28,7 @@ import transformers
 
 import nano_case
 import nano_cases
+import nano_four_bit
 import nano_fp8
 import nano_tokenizer
 
@@ -58,12 +59,16 @@ def draw(case, seed, name, shape):
     rng = np.random.default_rng([seed, zlib.crc32(f"{case.name}/{name}".encode())])
     noise = rng.standard_normal(shape).astype(np.float32)
     if name.endswith("norm.weight"):
-        return neutral_norm(case, name) + 0.1 * noise
+        return neutral_norm(case, name) + case.norm_spread * noise
+    if name.endswith("dt_bias"):
+        return 0.7 * noise
     if name.endswith("A_log"):
         return np.log(2.0) * noise - 1.0  # rates from about 1/8 to 1
     if name.endswith("bias"):
         return 0.2 * noise
-    # Fan-in is the last axis, of fused expert tensors too unless they are transposed (Llama 4).
+    if name.endswith("sinks"):
+        return 1.0 + noise
+    # Fan-in is the last axis, of fused expert tensors too unless they are transposed (Llama 4, gpt-oss).
     transposed = case.transposed_experts and ".experts." in name
     return noise / np.sqrt(np.float32(shape[-2] if transposed else shape[-1]))
 
@@ -197,6 +202,8 @@ class RouterTap:
         # Computed anew: what the first output holds, logits or probabilities, differs between classes.
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
         logits = torch.nn.functional.linear(hidden.float(), module.weight.float())
+        if getattr(module, "bias", None) is not None:  # gpt-oss
+            logits = logits + module.bias.float()
         bias = inputs[1] if len(inputs) > 1 else None  # MiniMax-M2 passes it
         gap = choice_gap(module, bias, logits, self.top_k)
         self.calls.append((gap, weights.float(), experts))
@@ -292,6 +299,8 @@ def neutral_variants(case, model):
             kinds.setdefault(name.split(".")[-2], []).append((name, neutral_norm(case, name)))
         elif name.endswith("bias"):
             kinds.setdefault(".".join(name.split(".")[-2:]), []).append((name, 0.0))
+        elif name.endswith("sinks"):
+            kinds.setdefault("sinks", []).append((name, -1e4))
     return kinds
 
 
@@ -302,6 +311,12 @@ def misread_scales_kl(directory, stored, prompts):
         for name, weight in nano_fp8.misread_scales(stored):
             if name in names:  # the experts are fused in memory, the attention's projections are not
                 names[name].copy_(weight)
+    return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
+
+
+def misread_groups_kl(directory, case, stored, names, prompts):
+    nano_four_bit.write_twin(directory, case, stored, names, misread=True)
+    model = load(directory)
     return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
 
 
@@ -339,6 +354,8 @@ def build_patched(case, seed, directory):
     redraw(model, case, seed)
     save(model, case, directory)
     stored = nano_fp8.quantise(directory, case, seed) if case.fp8 else None
+    if case.four_bit:
+        packed, names = nano_four_bit.quantise(directory, case)
     model, bf16 = load(directory), load(directory, torch.bfloat16)
     prompts = choose_prompts(case, model, bf16, seed)
     if prompts is None:
@@ -347,6 +364,8 @@ def build_patched(case, seed, directory):
     moved = sensitivity(case, directory, prompts)
     if stored:
         moved["weight_scale_inv"] = misread_scales_kl(directory, stored, prompts)
+    if case.four_bit:
+        moved["group_scales"] = misread_groups_kl(directory, case, packed, names, prompts)
     needed = SENSITIVITY_RATIO * max(3 * bf16_kl, KL_FLOOR)
     weak = {label: kl for label, kl in moved.items() if kl < needed}
     if weak:
@@ -355,6 +374,8 @@ def build_patched(case, seed, directory):
     layers = RouterTap(model).layers
     if stored:
         nano_fp8.write(directory, case, stored)
+    if case.four_bit:
+        nano_four_bit.write(directory, case, packed)
     if case.vendor:
         write_vendor_config(case, directory)
     return prompts, bf16_kl, moved, layers

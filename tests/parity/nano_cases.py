@@ -6,6 +6,7 @@ enough to be seen. `published` writes config.json in the form that released chec
 rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rope_parameters, dtype).
 """
 
+import nano_gpt_oss
 import nano_llama4
 import nano_minimax
 import nano_qwen3_next
@@ -361,4 +362,4 @@ CASES = (
     ),
 )
 
-CASES += SPREAD_CASES + nano_minimax.CASES + nano_llama4.CASES + nano_qwen3_next.CASES
+CASES += SPREAD_CASES + nano_minimax.CASES + nano_llama4.CASES + nano_gpt_oss.CASES + nano_qwen3_next.CASES

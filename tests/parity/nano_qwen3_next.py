@@ -30,6 +30,7 @@ CASES = (
             tie_word_embeddings=False,
             rope_parameters=_ROPE,
         ),
+        norm_spread=0.4,
         zero_centred_norms=True,
         sensitivity=(
             ("rms_norm_eps", dict(rms_norm_eps=1e-6)),

@@ -48,6 +48,9 @@ const char* const kCases[] = {
     "llama4",
     "llama4_interleaved",
     "llama4_multimodal",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
+    "kimi_k2_int4",
 };
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
@@ -171,10 +174,10 @@ std::vector<PlanCase> PlanCases() {
       if (!three_heads || plan != std::string("tp=4")) cases.push_back({family, plan});
     }
   }
-  for (const char* family :
-       {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
-        "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01", "minimax_m2", "minimax_m2_fp8",
-        "llama4", "llama4_interleaved", "llama4_multimodal"}) {
+  for (const char* family : {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe",
+                             "deepseek_v3", "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01",
+                             "minimax_m2", "minimax_m2_fp8", "llama4", "llama4_interleaved",
+                             "llama4_multimodal", "gpt_oss", "gpt_oss_mxfp4", "kimi_k2_int4"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
@@ -191,12 +194,13 @@ std::string PlanName(const ::testing::TestParamInfo<PlanCase>& test) {
 
 INSTANTIATE_TEST_SUITE_P(Plans, PlanParityTest, ::testing::ValuesIn(PlanCases()), PlanName);
 
-// FP8 matrices as the kernels hold them, in slices that cut their blocks of scales. Activations are
-// rounded as with bfloat16 weights, so the tolerance is that of a bfloat16 run; scales of the wrong
-// block would move the KL by more than ten times as much (sensitivity_kl of the goldens).
-class Fp8PlanTest : public ::testing::TestWithParam<PlanCase> {};
+// FP8 and 4-bit matrices as the kernels hold them, the former in slices that cut their blocks of
+// scales. Activations are rounded as with bfloat16 weights, so the tolerance is that of a bfloat16
+// run; scales of the wrong block would move the KL by more than ten times as much (sensitivity_kl
+// of the goldens).
+class QuantisedPlanTest : public ::testing::TestWithParam<PlanCase> {};
 
-TEST_P(Fp8PlanTest, LogitsAreAsCloseAsBFloat16) {
+TEST_P(QuantisedPlanTest, LogitsAreAsCloseAsBFloat16) {
   const auto golden = ReadGolden(GetParam().family);
   ASSERT_TRUE(golden.ok()) << golden.status();
   const auto instance = Instance(GetParam().family, GetParam().plan, worker::Precision::kStored);
@@ -209,10 +213,10 @@ TEST_P(Fp8PlanTest, LogitsAreAsCloseAsBFloat16) {
   }
 }
 
-std::vector<PlanCase> Fp8PlanCases() {
+std::vector<PlanCase> QuantisedPlanCases() {
   std::vector<PlanCase> cases;
-  for (const char* family :
-       {"qwen3_moe_fp8", "qwen3_moe_fp8_blocks", "deepseek_v3_fp8", "minimax_m2_fp8"}) {
+  for (const char* family : {"qwen3_moe_fp8", "qwen3_moe_fp8_blocks", "deepseek_v3_fp8",
+                             "minimax_m2_fp8", "gpt_oss_mxfp4", "kimi_k2_int4"}) {
     for (const char* plan :
          {"tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "pp=2,tp=2", "tp=2,ep=2", "ep=4,tp=2"}) {
       cases.push_back({family, plan});
@@ -221,7 +225,8 @@ std::vector<PlanCase> Fp8PlanCases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Plans, Fp8PlanTest, ::testing::ValuesIn(Fp8PlanCases()), PlanName);
+INSTANTIATE_TEST_SUITE_P(Plans, QuantisedPlanTest, ::testing::ValuesIn(QuantisedPlanCases()),
+                         PlanName);
 
 // The exchange over TCP gives the same bits as over shared memory.
 TEST(TransportParityTest, TcpEqualsSharedMemory) {

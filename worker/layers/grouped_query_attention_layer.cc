@@ -78,6 +78,7 @@ void GroupedQueryAttentionLayer::Attend(const Batch& batch) {
                       .scale = static_cast<float>(spec_.softmax_scale),
                       .sliding_window = spec_.sliding_window,
                       .chunk_size = spec_.chunk_size,
+                      .sinks = inputs_.weights->sinks,
                       .sequences = batch.sequences,
                       .y = scratch.attention},
                      *inputs_.stream);

@@ -50,14 +50,16 @@ struct LayerWeights {
   const float* key_bias = nullptr;
   const float* value_bias = nullptr;
   const float* output_bias = nullptr;
-  const float* query_norm = nullptr;              // [head_dim], or [heads * head_dim]
-  const float* key_norm = nullptr;                // [head_dim], or [kv_heads * head_dim]
-  const float* ffn_norm = nullptr;                // [hidden]
-  const float* attention_post_norm = nullptr;     // [hidden]
-  const float* ffn_post_norm = nullptr;           // [hidden]
-  kernels::GatedFfnWeights dense;                 // of a dense layer; else the shared expert's
-  kernels::PackedMatrix router;                   // [experts of the model, hidden], float32
-  const float* router_bias = nullptr;             // [experts of the model]
+  const float* sinks = nullptr;                // [heads]
+  const float* query_norm = nullptr;           // [head_dim], or [heads * head_dim]
+  const float* key_norm = nullptr;             // [head_dim], or [kv_heads * head_dim]
+  const float* ffn_norm = nullptr;             // [hidden]
+  const float* attention_post_norm = nullptr;  // [hidden]
+  const float* ffn_post_norm = nullptr;        // [hidden]
+  kernels::GatedFfnWeights dense;              // of a dense layer; else the shared expert's
+  kernels::PackedMatrix router;                // [experts of the model, hidden], float32
+  const float* router_bias = nullptr;          // [experts of the model], as is the next
+  const float* router_logit_bias = nullptr;
   kernels::PackedMatrix shared_gate;              // [1, hidden], float32; n = 0 without
   std::vector<kernels::GatedFfnWeights> experts;  // the rank's experts, ascending
 };

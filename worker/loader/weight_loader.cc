@@ -14,6 +14,7 @@
 #include "common/check.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/fp8_blocks.h"
+#include "model/checkpoint/nibble_groups.h"
 #include "worker/loader/pack_slice.h"
 
 namespace essor::worker {
@@ -36,12 +37,24 @@ constexpr size_t kTasksAhead = 48;
 struct Placed {
   const model::WeightSlice* slice;
   model::TensorView tensor;
-  std::optional<model::TensorView> scales;  // of an e4m3 tensor
+  std::optional<model::TensorView> scales;  // of an e4m3 or 4-bit tensor
   bool is_vector;
   WeightFormat format;
   uint64_t offset;
   uint64_t bytes;
 };
+
+// Nothing where the tensor's type needs no scales beside it.
+absl::StatusOr<std::optional<model::TensorView>> FindScales(const LoadRequest& request,
+                                                            const model::WeightBinding& binding,
+                                                            const model::TensorView& tensor) {
+  const bool nibbles = model::IsNibbles(tensor.dtype);
+  if (!nibbles && tensor.dtype != DType::kF8E4M3) return std::nullopt;
+  ESSOR_ASSIGN_OR_RETURN(model::TensorView scales, request.checkpoint->Find(binding.scales));
+  ESSOR_RETURN_IF_ERROR(nibbles ? model::CheckNibbleScales(tensor, scales)
+                                : model::CheckFp8Scales(tensor, scales));
+  return scales;
+}
 
 absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint64_t* total) {
   std::vector<Placed> placed;
@@ -50,6 +63,9 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
   for (const model::WeightSlice& slice : *request.slices) {
     ESSOR_ASSIGN_OR_RETURN(model::TensorView tensor,
                            request.checkpoint->Find(slice.binding.tensor));
+    if (slice.binding.packed_as.has_value()) {
+      ESSOR_ASSIGN_OR_RETURN(tensor, model::TakeAsNibbles(tensor, *slice.binding.packed_as));
+    }
     Placed place{.slice = &slice,
                  .tensor = std::move(tensor),
                  .scales = std::nullopt,
@@ -68,10 +84,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
       place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size(),
                                                BlockOffsetOf(slice, place.format));
     }
-    if (place.tensor.dtype == DType::kF8E4M3) {
-      ESSOR_ASSIGN_OR_RETURN(place.scales, request.checkpoint->Find(slice.binding.scales));
-      ESSOR_RETURN_IF_ERROR(model::CheckFp8Scales(place.tensor, *place.scales));
-    }
+    ESSOR_ASSIGN_OR_RETURN(place.scales, FindScales(request, slice.binding, place.tensor));
     offset += (place.bytes + 63) / 64 * 64;
     placed.push_back(std::move(place));
   }
@@ -210,10 +223,14 @@ class LoadRun {
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
 
-void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatrix& matrix) {
+void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatrix& matrix,
+               const float* vector) {
   if (role == WeightRole::kGate) ffn.gate = matrix;
   if (role == WeightRole::kUp) ffn.up = matrix;
   if (role == WeightRole::kDown) ffn.down = matrix;
+  if (role == WeightRole::kGateBias) ffn.gate_bias = vector;
+  if (role == WeightRole::kUpBias) ffn.up_bias = vector;
+  if (role == WeightRole::kDownBias) ffn.down_bias = vector;
 }
 
 // Whether `role` is one of latent attention's own. Those of heads come in ascending order.
@@ -302,7 +319,8 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
   LayerWeights& layer = weights.layers[index];
   if (binding.expert >= 0) {
     const uint64_t first = layout.per_layer[index].experts.begin;
-    SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix);
+    SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix,
+              vector);
     return;
   }
   if (AssignLatent(binding.role, matrix, vector, layer.latent)) return;
@@ -335,6 +353,9 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kOutputBias:
       layer.output_bias = vector;
       break;
+    case WeightRole::kSinks:
+      layer.sinks = vector;
+      break;
     case WeightRole::kQueryNorm:
       layer.query_norm = vector;
       break;
@@ -359,8 +380,11 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kSharedGate:
       layer.shared_gate = matrix;
       break;
+    case WeightRole::kRouterLogitBias:
+      layer.router_logit_bias = vector;
+      break;
     default:
-      SetExpert(layer.dense, binding.role, matrix);
+      SetExpert(layer.dense, binding.role, matrix, vector);
       break;
   }
 }
@@ -388,6 +412,10 @@ WeightFormat FormatFor(DType stored, Precision precision) {
       return WeightFormat::kQ4;
     case DType::kF8E4M3:
       return WeightFormat::kFp8;
+    case DType::kF4E2M1:
+      return WeightFormat::kFp4;
+    case DType::kOffsetI4:
+      return WeightFormat::kInt4;
     default:
       return WeightFormat::kBF16;
   }
