@@ -316,8 +316,8 @@ TEST_P(ExpertsTest, WeighsBiasesWithTheirExperts) {
   for (GatedFfnWeights& expert : without) expert.down_bias = nullptr;
   const Routing routing = RandomRouting(kRows, kTopK, kExperts, 22);
   const std::vector<float> x = RandomFloats(kRows * kHidden, 23);
-  const std::vector<float> y = Moe(x, routing, kTopK, with, 0, 2, kClamped);
-  const std::vector<float> plain = Moe(x, routing, kTopK, without, 0, 2, kClamped);
+  const std::vector<float> y = Moe(x, routing, kTopK, with, 0, 2, false, kClamped);
+  const std::vector<float> plain = Moe(x, routing, kTopK, without, 0, 2, false, kClamped);
   for (uint32_t i = 0; i < y.size(); ++i) {
     double bias = 0;
     double magnitude = std::abs(plain[i]) + 1;
@@ -334,7 +334,7 @@ TEST_P(ExpertsTest, WeighsBiasesWithTheirExperts) {
     const Routing own = {{&routing.ids[t * kTopK], &routing.ids[(t + 1) * kTopK]},
                          {&routing.weights[t * kTopK], &routing.weights[(t + 1) * kTopK]}};
     const std::vector<float> alone =
-        Moe(std::span(x).subspan(t * kHidden, kHidden), own, kTopK, with, 0, 1, kClamped);
+        Moe(std::span(x).subspan(t * kHidden, kHidden), own, kTopK, with, 0, 1, false, kClamped);
     ASSERT_EQ(std::memcmp(&y[t * kHidden], alone.data(), kHidden * sizeof(float)), 0) << t;
   }
 }

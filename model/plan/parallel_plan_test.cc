@@ -310,6 +310,22 @@ TEST(ValidatePlanTest, LatentAttentionSplitsByHeads) {
             "of 32");
 }
 
+// Each query head reads the KV head of its group; linear attention has no KV heads.
+void ExpectHeadsKeepTheirGroups(const AttentionSpec& attention, const RankLayout::Layer& layer) {
+  if (std::holds_alternative<LightningAttention>(attention) ||
+      std::holds_alternative<GatedDeltaNet>(attention)) {
+    ASSERT_EQ(layer.kv_heads.size(), 0u);
+    return;
+  }
+  const auto* grouped = std::get_if<GroupedQueryAttention>(&attention);
+  const uint64_t group = NumHeads(attention) / (grouped ? grouped->num_kv_heads : 1);
+  ASSERT_EQ(layer.heads.size() % layer.kv_heads.size(), 0u);
+  const uint64_t local_group = layer.heads.size() / layer.kv_heads.size();
+  for (uint64_t head = 0; head < layer.heads.size(); ++head) {
+    ASSERT_EQ((layer.heads.begin + head) / group, layer.kv_heads.begin + head / local_group);
+  }
+}
+
 // What the engine relies on: no rank without heads, columns or rows; local query head i reads local
 // KV head i / (heads / kv_heads); every member of a group has the same list.
 TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
@@ -332,13 +348,7 @@ TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
         const RankLayout::Layer& layer = layout.per_layer[i];
         const LayerSpec& parts = spec.layers[layout.layers.begin + i];
         ASSERT_GT(layer.heads.size(), 0u);
-        const auto* grouped = std::get_if<GroupedQueryAttention>(&parts.attention);
-        const uint64_t group = NumHeads(parts.attention) / (grouped ? grouped->num_kv_heads : 1);
-        ASSERT_EQ(layer.heads.size() % layer.kv_heads.size(), 0u);
-        const uint64_t local_group = layer.heads.size() / layer.kv_heads.size();
-        for (uint64_t head = 0; head < layer.heads.size(); ++head) {
-          ASSERT_EQ((layer.heads.begin + head) / group, layer.kv_heads.begin + head / local_group);
-        }
+        ExpectHeadsKeepTheirGroups(parts.attention, layer);
         const bool moe = std::holds_alternative<MoeFfn>(parts.ffn);
         ASSERT_EQ(layer.experts.size() > 0, moe);
         ASSERT_EQ(layer.expert_ffn.size() > 0, moe);

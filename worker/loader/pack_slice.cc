@@ -15,9 +15,9 @@ namespace {
 using kernels::PackTarget;
 using kernels::WeightFormat;
 
-// Row of the tensor that row `row` of the slice is. Rows of interleaved heads
-// are looked up at their stored place: canonical row i of a head's first half is stored as 2i, of
-// the second half as 2(i - half) + 1.
+// Row of the tensor that row `row` of the slice is. Rows of interleaved heads are looked up at
+// their stored place: canonical row i of a head's first half is stored as 2i, of the second half as
+// 2(i - half) + 1.
 uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
   const model::WeightBinding& binding = slice.binding;
   uint64_t whole_row = slice.rows.begin + row;
