@@ -17,8 +17,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     linear_avx512.cc PROPERTIES COMPILE_OPTIONS
     "-ffp-contract=off;-mavx2;-mfma;-mf16c;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vbmi;-mavx512bf16;-mavx512vnni;-Wno-uninitialized")
 endif()
-essor_cc_library(NAME linear SRCS ${linear_srcs} HDRS ../linear.h linear_bytes_inl.h linear_driver.h linear_kernels.h
-                 linear_kernels_inl.h linear_multiply_inl.h linear_panels_inl.h
+essor_cc_library(NAME linear SRCS ${linear_srcs} HDRS ../linear.h linear_block_inl.h linear_bytes_inl.h linear_driver.h linear_kernels.h
+                 linear_kernels_inl.h linear_multiply_inl.h linear_multiply_scaled_inl.h linear_panels_inl.h
                  DEPS essor::cpu_stream essor::linear_reference essor::packed_matrix essor::check essor::float4
                       essor::float8)
 
