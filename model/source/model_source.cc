@@ -128,9 +128,9 @@ absl::StatusOr<DType> TypeNamed(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(const std::optional<DType> quantised, QuantisedType(config));
   if (quantised.has_value()) return *quantised;
   const bool named = config.Has("dtype") || config.Has("torch_dtype");
-  if (!named && config.IsObject("text_config")) {
+  if (config.IsObject("text_config")) {
     ESSOR_ASSIGN_OR_RETURN(const ConfigView text, config.Object("text_config"));
-    return TypeNamed(text);
+    if (!named || text.Has("quantization_config")) return TypeNamed(text);
   }
   const std::string key = config.Has("dtype") ? "dtype" : "torch_dtype";
   ESSOR_ASSIGN_OR_RETURN(const std::string name, config.StringOr(key, "bfloat16"));

@@ -522,6 +522,37 @@ TEST(ModelSourceTest, FourBitTensorsWithoutFittingCompanionsAreRefused) {
               HasSubstr("weight_shape: says [127, 64], but " + packed + " holds [128, 64]"));
 }
 
+// Kimi K2.5: the language model under a prefix, its config and its quantisation in an object.
+TEST(ModelSourceTest, OpensPackedExpertsInsideAMultimodalCheckpoint) {
+  const ModelCopy copy("kimi_k2_int4");
+  copy.Write("config.json", {{"model_type", "kimi_k25"},
+                             {"torch_dtype", "bfloat16"},
+                             {"text_config", copy.Read("config.json")}});
+  std::vector<Written> tensors = TensorsOf("kimi_k2_int4");
+  for (Written& tensor : tensors) {
+    tensor.declaration.name = "language_model." + tensor.declaration.name;
+  }
+  tensors.push_back(
+      {{.name = "vision_tower.patch_embed.proj.weight", .shape = {1}}, std::vector<std::byte>(4)});
+  copy.Remove("model.safetensors");
+  WriteSafetensors(copy.path(), tensors);
+  const auto source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->spec.family, "kimi_k25");
+  EXPECT_EQ((*source)->stored, DType::kOffsetI4);
+  EXPECT_EQ(OpenStoredType(copy.path()).value(), DType::kOffsetI4);
+  const auto plain = ModelSource::Open(NanoPath("kimi_k2_int4"));
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  ASSERT_EQ((*source)->bindings.size(), (*plain)->bindings.size());
+  for (size_t i = 0; i < (*plain)->bindings.size(); ++i) {
+    const WeightBinding& inner = (*source)->bindings[i];
+    const WeightBinding& same = (*plain)->bindings[i];
+    EXPECT_EQ(inner.tensor, "language_model." + same.tensor);
+    EXPECT_EQ(inner.scales, same.scales.empty() ? "" : "language_model." + same.scales);
+    EXPECT_EQ(inner.stored, same.stored);
+  }
+}
+
 // The same model with its experts stacked as transformers 5 keeps them reads the same weights.
 TEST(ModelSourceTest, StackedExpertsReadTheSameWeights) {
   const ModelCopy copy("qwen3_moe");

@@ -83,9 +83,14 @@ std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exist
   return BindDecoder(spec, {}, exists);
 }
 
+// Kimi K2.5's other modality.
+constexpr const char* kVision[] = {"vision_tower.", "mm_projector.", "multi_modal_projector."};
+
 }  // namespace
 
 extern const ModelFamily kDeepseekV3Family = {"deepseek_v3", MakeSpec, Bind, IsLayerBehindTheLast};
 extern const ModelFamily kKimiK2Family = {"kimi_k2", MakeSpec, Bind, IsLayerBehindTheLast};
+extern const MultimodalFamily kKimiK25Family = {"kimi_k25", &kKimiK2Family, "language_model.",
+                                                kVision};
 
 }  // namespace essor::model

@@ -19,6 +19,7 @@ extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kGlmFamily;
 extern const ModelFamily kGptOssFamily;
 extern const ModelFamily kKimiK2Family;
+extern const MultimodalFamily kKimiK25Family;
 extern const ModelFamily kLlama4TextFamily;
 extern const ModelFamily kLlamaFamily;
 extern const MultimodalFamily kLlama4Family;
@@ -41,7 +42,7 @@ constexpr const ModelFamily* kFamilies[] = {
     &kMiniMaxM2Family,  &kMiniMaxText01Family, &kMixtralFamily,    &kQwen2Family,
     &kQwen3Family,      &kQwen3MoeFamily,      &kQwen3NextFamily,
 };
-constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kLlama4Family};
+constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kKimiK25Family, &kLlama4Family};
 
 template <typename Family, size_t kCount>
 const Family* Find(const Family* const (&families)[kCount], const std::string& model_type) {
