@@ -24,7 +24,8 @@ endif()
 essor_cc_library(NAME row_kernels SRCS ${row_srcs}
                  HDRS ../attention.h ../elementwise.h ../index_selection.h ../latent_attention.h
                       ../linear_attention.h ../routing.h
-                 DEPS essor::cpu_stream essor::row_reference essor::sampling essor::check)
+                 DEPS essor::attention_temperature essor::cpu_stream essor::row_reference
+                      essor::sampling essor::check)
 
 essor_cc_test(NAME elementwise_test SRCS elementwise_test.cc
               DEPS essor::row_kernels essor::rope_table essor::packed_matrix)
