@@ -1,7 +1,6 @@
 #include "model/tokenizer/bpe_model.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "absl/strings/str_format.h"
@@ -19,7 +18,7 @@ constexpr size_t kShortWord = 48;
 constexpr size_t kCacheBuckets = 16384;
 constexpr size_t kCachedTokens = 4;
 // Pieces of at most this many bytes are not cut into parts.
-constexpr size_t kPartBytes = 6;
+constexpr size_t kPartBytes = 3;
 
 size_t BucketOf(const WordKey& key) { return key.Hash() >> 32 & (kCacheBuckets - 1); }
 
@@ -29,8 +28,6 @@ bool BeginsWide(std::string_view piece) {
   constexpr uint8_t kWide = 0xe0;
   return static_cast<uint8_t>(piece[0]) >= kWide || static_cast<uint8_t>(piece[1]) >= kWide;
 }
-
-uint64_t PairKey(TokenId left, TokenId right) { return (uint64_t{left} << 32) | right; }
 
 // Token texts to ids.
 using IdMap = absl::flat_hash_map<std::string, TokenId>;
@@ -55,9 +52,6 @@ bool HasInnerBlank(std::string_view text) {
   }
   return false;
 }
-
-// At most three quarters full.
-size_t TableSize(size_t entries) { return std::bit_ceil(std::max<size_t>(entries, 4) * 4 / 3); }
 
 }  // namespace
 
@@ -191,7 +185,7 @@ absl::Status BpeModel::AddSymbols(const BpeDefinition& definition) {
 
 absl::Status BpeModel::AddMerges(const BpeDefinition& definition) {
   const IdMap ids = MakeIdMap(definition);
-  merges_.resize(TableSize(definition.merges.size()));
+  merges_ = MergeTable(definition.merges.size());
   uint32_t rank = 0;
   for (const auto& [left, right] : definition.merges) {
     const auto find = [&](const std::string& text) {
@@ -206,7 +200,7 @@ absl::Status BpeModel::AddMerges(const BpeDefinition& definition) {
           "merge %d (\"%s\" with \"%s\"): \"%s\" is not in the vocabulary", rank, left, right,
           left_id == kNoToken ? left : (right_id == kNoToken ? right : left + right)));
     }
-    InsertMerge(left_id, right_id, {rank, result});
+    merges_.Insert(left_id, right_id, {rank, result});
     ++rank;
   }
   return absl::OkStatus();
@@ -233,18 +227,8 @@ void BpeModel::AddRanks(const BpeDefinition& definition) {
       found.push_back({left->second, right->second, {definition.ranks[i], id}});
     }
   }
-  merges_.resize(TableSize(found.size()));
-  for (const Found& merge : found) InsertMerge(merge.left, merge.right, merge.merge);
-}
-
-// Of a pair given twice, the last rank holds.
-void BpeModel::InsertMerge(TokenId left, TokenId right, const Merge& merge) {
-  const uint64_t pair = PairKey(left, right);
-  size_t slot = MixHash(pair, 0) & (merges_.size() - 1);
-  while (merges_[slot].pair != UINT64_MAX && merges_[slot].pair != pair) {
-    slot = (slot + 1) & (merges_.size() - 1);
-  }
-  merges_[slot] = {pair, merge};
+  merges_ = MergeTable(found.size());
+  for (const Found& merge : found) merges_.Insert(merge.left, merge.right, merge.merge);
 }
 
 void BpeModel::AddBoundaries(const BpeDefinition& definition) {
@@ -273,12 +257,12 @@ void BpeModel::AddBoundaries(const BpeDefinition& definition) {
     return found == rank_of_character.end() ? 0 : found->second;
   };
   boundaries_.emplace(definition.vocab.size());
-  for (const MergeSlot& slot : merges_) {
-    const auto left = bytes_of.find(static_cast<TokenId>(slot.pair >> 32));
-    const auto right = bytes_of.find(static_cast<TokenId>(slot.pair));
-    if (slot.pair == UINT64_MAX || left == bytes_of.end() || right == bytes_of.end()) continue;
-    boundaries_->Add(left->second, right->second, slot.merge.rank, rank_of);
-  }
+  merges_.ForEach([&](TokenId left_id, TokenId right_id, const Merge& merge) {
+    const auto left = bytes_of.find(left_id);
+    const auto right = bytes_of.find(right_id);
+    if (left == bytes_of.end() || right == bytes_of.end()) return;
+    boundaries_->Add(left->second, right->second, merge.rank, rank_of);
+  });
 }
 
 void BpeModel::AddWords(const BpeDefinition& definition) {
@@ -298,15 +282,6 @@ void BpeModel::AddWords(const BpeDefinition& definition) {
     const bool merges_to_it = tokens.size() == 1 && tokens[0] == id;
     if (merges_to_it || ignore_merges_) words_->Insert(bytes, id, /*whole_only=*/!merges_to_it);
   }
-}
-
-BpeModel::Merge BpeModel::FindMerge(TokenId left, TokenId right) const {
-  const uint64_t pair = PairKey(left, right);
-  for (size_t slot = MixHash(pair, 0) & (merges_.size() - 1); merges_[slot].pair != UINT64_MAX;
-       slot = (slot + 1) & (merges_.size() - 1)) {
-    if (merges_[slot].pair == pair) return merges_[slot].merge;
-  }
-  return {};
 }
 
 void BpeModel::BytesToTokens(std::string_view piece, std::vector<TokenId>* tokens) const {
@@ -347,16 +322,16 @@ void BpeModel::CharactersToTokens(std::string_view piece, std::vector<TokenId>* 
 
 uint32_t BpeModel::MergeShort(BpeScratch* scratch) const {
   std::vector<TokenId>& tokens = scratch->buffers_->tokens;
-  uint32_t highest = 0;
   std::array<Merge, kShortWord> merges;  // merges[i]: of tokens i and i + 1
   size_t count = tokens.size();
-  for (size_t i = 0; i + 1 < count; ++i) merges[i] = FindMerge(tokens[i], tokens[i + 1]);
+  for (size_t i = 0; i + 1 < count; ++i) merges[i] = merges_.Find(tokens[i], tokens[i + 1]);
+  uint32_t highest = 0;
   while (count > 1) {
     size_t best = 0;
     for (size_t i = 1; i + 1 < count; ++i) {
       if (merges[i].rank < merges[best].rank) best = i;
     }
-    if (merges[best].rank == UINT32_MAX) break;
+    if (merges[best].rank == Merge::kNone) break;
     highest = std::max(highest, merges[best].rank);
     tokens[best] = merges[best].result;
     for (size_t i = best + 1; i + 1 < count; ++i) {
@@ -364,8 +339,8 @@ uint32_t BpeModel::MergeShort(BpeScratch* scratch) const {
       merges[i - 1] = merges[i];
     }
     --count;
-    if (best > 0) merges[best - 1] = FindMerge(tokens[best - 1], tokens[best]);
-    if (best + 1 < count) merges[best] = FindMerge(tokens[best], tokens[best + 1]);
+    if (best > 0) merges[best - 1] = merges_.Find(tokens[best - 1], tokens[best]);
+    if (best + 1 < count) merges[best] = merges_.Find(tokens[best], tokens[best + 1]);
   }
   tokens.resize(count);
   return highest;
@@ -384,8 +359,8 @@ void BpeModel::MergeLong(BpeScratch* scratch) const {
   }
   const auto add = [&](int32_t node) {
     const int32_t next = nodes[node].next;
-    const Merge merge = FindMerge(nodes[node].token, nodes[next].token);
-    if (merge.rank == UINT32_MAX) return false;
+    const Merge merge = merges_.Find(nodes[node].token, nodes[next].token);
+    if (merge.rank == Merge::kNone) return false;
     heap.push_back({merge.rank, static_cast<uint32_t>(node), nodes[node].token, nodes[next].token,
                     merge.result});
     return true;

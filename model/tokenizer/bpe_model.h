@@ -16,6 +16,7 @@
 #include "common/ids.h"
 #include "model/tokenizer/byte_fallback.h"
 #include "model/tokenizer/merge_boundaries.h"
+#include "model/tokenizer/merge_table.h"
 #include "model/tokenizer/scanner.h"
 #include "model/tokenizer/tokenizer_definition.h"
 #include "model/tokenizer/word_key.h"
@@ -58,14 +59,6 @@ class BpeModel {
   bool separates_words() const { return separates_words_; }
 
  private:
-  struct Merge {
-    uint32_t rank = UINT32_MAX;  // UINT32_MAX: the pair does not merge
-    TokenId result = 0;
-  };
-  struct MergeSlot {
-    uint64_t pair = UINT64_MAX;
-    Merge merge;
-  };
   class Output;
 
   BpeModel() = default;
@@ -75,8 +68,6 @@ class BpeModel {
   void AddWords(const BpeDefinition& definition);
   // For byte-level vocabularies that have a token for every byte; needs the merges.
   void AddBoundaries(const BpeDefinition& definition);
-  void InsertMerge(TokenId left, TokenId right, const Merge& merge);
-  Merge FindMerge(TokenId left, TokenId right) const;
 
   // What bytes to be encoded are.
   enum class Range {
@@ -111,7 +102,7 @@ class BpeModel {
   absl::flat_hash_map<char32_t, TokenId> character_tokens_;  // of byte-level: those of several bytes
   TokenId unk_ = kNoToken;
   bool fuse_unk_ = false;
-  std::vector<MergeSlot> merges_;  // open addressing, a power of two
+  MergeTable merges_;
   bool ignore_merges_ = false;
   // Pieces that encode to one token, by their bytes: most of real text.
   std::optional<WordTable> words_;
