@@ -475,7 +475,9 @@ void BpeModel::EncodeKeyed(std::string_view piece, const WordKey& key, Range ran
 
 void BpeModel::Encode(std::string_view text, std::span<const Piece> pieces, BpeScratch* scratch,
                       std::vector<TokenId>* ids) const {
-  const bool cut = boundaries_.has_value() && !ignore_merges_;
+  const auto is_cut = [cuts = boundaries_.has_value() && !ignore_merges_](std::string_view piece) {
+    return cuts && piece.size() > kPartBytes && BeginsWide(piece);
+  };
   const char* const text_end = text.data() + text.size();
   Output output(ids);
   // Keys are made some pieces ahead, so that the cache's lines are there when they are needed.
@@ -483,12 +485,14 @@ void BpeModel::Encode(std::string_view text, std::span<const Piece> pieces, BpeS
   while (!pieces.empty()) {
     const auto block = pieces.first(std::min(keys.size(), pieces.size()));
     for (size_t i = 0; i < block.size(); ++i) {
-      keys[i] = WordKey::Of(block[i].In(text), text_end);
+      const std::string_view piece = block[i].In(text);
+      if (is_cut(piece)) continue;
+      keys[i] = WordKey::Of(piece, text_end);
       __builtin_prefetch(&scratch->buffers_->cache[BucketOf(keys[i])]);
     }
     for (size_t i = 0; i < block.size(); ++i) {
       const std::string_view piece = block[i].In(text);
-      if (cut && piece.size() > kPartBytes && BeginsWide(piece)) {
+      if (is_cut(piece)) {
         EncodeParts(piece, text_end, scratch, &output);
       } else {
         EncodeKeyed(piece, keys[i], Range::kPiece, text_end, scratch, &output);

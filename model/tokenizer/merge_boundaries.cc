@@ -19,33 +19,24 @@ size_t CharacterSize(char lead) {
   return byte < 0xf0 ? 3 : 4;
 }
 
-// A character's bytes as a number.
-uint32_t LoadCharacter(const char* data, size_t size, const char* text_end) {
-  uint32_t value = 0;
-  if (text_end - data >= 4) {
-    std::memcpy(&value, data, 4);
-    return value & (UINT32_MAX >> (32 - 8 * size));
-  }
-  std::memcpy(&value, data, size);
-  return value;
-}
+// The lowest `bytes` (1 to 4) bytes of `value`.
+uint32_t LowBytes(uint32_t value, size_t bytes) { return value & (UINT32_MAX >> (32 - 8 * bytes)); }
 
-// The whole characters at the end and at the beginning of `bytes`; empty where there is only a part
-// of one.
+// The bytes at the end and at the beginning of a token that belong to one character.
 std::string_view LastCharacter(std::string_view bytes) {
   size_t begin = bytes.size() - 1;
   while (begin > 0 && IsContinuation(bytes[begin])) --begin;
-  const std::string_view last = bytes.substr(begin);
-  return IsValidUtf8(last) ? last : std::string_view();
+  return bytes.substr(begin);
 }
 
 std::string_view FirstCharacter(std::string_view bytes) {
-  const std::string_view first = bytes.substr(0, CharacterSize(bytes.front()));
-  return IsValidUtf8(first) ? first : std::string_view();
+  return bytes.substr(0, CharacterSize(bytes.front()));
 }
 
-uint32_t AsNumber(std::string_view character) {
-  return LoadCharacter(character.data(), character.size(), character.data() + character.size());
+uint32_t AsNumber(std::string_view bytes) {
+  uint32_t value = 0;
+  std::memcpy(&value, bytes.data(), std::min(bytes.size(), sizeof(value)));
+  return value;
 }
 
 size_t PartialIndex(char before, char after) {
@@ -64,9 +55,20 @@ MergeBoundaries::MergeBoundaries(size_t merges) {
   shift_ = 64 - std::countr_zero(bits);
 }
 
-uint64_t MergeBoundaries::PairHash(uint32_t before, uint32_t after) {
+MergeBoundaries::Character MergeBoundaries::Load(const char* data, const char* text_end) {
+  Character result{.size = static_cast<uint32_t>(CharacterSize(*data))};
+  if (text_end - data >= 4) {
+    std::memcpy(&result.bytes, data, 4);
+    result.bytes = LowBytes(result.bytes, result.size);
+  } else {
+    std::memcpy(&result.bytes, data, result.size);
+  }
+  return result;
+}
+
+uint64_t MergeBoundaries::PairHash(const Character& before, const Character& after) {
   // Fibonacci hashing: the product's high bits depend on all bits of both.
-  return ((uint64_t{before} * 0x9e3779b1u) ^ after) * 0x9e3779b97f4a7c15u;
+  return ((uint64_t{before.bytes} * 0x9e3779b1u) ^ after.bytes) * 0x9e3779b97f4a7c15u;
 }
 
 void MergeBoundaries::Add(std::string_view left, std::string_view right, uint32_t rank,
@@ -74,29 +76,44 @@ void MergeBoundaries::Add(std::string_view left, std::string_view right, uint32_
   if (IsContinuation(right.front())) return;  // inside a character
   const std::string_view before = LastCharacter(left);
   const std::string_view after = FirstCharacter(right);
-  if (before.empty() || after.empty() || rank <= rank_of(before) || rank <= rank_of(after)) {
-    partial_.set(PartialIndex(left.back(), right.front()));
+  const bool waits = IsValidUtf8(before) && IsValidUtf8(after) && rank > rank_of(before) &&
+                     rank > rank_of(after);
+  if (!waits) {
+    partial_.insert({AsNumber(before), AsNumber(after)});
+    partial_bytes_.set(PartialIndex(left.back(), right.front()));
     return;
   }
-  const uint64_t bit = PairHash(AsNumber(before), AsNumber(after)) >> shift_;
+  const Character first{AsNumber(before), static_cast<uint32_t>(before.size())};
+  const Character second{AsNumber(after), static_cast<uint32_t>(after.size())};
+  const uint64_t bit = PairHash(first, second) >> shift_;
   pairs_[bit / 64] |= uint64_t{1} << (bit % 64);
+}
+
+bool MergeBoundaries::JoinsParts(const Character& before, const Character& after) const {
+  for (uint32_t dropped = 0; dropped < before.size; ++dropped) {
+    for (uint32_t size = 1; size <= after.size; ++size) {
+      if (partial_.contains({before.bytes >> (8 * dropped), LowBytes(after.bytes, size)})) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 MergeBoundaries::Part MergeBoundaries::FirstPart(std::string_view text,
                                                  const char* text_end) const {
-  Part part{.size = CharacterSize(text.front())};
-  uint32_t before = LoadCharacter(text.data(), part.size, text_end);
+  Character before = Load(text.data(), text_end);
+  Part part{.size = before.size};
   while (part.size < text.size()) {
-    const char first = text[part.size];
-    const size_t size = CharacterSize(first);
-    const uint32_t after = LoadCharacter(text.data() + part.size, size, text_end);
+    const char* const next = text.data() + part.size;
+    const Character after = Load(next, text_end);
     const uint64_t bit = PairHash(before, after) >> shift_;
-    const bool joined = (pairs_[bit / 64] >> (bit % 64) & 1) != 0;
-    const bool partial = partial_[PartialIndex(text[part.size - 1], first)];
-    if (!joined && !partial) return part;
-    part.joins_characters &= !partial;
+    const bool whole = (pairs_[bit / 64] >> (bit % 64) & 1) != 0;
+    const bool parts = partial_bytes_[PartialIndex(next[-1], *next)] && JoinsParts(before, after);
+    if (!whole && !parts) return part;
+    part.joins_characters &= !parts;
     before = after;
-    part.size += size;
+    part.size += after.size;
   }
   return part;
 }

@@ -8,8 +8,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 
 namespace essor::model {
@@ -41,13 +43,23 @@ class MergeBoundaries {
   Part FirstPart(std::string_view text, const char* text_end) const;
 
  private:
-  static uint64_t PairHash(uint32_t before, uint32_t after);
+  struct Character {
+    uint32_t bytes = 0;  // the first one lowest
+    uint32_t size = 0;
+  };
+
+  static Character Load(const char* data, const char* text_end);
+  static uint64_t PairHash(const Character& before, const Character& after);
+  // Whether a merge may join a part of `before` with `after` or with a part of it.
+  bool JoinsParts(const Character& before, const Character& after) const;
 
   std::vector<uint64_t> pairs_;  // bits by PairHash
   int shift_ = 0;                // of a hash, to the bit's number
-  // By the last byte of the character before and the first of the one after: merges that do not
-  // wait until both characters are whole.
-  std::bitset<65536> partial_;
+  // Merges that do not wait until both characters are whole: the left token's last bytes, as far as
+  // they belong to one character, and the right one's first.
+  absl::flat_hash_set<std::pair<uint32_t, uint32_t>> partial_;
+  // By the last byte on the left and the first on the right: whether partial_ has any.
+  std::bitset<65536> partial_bytes_;
 };
 
 }  // namespace essor::model

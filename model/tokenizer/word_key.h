@@ -22,7 +22,10 @@ struct WordKey {
   static WordKey Of(std::string_view word, const char* text_end);
   bool is_inline() const { return (high >> 56) <= kInlineBytes; }
   uint64_t Hash() const;
-  bool operator==(const WordKey&) const = default;
+  // Without a branch between the two halves.
+  bool operator==(const WordKey& other) const {
+    return ((low ^ other.low) | (high ^ other.high)) == 0;
+  }
 
  private:
   static WordKey OfLong(std::string_view word);
