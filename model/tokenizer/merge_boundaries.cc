@@ -55,7 +55,7 @@ MergeBoundaries::MergeBoundaries(size_t merges) {
   shift_ = 64 - std::countr_zero(bits);
 }
 
-MergeBoundaries::Character MergeBoundaries::Load(const char* data, const char* text_end) {
+inline MergeBoundaries::Character MergeBoundaries::Load(const char* data, const char* text_end) {
   Character result{.size = static_cast<uint32_t>(CharacterSize(*data))};
   if (text_end - data >= 4) {
     std::memcpy(&result.bytes, data, 4);
@@ -66,9 +66,17 @@ MergeBoundaries::Character MergeBoundaries::Load(const char* data, const char* t
   return result;
 }
 
-uint64_t MergeBoundaries::PairHash(const Character& before, const Character& after) {
+inline uint64_t MergeBoundaries::PairHash(const Character& before, const Character& after) {
   // Fibonacci hashing: the product's high bits depend on all bits of both.
   return ((uint64_t{before.bytes} * 0x9e3779b1u) ^ after.bytes) * 0x9e3779b97f4a7c15u;
+}
+
+size_t MergeBoundaries::LeftWhole(const Character& before, const Character& after) {
+  return PairHash(before, {after.bytes & 0xff, 1}) >> 48;
+}
+
+size_t MergeBoundaries::RightWhole(const Character& before, const Character& after) {
+  return PairHash({before.bytes >> (8 * (before.size - 1)), 1}, after) >> 48;
 }
 
 void MergeBoundaries::Add(std::string_view left, std::string_view right, uint32_t rank,
@@ -76,28 +84,24 @@ void MergeBoundaries::Add(std::string_view left, std::string_view right, uint32_
   if (IsContinuation(right.front())) return;  // inside a character
   const std::string_view before = LastCharacter(left);
   const std::string_view after = FirstCharacter(right);
-  const bool waits = IsValidUtf8(before) && IsValidUtf8(after) && rank > rank_of(before) &&
-                     rank > rank_of(after);
-  if (!waits) {
-    partial_.insert({AsNumber(before), AsNumber(after)});
-    partial_bytes_.set(PartialIndex(left.back(), right.front()));
+  const bool whole_before = IsValidUtf8(before);
+  const bool whole_after = IsValidUtf8(after);
+  const Character first{AsNumber(before), static_cast<uint32_t>(std::min<size_t>(before.size(), 4))};
+  const Character second{AsNumber(after), static_cast<uint32_t>(after.size())};
+  if (whole_before && whole_after && rank > rank_of(before) && rank > rank_of(after)) {
+    const uint64_t bit = PairHash(first, second) >> shift_;
+    pairs_[bit / 64] |= uint64_t{1} << (bit % 64);
     return;
   }
-  const Character first{AsNumber(before), static_cast<uint32_t>(before.size())};
-  const Character second{AsNumber(after), static_cast<uint32_t>(after.size())};
-  const uint64_t bit = PairHash(first, second) >> shift_;
-  pairs_[bit / 64] |= uint64_t{1} << (bit % 64);
-}
-
-bool MergeBoundaries::JoinsParts(const Character& before, const Character& after) const {
-  for (uint32_t dropped = 0; dropped < before.size; ++dropped) {
-    for (uint32_t size = 1; size <= after.size; ++size) {
-      if (partial_.contains({before.bytes >> (8 * dropped), LowBytes(after.bytes, size)})) {
-        return true;
-      }
-    }
+  const size_t bytes = PartialIndex(left.back(), right.front());
+  partial_bytes_.set(bytes);
+  if (whole_before) {
+    one_partial_.set(LeftWhole(first, second));
+  } else if (whole_after) {
+    one_partial_.set(RightWhole(first, second));
+  } else {
+    both_partial_.set(bytes);
   }
-  return false;
 }
 
 MergeBoundaries::Part MergeBoundaries::FirstPart(std::string_view text,
@@ -109,9 +113,12 @@ MergeBoundaries::Part MergeBoundaries::FirstPart(std::string_view text,
     const Character after = Load(next, text_end);
     const uint64_t bit = PairHash(before, after) >> shift_;
     const bool whole = (pairs_[bit / 64] >> (bit % 64) & 1) != 0;
-    const bool parts = partial_bytes_[PartialIndex(next[-1], *next)] && JoinsParts(before, after);
-    if (!whole && !parts) return part;
-    part.joins_characters &= !parts;
+    const size_t bytes = PartialIndex(next[-1], *next);
+    const bool partial = partial_bytes_[bytes] &&
+                         (one_partial_[LeftWhole(before, after)] ||
+                          one_partial_[RightWhole(before, after)] || both_partial_[bytes]);
+    if (!whole && !partial) return part;
+    part.joins_characters &= !partial;
     before = after;
     part.size += after.size;
   }

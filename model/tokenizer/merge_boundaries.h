@@ -8,10 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
-#include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 
 namespace essor::model {
@@ -50,16 +48,18 @@ class MergeBoundaries {
 
   static Character Load(const char* data, const char* text_end);
   static uint64_t PairHash(const Character& before, const Character& after);
-  // Whether a merge may join a part of `before` with `after` or with a part of it.
-  bool JoinsParts(const Character& before, const Character& after) const;
+  // The places in one_partial_ of the pair with one side as a whole and a byte of the other one.
+  static size_t LeftWhole(const Character& before, const Character& after);
+  static size_t RightWhole(const Character& before, const Character& after);
 
   std::vector<uint64_t> pairs_;  // bits by PairHash
   int shift_ = 0;                // of a hash, to the bit's number
-  // Merges that do not wait until both characters are whole: the left token's last bytes, as far as
-  // they belong to one character, and the right one's first.
-  absl::flat_hash_set<std::pair<uint32_t, uint32_t>> partial_;
-  // By the last byte on the left and the first on the right: whether partial_ has any.
+  // Merges that do not wait until both characters are whole. By the last byte on the left and the
+  // first on the right: whether there are any, and whether both sides are parts of characters.
   std::bitset<65536> partial_bytes_;
+  std::bitset<65536> both_partial_;
+  // By the hashes of the whole character on one side and of the one byte on the other.
+  std::bitset<65536> one_partial_;
 };
 
 }  // namespace essor::model
