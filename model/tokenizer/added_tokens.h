@@ -49,7 +49,7 @@ class AddedTokenMatcher {
 
   std::vector<AddedToken> tokens_;
   std::vector<Node> nodes_;
-  std::array<uint32_t, 256> root_{};  // first byte -> node; 0: none
+  std::array<uint32_t, 256> root_{};     // first byte -> node; 0: none
   std::optional<char> only_first_byte_;  // when all tokens begin with the same one
 };
 

@@ -253,7 +253,8 @@ void BpeModel::AddBoundaries(const BpeDefinition& definition) {
     bytes_of.emplace(id, std::move(bytes));
   }
   const auto rank_of = [&](std::string_view character) {
-    const auto found = rank_of_character.find(absl::string_view(character.data(), character.size()));
+    const auto found =
+        rank_of_character.find(absl::string_view(character.data(), character.size()));
     return found == rank_of_character.end() ? 0 : found->second;
   };
   boundaries_.emplace(definition.vocab.size());

@@ -78,8 +78,8 @@ class BpeModel {
   void EncodeKeyed(std::string_view piece, const WordKey& key, Range range, const char* text_end,
                    BpeScratch* scratch, Output* output) const;
   // The same for one that is not in the cache.
-  void EncodeUncached(std::string_view piece, const WordKey& key, Range range,
-                      const char* text_end, BpeScratch* scratch, Output* output) const;
+  void EncodeUncached(std::string_view piece, const WordKey& key, Range range, const char* text_end,
+                      BpeScratch* scratch, Output* output) const;
   void EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
                    Output* output) const;
 
@@ -97,9 +97,10 @@ class BpeModel {
 
   bool byte_level_ = true;
   bool separates_words_ = false;
-  std::array<TokenId, 256> byte_tokens_;                     // of byte-level vocabularies
-  ByteTokens fallback_;                                      // of plain text
-  absl::flat_hash_map<char32_t, TokenId> character_tokens_;  // of byte-level: those of several bytes
+  std::array<TokenId, 256> byte_tokens_;  // of byte-level vocabularies
+  ByteTokens fallback_;                   // of plain text
+  absl::flat_hash_map<char32_t, TokenId>
+      character_tokens_;  // of byte-level: those of several bytes
   TokenId unk_ = kNoToken;
   bool fuse_unk_ = false;
   MergeTable merges_;

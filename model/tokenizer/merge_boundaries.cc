@@ -86,7 +86,8 @@ void MergeBoundaries::Add(std::string_view left, std::string_view right, uint32_
   const std::string_view after = FirstCharacter(right);
   const bool whole_before = IsValidUtf8(before);
   const bool whole_after = IsValidUtf8(after);
-  const Character first{AsNumber(before), static_cast<uint32_t>(std::min<size_t>(before.size(), 4))};
+  const Character first{AsNumber(before),
+                        static_cast<uint32_t>(std::min<size_t>(before.size(), 4))};
   const Character second{AsNumber(after), static_cast<uint32_t>(after.size())};
   if (whole_before && whole_after && rank > rank_of(before) && rank > rank_of(after)) {
     const uint64_t bit = PairHash(first, second) >> shift_;
@@ -114,9 +115,9 @@ MergeBoundaries::Part MergeBoundaries::FirstPart(std::string_view text,
     const uint64_t bit = PairHash(before, after) >> shift_;
     const bool whole = (pairs_[bit / 64] >> (bit % 64) & 1) != 0;
     const size_t bytes = PartialIndex(next[-1], *next);
-    const bool partial = partial_bytes_[bytes] &&
-                         (one_partial_[LeftWhole(before, after)] ||
-                          one_partial_[RightWhole(before, after)] || both_partial_[bytes]);
+    const bool partial =
+        partial_bytes_[bytes] && (one_partial_[LeftWhole(before, after)] ||
+                                  one_partial_[RightWhole(before, after)] || both_partial_[bytes]);
     if (!whole && !partial) return part;
     part.joins_characters &= !partial;
     before = after;

@@ -1,7 +1,7 @@
-// Between which characters a merge can happen at all. Byte-pair encoding of a text that is cut where
-// none can is the encoding of its parts, one after the other: the merges on either side do not see
-// each other. Texts in scripts without blanks consist of long pieces, and their parts, unlike the
-// pieces, occur again and again.
+// Between which characters a merge can happen at all. Byte-pair encoding of a text that is cut
+// where none can is the encoding of its parts, one after the other: the merges on either side do
+// not see each other. Texts in scripts without blanks consist of long pieces, and their parts,
+// unlike the pieces, occur again and again.
 #pragma once
 
 #include <bitset>

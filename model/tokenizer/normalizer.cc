@@ -29,9 +29,7 @@ const icu::Normalizer2* GetForm(UnicodeForm form, UErrorCode* error) {
   return nullptr;
 }
 
-bool IsAscii(std::string_view text) {
-  return ascii::SkipRun<ascii::All>(text, 0) == text.size();
-}
+bool IsAscii(std::string_view text) { return ascii::SkipRun<ascii::All>(text, 0) == text.size(); }
 
 // True and `*out` when the form differs from the text.
 absl::StatusOr<bool> ApplyForm(UnicodeForm form, std::string_view text, std::string* out) {

@@ -126,12 +126,12 @@ class Suite {
     }
     tokenizers_.push_back(*std::move(tokenizer));
     for (const auto& [text_name, documents] : texts_) {
-      benchmark::RegisterBenchmark(
-          (name + "/" + text_name).c_str(),
-          [tokenizer = tokenizers_.back().get(), &documents = documents](benchmark::State& state) {
-            RunEncode(state, *tokenizer, documents);
-          })
-          ->Unit(benchmark::kMillisecond);
+      benchmark::RegisterBenchmark((name + "/" + text_name).c_str(), [tokenizer =
+                                                                          tokenizers_.back().get(),
+                                                                      &documents = documents](
+                                                                         benchmark::State& state) {
+        RunEncode(state, *tokenizer, documents);
+      })->Unit(benchmark::kMillisecond);
     }
     return true;
   }
