@@ -97,6 +97,7 @@ uint32_t AddedTokenMatcher::Child(uint32_t node, uint8_t byte) const {
 }
 
 size_t AddedTokenMatcher::FirstCandidate(std::string_view text, size_t position) const {
+  if (tokens_.empty()) return text.size();
   if (only_first_byte_.has_value()) {
     return std::min(text.find(*only_first_byte_, position), text.size());
   }

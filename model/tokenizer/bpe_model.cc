@@ -15,7 +15,7 @@ namespace {
 
 // Up to this length, looking through all pairs for the lowest rank beats a heap.
 constexpr size_t kShortWord = 48;
-constexpr size_t kCacheBuckets = 16384;
+constexpr size_t kCacheBuckets = 32768;
 constexpr size_t kCachedTokens = 4;
 // Pieces of at most this many bytes are not cut into parts.
 constexpr size_t kPartBytes = 3;
@@ -424,20 +424,9 @@ void BpeModel::EncodeByMerging(std::string_view piece, bool by_character,
   }
 }
 
-void BpeModel::EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
-                           Output* output) const {
-  while (!piece.empty()) {
-    const MergeBoundaries::Part part = boundaries_->FirstPart(piece, text_end);
-    const std::string_view bytes = piece.substr(0, part.size);
-    const WordKey key = WordKey::Of(bytes, text_end);
-    EncodeKeyed(bytes, key, part.joins_characters ? Range::kCharacters : Range::kPart, text_end,
-                scratch, output);
-    piece.remove_prefix(part.size);
-  }
-}
-
-void BpeModel::EncodeUncached(std::string_view piece, const WordKey& key, Range range,
-                              const char* text_end, BpeScratch* scratch, Output* output) const {
+[[gnu::noinline]] void BpeModel::EncodeUncached(std::string_view piece, const WordKey& key,
+                                                Range range, const char* text_end,
+                                                BpeScratch* scratch, Output* output) const {
   auto& bucket = scratch->buffers_->cache[BucketOf(key)];
   const WordTable::Word* const word = words_->Find(piece, key);
   const bool whole = range == Range::kPiece;
@@ -463,37 +452,53 @@ void BpeModel::EncodeUncached(std::string_view piece, const WordKey& key, Range 
   bucket.Store(key, ids);
 }
 
-void BpeModel::EncodeKeyed(std::string_view piece, const WordKey& key, Range range,
-                           const char* text_end, BpeScratch* scratch, Output* output) const {
+inline void BpeModel::EncodeKeyed(std::string_view piece, const WordKey& key, Range range,
+                                  const char* text_end, BpeScratch* scratch, Output* output) const {
   const auto& [first, second] = scratch->buffers_->cache[BucketOf(key)].pieces;
   const bool is_second = second.key == key;
-  if (is_second || first.key == key) {
+  if (is_second || first.key == key) [[likely]] {
     output->Append((is_second ? second : first).ids);
   } else {
     EncodeUncached(piece, key, range, text_end, scratch, output);
   }
 }
 
+void BpeModel::EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
+                           Output* output) const {
+  while (!piece.empty()) {
+    const MergeBoundaries::Part part = boundaries_->FirstPart(piece, text_end);
+    const std::string_view bytes = piece.substr(0, part.size);
+    const WordKey key = WordKey::Of(bytes, text_end);
+    EncodeKeyed(bytes, key, part.joins_characters ? Range::kCharacters : Range::kPart, text_end,
+                scratch, output);
+    piece.remove_prefix(part.size);
+  }
+}
+
+void BpeModel::MakeKeys(std::string_view text, std::span<const Piece> pieces,
+                        const BpeScratch& scratch, WordKey* keys) const {
+  const char* const text_end = text.data() + text.size();
+  const auto* const cache = scratch.buffers_->cache.data();
+  for (const Piece& range : pieces) {
+    const WordKey key = WordKey::Of(range.In(text), text_end);
+    __builtin_prefetch(&cache[BucketOf(key)]);
+    *keys++ = key;
+  }
+}
+
 void BpeModel::Encode(std::string_view text, std::span<const Piece> pieces, BpeScratch* scratch,
                       std::vector<TokenId>* ids) const {
-  const auto is_cut = [cuts = boundaries_.has_value() && !ignore_merges_](std::string_view piece) {
-    return cuts && piece.size() > kPartBytes && BeginsWide(piece);
-  };
+  const bool cut = boundaries_.has_value() && !ignore_merges_;
   const char* const text_end = text.data() + text.size();
   Output output(ids);
   // Keys are made some pieces ahead, so that the cache's lines are there when they are needed.
   std::array<WordKey, 16> keys;
   while (!pieces.empty()) {
     const auto block = pieces.first(std::min(keys.size(), pieces.size()));
+    MakeKeys(text, block, *scratch, keys.data());
     for (size_t i = 0; i < block.size(); ++i) {
       const std::string_view piece = block[i].In(text);
-      if (is_cut(piece)) continue;
-      keys[i] = WordKey::Of(piece, text_end);
-      __builtin_prefetch(&scratch->buffers_->cache[BucketOf(keys[i])]);
-    }
-    for (size_t i = 0; i < block.size(); ++i) {
-      const std::string_view piece = block[i].In(text);
-      if (is_cut(piece)) {
+      if (cut && piece.size() > kPartBytes && BeginsWide(piece)) {
         EncodeParts(piece, text_end, scratch, &output);
       } else {
         EncodeKeyed(piece, keys[i], Range::kPiece, text_end, scratch, &output);

@@ -80,6 +80,9 @@ class BpeModel {
   // The same for one that is not in the cache.
   void EncodeUncached(std::string_view piece, const WordKey& key, Range range, const char* text_end,
                       BpeScratch* scratch, Output* output) const;
+  // The keys of `pieces` of `text`, into keys[pieces.size()].
+  void MakeKeys(std::string_view text, std::span<const Piece> pieces, const BpeScratch& scratch,
+                WordKey* keys) const;
   void EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
                    Output* output) const;
 
