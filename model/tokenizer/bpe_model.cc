@@ -469,42 +469,51 @@ void BpeModel::EncodeParts(std::string_view piece, const char* text_end, BpeScra
     const MergeBoundaries::Part part = boundaries_->FirstPart(piece, text_end);
     const std::string_view bytes = piece.substr(0, part.size);
     const WordKey key = WordKey::Of(bytes, text_end);
-    EncodeKeyed(bytes, key, part.joins_characters ? Range::kCharacters : Range::kPart, text_end,
-                scratch, output);
+    EncodeKeyed(bytes, key, RangeOf(part), text_end, scratch, output);
     piece.remove_prefix(part.size);
   }
 }
 
-void BpeModel::MakeKeys(std::string_view text, std::span<const Piece> pieces,
-                        const BpeScratch& scratch, WordKey* keys) const {
+void BpeModel::FillBlock(std::string_view text, std::span<const Piece>* pieces,
+                         std::string_view* rest, const BpeScratch& scratch, Block* block) const {
+  const bool cut = boundaries_.has_value() && !ignore_merges_;
   const char* const text_end = text.data() + text.size();
   const auto* const cache = scratch.buffers_->cache.data();
-  for (const Piece& range : pieces) {
-    const WordKey key = WordKey::Of(range.In(text), text_end);
+  block->size = 0;
+  const auto add = [&](std::string_view bytes, Range range) {
+    const WordKey key = WordKey::Of(bytes, text_end);
     __builtin_prefetch(&cache[BucketOf(key)]);
-    *keys++ = key;
+    block->items[block->size++] = {bytes, key, range};
+  };
+  while (block->size < block->items.size()) {
+    if (!rest->empty()) {
+      const MergeBoundaries::Part part = boundaries_->FirstPart(*rest, text_end);
+      add(rest->substr(0, part.size), RangeOf(part));
+      rest->remove_prefix(part.size);
+      continue;
+    }
+    if (pieces->empty()) return;
+    const std::string_view piece = pieces->front().In(text);
+    *pieces = pieces->subspan(1);
+    if (cut && piece.size() > kPartBytes && BeginsWide(piece)) {
+      *rest = piece;
+    } else {
+      add(piece, Range::kPiece);
+    }
   }
 }
 
 void BpeModel::Encode(std::string_view text, std::span<const Piece> pieces, BpeScratch* scratch,
                       std::vector<TokenId>* ids) const {
-  const bool cut = boundaries_.has_value() && !ignore_merges_;
   const char* const text_end = text.data() + text.size();
   Output output(ids);
-  // Keys are made some pieces ahead, so that the cache's lines are there when they are needed.
-  std::array<WordKey, 16> keys;
-  while (!pieces.empty()) {
-    const auto block = pieces.first(std::min(keys.size(), pieces.size()));
-    MakeKeys(text, block, *scratch, keys.data());
-    for (size_t i = 0; i < block.size(); ++i) {
-      const std::string_view piece = block[i].In(text);
-      if (cut && piece.size() > kPartBytes && BeginsWide(piece)) {
-        EncodeParts(piece, text_end, scratch, &output);
-      } else {
-        EncodeKeyed(piece, keys[i], Range::kPiece, text_end, scratch, &output);
-      }
+  Block block;
+  std::string_view rest;  // of a piece that is being cut
+  while (!pieces.empty() || !rest.empty()) {
+    FillBlock(text, &pieces, &rest, *scratch, &block);
+    for (const Block::Item& item : std::span(block.items).first(block.size)) {
+      EncodeKeyed(item.bytes, item.key, item.range, text_end, scratch, &output);
     }
-    pieces = pieces.subspan(block.size());
   }
 }
 

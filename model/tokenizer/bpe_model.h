@@ -75,14 +75,29 @@ class BpeModel {
     kPart,        // a part of a piece, between merge boundaries
     kCharacters,  // the same, in which merges join whole characters only
   };
+  static Range RangeOf(const MergeBoundaries::Part& part) {
+    return part.joins_characters ? Range::kCharacters : Range::kPart;
+  }
+  // Pieces and parts of pieces whose keys are made ahead, so that the lines of the cache that they
+  // point to are there when they are needed.
+  struct Block {
+    struct Item {
+      std::string_view bytes;
+      WordKey key;
+      Range range = Range::kPiece;
+    };
+    std::array<Item, 16> items;
+    size_t size = 0;
+  };
+  // The next ones of `pieces` of `text`, which are taken away; what is left of the last one, if it
+  // is being cut, is `rest`.
+  void FillBlock(std::string_view text, std::span<const Piece>* pieces, std::string_view* rest,
+                 const BpeScratch& scratch, Block* block) const;
   void EncodeKeyed(std::string_view piece, const WordKey& key, Range range, const char* text_end,
                    BpeScratch* scratch, Output* output) const;
   // The same for one that is not in the cache.
   void EncodeUncached(std::string_view piece, const WordKey& key, Range range, const char* text_end,
                       BpeScratch* scratch, Output* output) const;
-  // The keys of `pieces` of `text`, into keys[pieces.size()].
-  void MakeKeys(std::string_view text, std::span<const Piece> pieces, const BpeScratch& scratch,
-                WordKey* keys) const;
   void EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
                    Output* output) const;
 

@@ -13,10 +13,8 @@ bool IsContinuation(char byte) { return (static_cast<uint8_t>(byte) & 0xc0) == 0
 
 // The length of the character that begins with `lead`.
 size_t CharacterSize(char lead) {
-  const auto byte = static_cast<uint8_t>(lead);
-  if (byte < 0xc0) return 1;
-  if (byte < 0xe0) return 2;
-  return byte < 0xf0 ? 3 : 4;
+  constexpr uint64_t kSizes = 0x4322111111111111u;  // by the lead's upper four bits
+  return kSizes >> (4 * (static_cast<uint8_t>(lead) >> 4)) & 15;
 }
 
 // The lowest `bytes` (1 to 4) bytes of `value`.
@@ -107,23 +105,25 @@ void MergeBoundaries::Add(std::string_view left, std::string_view right, uint32_
 
 MergeBoundaries::Part MergeBoundaries::FirstPart(std::string_view text,
                                                  const char* text_end) const {
+  const uint64_t* const pairs = pairs_.data();
+  const char* const end = text.data() + text.size();
   Character before = Load(text.data(), text_end);
-  Part part{.size = before.size};
-  while (part.size < text.size()) {
-    const char* const next = text.data() + part.size;
+  const char* next = text.data() + before.size;
+  bool joins_characters = true;
+  while (next < end) {
     const Character after = Load(next, text_end);
     const uint64_t bit = PairHash(before, after) >> shift_;
-    const bool whole = (pairs_[bit / 64] >> (bit % 64) & 1) != 0;
+    const bool whole = (pairs[bit / 64] >> (bit % 64) & 1) != 0;
     const size_t bytes = PartialIndex(next[-1], *next);
     const bool partial =
         partial_bytes_[bytes] && (one_partial_[LeftWhole(before, after)] ||
                                   one_partial_[RightWhole(before, after)] || both_partial_[bytes]);
-    if (!whole && !partial) return part;
-    part.joins_characters &= !partial;
+    if (!whole && !partial) break;
+    joins_characters &= !partial;
     before = after;
-    part.size += after.size;
+    next += after.size;
   }
-  return part;
+  return {static_cast<size_t>(next - text.data()), joins_characters};
 }
 
 }  // namespace essor::model

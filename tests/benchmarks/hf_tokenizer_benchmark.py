@@ -41,7 +41,7 @@ def library_speed(tokenizer, documents, size):
 
 
 def our_speed(binary, tokenizer, text, size):
-    command = [binary, "--tokenizer", tokenizer, "--text", text, "--document-bytes", str(size)]
+    command = [binary, "--tokenizer", tokenizer, "--text", text, "--document-bytes", str(size), "--own-pattern"]
     name = f"{tokenizer.split('=')[0]}/{text.split('=')[0]}"
     command += [f"--benchmark_filter=^{name}$", "--benchmark_format=json", "--benchmark_min_time=0.3"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

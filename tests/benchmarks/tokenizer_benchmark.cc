@@ -37,6 +37,7 @@ struct Options {
   std::vector<Named> tokenizers;
   std::vector<Named> texts;
   size_t document_bytes = 65536;
+  bool own_pattern = false;
 };
 
 struct Pattern {
@@ -147,6 +148,7 @@ int Run(const Options& options) {
   for (const Named& file : options.tokenizers) {
     const std::string json = ReadFile(file.path);
     if (!suite.Add(file.name, json)) return 1;
+    if (options.own_pattern) continue;
     const Json parsed = Json::parse(json);
     for (const Pattern& pattern : kPatterns) {
       const std::string changed = WithPattern(parsed, model::ScannerPattern(pattern.kind));
@@ -170,6 +172,8 @@ int main(int argc, char** argv) {
   app.add_option("--text", texts, "NAME=FILE of UTF-8")->required();
   app.add_option("--document-bytes", options.document_bytes, "bytes of one call")
       ->check(CLI::PositiveNumber);
+  app.add_flag("--own-pattern", options.own_pattern,
+               "only with the pattern of the tokenizer's own file");
   try {
     app.parse(argc, argv);
     for (const auto& text : tokenizers) {
