@@ -16,7 +16,6 @@ namespace {
 // Up to this length, looking through all pairs for the lowest rank beats a heap.
 constexpr size_t kShortWord = 48;
 constexpr size_t kCacheBuckets = 32768;
-constexpr size_t kCachedTokens = 4;
 // Pieces of at most this many bytes are not cut into parts.
 constexpr size_t kPartBytes = 3;
 
@@ -57,14 +56,14 @@ bool HasInnerBlank(std::string_view text) {
 
 struct BpeScratch::Buffers {
   struct CachedPiece {
-    WordKey key;                             // all zero: free (no piece is empty)
-    std::array<TokenId, kCachedTokens> ids;  // kNoToken behind the last one
+    WordKey key;                                   // all zero: free (no piece is empty)
+    std::array<TokenId, TokenOutput::kGroup> ids;  // kNoToken behind the last one
   };
   // A cache line; the piece stored last comes first.
   struct alignas(64) Bucket {
     std::array<CachedPiece, 2> pieces;
 
-    void Store(const WordKey& key, const std::array<TokenId, kCachedTokens>& ids) {
+    void Store(const WordKey& key, const std::array<TokenId, TokenOutput::kGroup>& ids) {
       pieces[1] = pieces[0];
       pieces[0] = {key, ids};
     }
@@ -104,40 +103,6 @@ void BpeScratch::Shrink(size_t bytes) {
   shrink(buffers_->heap);
   shrink(buffers_->nodes);
 }
-
-// Collects ids, so that appending four of them takes no decision.
-class BpeModel::Output {
- public:
-  explicit Output(std::vector<TokenId>* ids) : ids_(ids) {}
-  ~Output() { Flush(); }
-  Output(const Output&) = delete;
-  Output& operator=(const Output&) = delete;
-
-  void Append(TokenId id) {
-    if (size_ == buffer_.size()) Flush();
-    buffer_[size_++] = id;
-  }
-  // Those before the first kNoToken.
-  void Append(const std::array<TokenId, kCachedTokens>& ids) {
-    if (size_ + ids.size() > buffer_.size()) Flush();
-    std::memcpy(&buffer_[size_], ids.data(), sizeof(ids));
-    for (const TokenId id : ids) size_ += id != kNoToken ? 1 : 0;
-  }
-  void Append(const std::vector<TokenId>& ids) {
-    Flush();
-    ids_->insert(ids_->end(), ids.begin(), ids.end());
-  }
-
- private:
-  void Flush() {
-    ids_->insert(ids_->end(), buffer_.begin(), buffer_.begin() + size_);
-    size_ = 0;
-  }
-
-  std::vector<TokenId>* ids_;
-  size_t size_ = 0;
-  std::array<TokenId, 512> buffer_;
-};
 
 BpeModel::~BpeModel() = default;
 
@@ -426,7 +391,7 @@ void BpeModel::EncodeByMerging(std::string_view piece, bool by_character,
 
 [[gnu::noinline]] void BpeModel::EncodeUncached(std::string_view piece, const WordKey& key,
                                                 Range range, const char* text_end,
-                                                BpeScratch* scratch, Output* output) const {
+                                                BpeScratch* scratch, TokenOutput* output) const {
   auto& bucket = scratch->buffers_->cache[BucketOf(key)];
   const WordTable::Word* const word = words_->Find(piece, key);
   const bool whole = range == Range::kPiece;
@@ -445,15 +410,16 @@ void BpeModel::EncodeByMerging(std::string_view piece, bool by_character,
   EncodeByMerging(piece, range == Range::kCharacters, scratch);
   const std::vector<TokenId>& tokens = scratch->buffers_->tokens;
   output->Append(tokens);
-  if (!key.is_inline() || tokens.size() > kCachedTokens || word != nullptr) return;
-  std::array<TokenId, kCachedTokens> ids;
+  if (!key.is_inline() || tokens.size() > TokenOutput::kGroup || word != nullptr) return;
+  std::array<TokenId, TokenOutput::kGroup> ids;
   ids.fill(kNoToken);
   std::copy(tokens.begin(), tokens.end(), ids.begin());
   bucket.Store(key, ids);
 }
 
 inline void BpeModel::EncodeKeyed(std::string_view piece, const WordKey& key, Range range,
-                                  const char* text_end, BpeScratch* scratch, Output* output) const {
+                                  const char* text_end, BpeScratch* scratch,
+                                  TokenOutput* output) const {
   const auto& [first, second] = scratch->buffers_->cache[BucketOf(key)].pieces;
   const bool is_second = second.key == key;
   if (is_second || first.key == key) [[likely]] {
@@ -464,7 +430,7 @@ inline void BpeModel::EncodeKeyed(std::string_view piece, const WordKey& key, Ra
 }
 
 void BpeModel::EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
-                           Output* output) const {
+                           TokenOutput* output) const {
   while (!piece.empty()) {
     const MergeBoundaries::Part part = boundaries_->FirstPart(piece, text_end);
     const std::string_view bytes = piece.substr(0, part.size);
@@ -506,7 +472,7 @@ void BpeModel::FillBlock(std::string_view text, std::span<const Piece>* pieces,
 void BpeModel::Encode(std::string_view text, std::span<const Piece> pieces, BpeScratch* scratch,
                       std::vector<TokenId>* ids) const {
   const char* const text_end = text.data() + text.size();
-  Output output(ids);
+  TokenOutput output(ids);
   Block block;
   std::string_view rest;  // of a piece that is being cut
   while (!pieces.empty() || !rest.empty()) {

@@ -18,6 +18,7 @@
 #include "model/tokenizer/merge_boundaries.h"
 #include "model/tokenizer/merge_table.h"
 #include "model/tokenizer/scanner.h"
+#include "model/tokenizer/token_output.h"
 #include "model/tokenizer/tokenizer_definition.h"
 #include "model/tokenizer/word_key.h"
 #include "model/tokenizer/word_table.h"
@@ -59,8 +60,6 @@ class BpeModel {
   bool separates_words() const { return separates_words_; }
 
  private:
-  class Output;
-
   BpeModel() = default;
   absl::Status AddMerges(const BpeDefinition& definition);
   void AddRanks(const BpeDefinition& definition);
@@ -94,12 +93,12 @@ class BpeModel {
   void FillBlock(std::string_view text, std::span<const Piece>* pieces, std::string_view* rest,
                  const BpeScratch& scratch, Block* block) const;
   void EncodeKeyed(std::string_view piece, const WordKey& key, Range range, const char* text_end,
-                   BpeScratch* scratch, Output* output) const;
+                   BpeScratch* scratch, TokenOutput* output) const;
   // The same for one that is not in the cache.
   void EncodeUncached(std::string_view piece, const WordKey& key, Range range, const char* text_end,
-                      BpeScratch* scratch, Output* output) const;
+                      BpeScratch* scratch, TokenOutput* output) const;
   void EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
-                   Output* output) const;
+                   TokenOutput* output) const;
 
   void BytesToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
   void CharactersToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
