@@ -205,6 +205,20 @@ TEST(ModelSourceTest, NamedTemplates) {
               HasSubstr("tokenizer_config.json: chat_template: expected a string"));
 }
 
+TEST(ModelSourceTest, DeepSeekV32HasAnEncoderInsteadOfATemplate) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer_config.json");
+  EXPECT_EQ((*OpenTextFiles(copy.path())).chat_template, nullptr);
+  copy.SetConfig("model_type", "deepseek_v32");
+  const auto files = OpenTextFiles(copy.path());
+  ASSERT_TRUE(files.ok()) << files.status();
+  ASSERT_NE(files->chat_template, nullptr);
+  EXPECT_THAT(Render(*files->chat_template), HasSubstr("<｜User｜>x<｜Assistant｜></think>"));
+  // A template that somebody put there counts more.
+  copy.WriteText("chat_template.jinja", "from the file");
+  EXPECT_THAT(Render(*(*OpenTextFiles(copy.path())).chat_template), HasSubstr("from the file"));
+}
+
 // Special tokens as objects, and from the older file of their own.
 TEST(ModelSourceTest, TemplatesSeeSpecialTokens) {
   const ModelCopy copy("llama");
