@@ -128,10 +128,19 @@ class Pricer {
     if (heads.sliding_window > 0) {
       context = std::min(context, static_cast<double>(heads.sliding_window));
     }
-    const auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
+    const double element = request_.fp32_kv ? 4 : 2;
+    auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
+    if (heads.chosen > 0) {  // an indexer reads its keys of the whole context
+      const auto index_dim = static_cast<double>(heads.index_dim);
+      work.attention.bytes += batch * context * index_dim * element;
+      work.attention.flops +=
+          batch * context * 2 * static_cast<double>(heads.index_heads) * index_dim;
+      kv_width -= index_dim;
+      context = std::min(context, static_cast<double>(heads.chosen));
+    }
     const auto products =
         static_cast<double>(layer.heads.size() * (heads.key_dim + heads.value_dim));
-    work.attention.bytes += batch * context * kv_width * (request_.fp32_kv ? 4 : 2);
+    work.attention.bytes += batch * context * kv_width * element;
     work.attention.flops += batch * context * 2 * products;
     return work;
   }

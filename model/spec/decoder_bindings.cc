@@ -69,6 +69,16 @@ const char* CommonName(WeightRole role) {
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
       return "self_attn.kv_b_proj.weight";
+    case WeightRole::kIndexQuery:
+      return "self_attn.indexer.wq_b.weight";
+    case WeightRole::kIndexKey:
+      return "self_attn.indexer.wk.weight";
+    case WeightRole::kIndexKeyNorm:
+      return "self_attn.indexer.k_norm.weight";
+    case WeightRole::kIndexKeyNormBias:
+      return "self_attn.indexer.k_norm.bias";
+    case WeightRole::kIndexWeights:
+      return "self_attn.indexer.weights_proj.weight";
     case WeightRole::kRouter:
     case WeightRole::kRouterBias:
       break;  // their names depend on the family

@@ -10,6 +10,7 @@
 namespace essor::model {
 
 // One file each.
+extern const ModelFamily kDeepseekV32Family;
 extern const ModelFamily kDeepseekV3Family;
 extern const ModelFamily kErnie45Family;
 extern const ModelFamily kErnie45MoeFamily;
@@ -27,9 +28,9 @@ extern const ModelFamily kQwen3MoeFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family, &kErnie45Family, &kErnie45MoeFamily, &kGlm4Family,      &kGlm4MoeFamily,
-    &kGlmFamily,        &kKimiK2Family,  &kLlamaFamily,      &kMiniMaxM2Family, &kMixtralFamily,
-    &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
+    &kDeepseekV32Family, &kDeepseekV3Family, &kErnie45Family, &kErnie45MoeFamily, &kGlm4Family,
+    &kGlm4MoeFamily,     &kGlmFamily,        &kKimiK2Family,  &kLlamaFamily,      &kMiniMaxM2Family,
+    &kMixtralFamily,     &kQwen2Family,      &kQwen3Family,   &kQwen3MoeFamily,
 };
 
 const ModelFamily* FindFamily(const std::string& model_type) {

@@ -372,8 +372,9 @@ struct BadConfig {
 TEST(FamiliesTest, RefusesWithTheKeysName) {
   const BadConfig kCases[] = {
       {"nano/llama", "model_type", "gpt9",
-       "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, ernie4_5, "
-       "ernie4_5_moe, glm, glm4, glm4_moe, kimi_k2, llama, minimax_m2, mixtral, qwen2, qwen3, "
+       "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, deepseek_v32, "
+       "ernie4_5, ernie4_5_moe, glm, glm4, glm4_moe, kimi_k2, llama, minimax_m2, mixtral, qwen2, "
+       "qwen3, "
        "qwen3_moe"},
       {"nano/llama", "model_type", nullptr, "config.json: model_type: missing"},
       {"nano/llama", "hidden_size", 0, "hidden_size: 0 is outside 1 to 1048576"},

@@ -64,10 +64,17 @@ bool IsVector(WeightRole role) {
     case WeightRole::kRopeKey:
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
+    case WeightRole::kIndexQuery:
+    case WeightRole::kIndexKey:
+    case WeightRole::kIndexWeights:
       return false;
     default:
       return true;
   }
+}
+
+bool IsHeldAsFloat32(WeightRole role) {
+  return role == WeightRole::kRouter || role == WeightRole::kIndexWeights;
 }
 
 bool IsHeldUnquantised(WeightRole role) { return role == WeightRole::kKeyUp; }

@@ -84,6 +84,17 @@ struct GroupedQueryAttention {
   bool operator==(const GroupedQueryAttention&) const = default;
 };
 
+// Chooses the positions that a token attends to (DeepSeek V3.2's sparse attention,
+// kernels/index_selection.h): a small attention of its own whose heads share one key per token. It
+// rotates the first rope_head_dim dims of its heads by halves, whatever the latents' layout.
+struct SparseIndexer {
+  uint32_t num_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t top_k = 0;       // positions chosen; a context no longer than that is read whole
+  double key_norm_eps = 0;  // of the keys' LayerNorm
+  bool operator==(const SparseIndexer&) const = default;
+};
+
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of all
 // heads are linear functions of one latent vector per token, and one rotated key is shared by all
 // heads. What is kept of a token is the latent after its norm and that key.
@@ -97,6 +108,8 @@ struct LatentAttention {
   double latent_norm_eps = 0;   // of the norms of both latents
   RopeSpec rope = {};           // rotary_dim = rope_head_dim
   double softmax_scale = 0;
+  // Reads the query's latent, so q_lora_rank is not 0 with it.
+  std::optional<SparseIndexer> indexer = {};
   bool operator==(const LatentAttention&) const = default;
 
   uint32_t query_head_dim() const { return nope_head_dim + rope_head_dim; }
@@ -208,6 +221,13 @@ enum class WeightRole {
   kLatentNorm,     // [1, kv_lora]
   kKeyUp,          // of one head: [kv_lora, nope_head_dim], from a query to the latent
   kValueUp,        // of one head: [value_head_dim, kv_lora]
+
+  // Of its indexer.
+  kIndexQuery,        // [index_heads * index_head_dim, q_lora]
+  kIndexKey,          // [index_head_dim, hidden]
+  kIndexKeyNorm,      // [1, index_head_dim]
+  kIndexKeyNormBias,  // likewise
+  kIndexWeights,      // [index_heads, hidden]
 };
 
 // Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are
@@ -215,6 +235,10 @@ enum class WeightRole {
 bool IsVector(WeightRole role);
 // Gate, up or down.
 bool IsFfnMatrix(WeightRole role);
+
+// Matrices whose products decide between alternatives: in anything less than float32 they would
+// decide differently now and then, so they are held as float32 whatever the checkpoint stores.
+bool IsHeldAsFloat32(WeightRole role);
 
 // Matrices that are read across their quantised blocks (transposed) and are therefore held as
 // bfloat16 where the checkpoint stores blocks.

@@ -7,6 +7,7 @@ rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rop
 """
 
 from nano_case import TOKENIZER_VOCAB, case, rope
+from nano_sparse import SPARSE_CASES
 from nano_spread import SPREAD_CASES
 
 # With 16 original positions, low 1 and high 2, wavelengths below 8 are kept, above 16 divided by the factor,
@@ -358,4 +359,4 @@ CASES = (
     ),
 )
 
-CASES += SPREAD_CASES
+CASES += SPREAD_CASES + SPARSE_CASES

@@ -21,6 +21,9 @@ constexpr double kFloat32Kl = 1e-6;
 // A greedy step whose two best logits are closer than this is a numerical tie in bfloat16: 8 bits
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
+// And a step whose indexer's choice was as close to another one as this is a tie too: 8 bits on
+// queries and keys move a score by some 2^-7 of its spread, a few times that in a deep layer.
+constexpr float kTieIndexGap = 0.02f;
 
 const char* const kCases[] = {"llama",
                               "llama_tied",
@@ -41,7 +44,8 @@ const char* const kCases[] = {"llama",
                               "minimax_m2",
                               "minimax_m2_fp8",
                               "glm",
-                              "glm4"};
+                              "glm4",
+                              "deepseek_v32"};
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
@@ -72,7 +76,9 @@ double KlToGolden(LocalInstance& instance, const Golden& golden, uint32_t chunk)
 void ExpectSameGreedy(const GoldenPrompt& prompt, const std::vector<TokenId>& tokens) {
   for (size_t i = 0; i < prompt.greedy.size(); ++i) {
     if (tokens[i] == prompt.greedy[i]) continue;
-    EXPECT_LT(prompt.greedy_gaps[i], kTieGap) << "token " << i << " differs without a tie";
+    const bool index_tie = !prompt.index_gaps.empty() && prompt.index_gaps[i] < kTieIndexGap;
+    EXPECT_TRUE(index_tie || prompt.greedy_gaps[i] < kTieGap)
+        << "token " << i << " differs without a tie: gap " << prompt.greedy_gaps[i];
     return;
   }
 }
@@ -166,7 +172,7 @@ std::vector<PlanCase> PlanCases() {
   }
   for (const char* family :
        {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
-        "qwen3_moe_fp8_blocks", "minimax_m2", "minimax_m2_fp8"}) {
+        "qwen3_moe_fp8_blocks", "minimax_m2", "minimax_m2_fp8", "deepseek_v32"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }

@@ -44,14 +44,19 @@ struct LayerScratch {
   // [T, heads * head_dim]; of latent attention [T, heads * (nope + rope dims)], and when attention
   // is done the heads' values [T, heads * value_head_dim].
   float* query = nullptr;
-  float* latent_query = nullptr;   // [T, heads * kv_lora], of latent attention
-  float* query_latent = nullptr;   // [T, q_lora], likewise
-  float* key = nullptr;            // [T, kv_heads * head_dim], or latents [T, kv_lora]
-  float* value = nullptr;          // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
-  float* attention = nullptr;      // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
-  float* norm_squares = nullptr;   // [T, 2], where QK-norms span all heads (spread_norm.h)
-  float* router_logits = nullptr;  // [T, experts]
-  uint32_t* expert_ids = nullptr;  // [T, top_k]
+  float* latent_query = nullptr;  // [T, heads * kv_lora], of latent attention
+  float* query_latent = nullptr;  // [T, q_lora], likewise
+  float* key = nullptr;           // [T, kv_heads * head_dim], or latents [T, kv_lora]
+  float* value = nullptr;         // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
+  float* attention = nullptr;     // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
+  float* norm_squares = nullptr;  // [T, 2], where QK-norms span all heads (spread_norm.h)
+  // Of latent attention with an indexer (position_selector.h).
+  float* index_query = nullptr;     // [T, index_heads * index_head_dim]
+  float* index_key = nullptr;       // [T, index_head_dim]
+  float* index_weights = nullptr;   // [T, index_heads]
+  uint32_t* index_slots = nullptr;  // [T, top_k]
+  float* router_logits = nullptr;   // [T, experts]
+  uint32_t* expert_ids = nullptr;   // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
   float* shared = nullptr;          // [T, hidden], where a layer has a shared expert
 };

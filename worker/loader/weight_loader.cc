@@ -55,9 +55,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
                  .offset = offset,
                  .bytes = slice.cols.size() * sizeof(float)};
     if (!place.is_vector) {
-      // The router decides which experts run; in anything less than float32 it would decide
-      // differently now and then.
-      place.format = slice.binding.role == WeightRole::kRouter
+      place.format = model::IsHeldAsFloat32(slice.binding.role)
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
       const bool plain = place.format == WeightFormat::kF32 || place.format == WeightFormat::kBF16;
@@ -211,6 +209,29 @@ void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatri
   if (role == WeightRole::kDown) ffn.down = matrix;
 }
 
+bool AssignIndexer(WeightRole role, const PackedMatrix& matrix, const float* vector,
+                   IndexerWeights& indexer) {
+  switch (role) {
+    case WeightRole::kIndexQuery:
+      indexer.query = matrix;
+      return true;
+    case WeightRole::kIndexKey:
+      indexer.key = matrix;
+      return true;
+    case WeightRole::kIndexKeyNorm:
+      indexer.key_norm = vector;
+      return true;
+    case WeightRole::kIndexKeyNormBias:
+      indexer.key_norm_bias = vector;
+      return true;
+    case WeightRole::kIndexWeights:
+      indexer.weights = matrix;
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Whether `role` is one of latent attention's own. Those of heads come in ascending order.
 bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vector,
                   LatentWeights& latent) {
@@ -237,7 +258,7 @@ bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vect
       latent.value_up.push_back(matrix);
       return true;
     default:
-      return false;
+      return AssignIndexer(role, matrix, vector, latent.indexer);
   }
 }
 
