@@ -1,7 +1,9 @@
 // The choice of the positions that latent attention reads (DeepSeek V3.2; docs/decisions/0009).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "kernels/index_selection.h"
