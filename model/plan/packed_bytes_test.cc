@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/attention.h"
+#include "kernels/index_selection.h"
 #include "kernels/latent_attention.h"
 #include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
@@ -186,6 +187,37 @@ TEST(PackedBytesAgreementTest, LatentAttentionWorkspaceStaysBelowThePlan) {
           EXPECT_LE(engine + workspace, ActivationBytes(layout, spec, limits))
               << heads << " heads, context " << context << ", threads " << threads;
         }
+      }
+    }
+  }
+}
+
+TEST(PackedBytesAgreementTest, IndexWorkspaceStaysBelowThePlan) {
+  const MoeFfn ffn{.num_experts = 2, .top_k = 1, .intermediate_size = 32};
+  const LatentAttention attention{
+      .num_heads = 1,
+      .q_lora_rank = 8,
+      .kv_lora_rank = 8,
+      .nope_head_dim = 8,
+      .rope_head_dim = 8,
+      .value_head_dim = 8,
+      .indexer = SparseIndexer{.num_heads = 64, .head_dim = 130, .top_k = 2048}};
+  const SparseIndexer& indexer = *attention.indexer;
+  for (const uint32_t context : {256u, 131072u, 16u << 20}) {
+    for (const ServingLimits& limits :
+         {ServingLimits{}, ServingLimits{.max_step_tokens = 4, .max_sequences = 2}}) {
+      const ModelSpec spec = SpecOf(attention, ffn, context);
+      const RankLayout layout = LayoutOf({}, spec, 0, 1);
+      // Queries, key and weights of the indexer and what it chose, beside the 3 of the engine.
+      const uint64_t engine = uint64_t{limits.max_step_tokens} * 4 *
+                              (3 * 576 + indexer.num_heads * indexer.head_dim + indexer.head_dim +
+                               indexer.num_heads + indexer.top_k);
+      for (const uint32_t threads : {1u, 2u, 64u}) {
+        const uint64_t workspace = kernels::IndexWorkspaceBytes(
+            {.dim = indexer.head_dim, .max_rows = limits.max_step_tokens, .max_positions = context},
+            threads);
+        EXPECT_LE(engine + workspace, ActivationBytes(layout, spec, limits))
+            << "context " << context << ", threads " << threads;
       }
     }
   }

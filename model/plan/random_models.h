@@ -44,6 +44,15 @@ class RandomModels {
             .conv_taps = Between(1, 4)};
   }
 
+  // With an indexer now and then.
+  LatentAttention AnyLatent() {
+    LatentAttention attention = Latent();
+    if (attention.q_lora_rank == 0 || Coin()) return attention;
+    attention.indexer = SparseIndexer{
+        .num_heads = Between(1, 5), .head_dim = 8 * Between(2, 4), .top_k = Between(1, 300)};
+    return attention;
+  }
+
   // Heads that do not divide evenly, odd widths, either kind of attention, dense and MoE layers
   // mixed, tied or not.
   ModelSpec Spec() {
@@ -69,7 +78,7 @@ class RandomModels {
                      .expert_bias = Coin()};
     const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
     const bool mixed = Coin();
-    const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(Latent()) : attention;
+    const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(AnyLatent()) : attention;
     AttentionSpec other = kind;
     const uint32_t choice = Between(0, 5);
     if (choice == 0) other = Lightning();

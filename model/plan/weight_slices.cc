@@ -165,7 +165,8 @@ std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::
 bool IsReplicated(WeightRole role) {
   return role == WeightRole::kRouter || role == WeightRole::kSharedGate ||
          role == WeightRole::kQueryDown || role == WeightRole::kLatentDown ||
-         role == WeightRole::kRopeKey;
+         role == WeightRole::kRopeKey || role == WeightRole::kIndexQuery ||
+         role == WeightRole::kIndexKey || role == WeightRole::kIndexWeights;
 }
 
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,

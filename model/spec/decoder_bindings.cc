@@ -87,6 +87,16 @@ const char* CommonName(WeightRole role) {
       return "linear_attn.A_log";
     case WeightRole::kDecayBias:
       return "linear_attn.dt_bias";
+    case WeightRole::kIndexQuery:
+      return "self_attn.indexer.wq_b.weight";
+    case WeightRole::kIndexKey:
+      return "self_attn.indexer.wk.weight";
+    case WeightRole::kIndexKeyNorm:
+      return "self_attn.indexer.k_norm.weight";
+    case WeightRole::kIndexKeyNormBias:
+      return "self_attn.indexer.k_norm.bias";
+    case WeightRole::kIndexWeights:
+      return "self_attn.indexer.weights_proj.weight";
     case WeightRole::kRouter:
     case WeightRole::kRouterBias:
     case WeightRole::kSharedGate:

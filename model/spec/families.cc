@@ -11,6 +11,7 @@
 namespace essor::model {
 
 // One file each.
+extern const ModelFamily kDeepseekV32Family;
 extern const ModelFamily kDeepseekV3Family;
 extern const ModelFamily kErnie45Family;
 extern const ModelFamily kErnie45MoeFamily;
@@ -36,11 +37,11 @@ extern const ModelFamily kQwen3NextFamily;
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family, &kErnie45Family,       &kErnie45MoeFamily, &kGlm4Family,
-    &kGlm4MoeFamily,    &kGlmFamily,           &kGptOssFamily,     &kKimiK2Family,
-    &kLlamaFamily,      &kLlama4TextFamily,    &kMiniMaxFamily,    &kMiniMaxM1Family,
-    &kMiniMaxM2Family,  &kMiniMaxText01Family, &kMixtralFamily,    &kQwen2Family,
-    &kQwen3Family,      &kQwen3MoeFamily,      &kQwen3NextFamily,
+    &kDeepseekV32Family, &kDeepseekV3Family, &kErnie45Family,       &kErnie45MoeFamily,
+    &kGlm4Family,        &kGlm4MoeFamily,    &kGlmFamily,           &kGptOssFamily,
+    &kKimiK2Family,      &kLlamaFamily,      &kLlama4TextFamily,    &kMiniMaxFamily,
+    &kMiniMaxM1Family,   &kMiniMaxM2Family,  &kMiniMaxText01Family, &kMixtralFamily,
+    &kQwen2Family,       &kQwen3Family,      &kQwen3MoeFamily,      &kQwen3NextFamily,
 };
 constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kKimiK25Family, &kLlama4Family};
 

@@ -58,6 +58,7 @@ class LayerLister {
       weights_.back().head = static_cast<int32_t>(head);
     }
     Add(WeightRole::kOutput, hidden, heads * attention.value_head_dim);
+    if (attention.indexer) Indexer(*attention.indexer, attention.q_lora_rank);
   }
 
   void Attention(const LightningAttention& attention) {
@@ -114,6 +115,15 @@ class LayerLister {
   std::vector<WeightBinding> Take() { return std::move(weights_); }
 
  private:
+  void Indexer(const SparseIndexer& indexer, uint64_t q_lora_rank) {
+    const uint64_t head_dim = indexer.head_dim;
+    Add(WeightRole::kIndexQuery, indexer.num_heads * head_dim, q_lora_rank);
+    Add(WeightRole::kIndexKey, head_dim, spec_.hidden_size);
+    Add(WeightRole::kIndexKeyNorm, 1, head_dim);
+    Add(WeightRole::kIndexKeyNormBias, 1, head_dim);
+    Add(WeightRole::kIndexWeights, indexer.num_heads, spec_.hidden_size);
+  }
+
   void GatedFfn(uint64_t intermediate, int32_t expert) {
     Add(WeightRole::kGate, intermediate, spec_.hidden_size, expert);
     Add(WeightRole::kUp, intermediate, spec_.hidden_size, expert);

@@ -82,19 +82,23 @@ bool IsVector(WeightRole role) {
     case WeightRole::kOutputGate:
     case WeightRole::kDeltaGates:
     case WeightRole::kSharedGate:
+    case WeightRole::kIndexQuery:
+    case WeightRole::kIndexKey:
+    case WeightRole::kIndexWeights:
       return false;
     default:
       return true;
   }
 }
 
+bool IsHeldAsFloat32(WeightRole role) {
+  return role == WeightRole::kRouter || role == WeightRole::kSharedGate ||
+         role == WeightRole::kIndexWeights;
+}
+
 // The keys of latent attention are transposed in every checkpoint, also where none is opened yet.
 bool IsHeldUnquantised(const WeightBinding& weight) {
   return weight.transposed || weight.role == WeightRole::kKeyUp;
-}
-
-bool IsDecision(WeightRole role) {
-  return role == WeightRole::kRouter || role == WeightRole::kSharedGate;
 }
 
 bool IsFfnMatrix(WeightRole role) {

@@ -87,6 +87,17 @@ struct GroupedQueryAttention {
   bool operator==(const GroupedQueryAttention&) const = default;
 };
 
+// Chooses the positions that a token attends to (DeepSeek V3.2's sparse attention,
+// kernels/index_selection.h): a small attention of its own whose heads share one key per token. It
+// rotates the first rope_head_dim dims of its heads by halves, whatever the latents' layout.
+struct SparseIndexer {
+  uint32_t num_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t top_k = 0;       // positions chosen; a context no longer than that is read whole
+  double key_norm_eps = 0;  // of the keys' LayerNorm
+  bool operator==(const SparseIndexer&) const = default;
+};
+
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of all
 // heads are linear functions of one latent vector per token, and one rotated key is shared by all
 // heads. What is kept of a token is the latent after its norm and that key.
@@ -100,6 +111,8 @@ struct LatentAttention {
   double latent_norm_eps = 0;   // of the norms of both latents
   RopeSpec rope = {};           // rotary_dim = rope_head_dim
   double softmax_scale = 0;
+  // Reads the query's latent, so q_lora_rank is not 0 with it.
+  std::optional<SparseIndexer> indexer = {};
   bool operator==(const LatentAttention&) const = default;
 
   uint32_t query_head_dim() const { return nope_head_dim + rope_head_dim; }
@@ -276,6 +289,13 @@ enum class WeightRole {
   kKeyUp,          // of one head: [kv_lora, nope_head_dim], from a query to the latent
   kValueUp,        // of one head: [value_head_dim, kv_lora]
 
+  // Of its indexer.
+  kIndexQuery,        // [index_heads * index_head_dim, q_lora]
+  kIndexKey,          // [index_head_dim, hidden]
+  kIndexKeyNorm,      // [1, index_head_dim]
+  kIndexKeyNormBias,  // likewise
+  kIndexWeights,      // [index_heads, hidden]
+
   // Of linear attention. kOutput is as above.
   kLinearInput,  // lightning: [heads * 3 * head_dim, hidden], per head query, key, value;
                  // delta net: [key_heads * group_rows, hidden]
@@ -296,6 +316,10 @@ enum class WeightRole {
 bool IsVector(WeightRole role);
 // Gate, up or down.
 bool IsFfnMatrix(WeightRole role);
+
+// Matrices whose products decide between alternatives: in anything less than float32 they would
+// decide differently now and then, so they are held as float32 whatever the checkpoint stores.
+bool IsHeldAsFloat32(WeightRole role);
 
 // Where a logical weight stands in the checkpoint.
 struct WeightBinding {
@@ -343,11 +367,6 @@ struct WeightBinding {
     return transposed ? rows : cols;
   }
 };
-
-// Small matrices that decide about a whole token: which experts it goes through, and how much of
-// the shared one. Held in float32, since in anything less they would decide differently now and
-// then.
-bool IsDecision(WeightRole role);
 
 // Matrices that are read across their quantised blocks (transposed) and are therefore held as
 // bfloat16 where the checkpoint stores blocks.

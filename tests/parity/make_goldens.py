@@ -26,6 +26,7 @@ import safetensors.torch
 import torch
 import transformers
 
+import index_tap
 import nano_case
 import nano_cases
 import nano_four_bit
@@ -39,6 +40,9 @@ SEED_TRIES = 40
 # by about 0.02 here.
 MIN_ROUTER_GAP = 0.03
 MIN_GREEDY_GAP = 0.01
+# Between the last position that an indexer chooses and the next, in standard deviations of a token's scores:
+# a hundred times what float32 moves. bf16 has to choose the same for the prompts, which the gap cannot promise.
+MIN_INDEX_GAP = 1e-3
 MIN_DISTINCT_GREEDY = 5  # a continuation that repeats a few tokens would hide a stale cache
 SENSITIVITY_RATIO = 10.0  # models.md: a wrong tensor or key must show at 10x the tolerance
 KL_FLOOR = 1e-4  # tolerance is max(3 * bf16_kl, KL_FLOOR)
@@ -107,6 +111,8 @@ def published_config(config):
         config["sliding_window"] = (
             8  # switched off by use_sliding_window, as in QwQ; would act on the long prompt
         )
+    if config["model_type"] == "deepseek_v32":
+        del config["mlp_layer_types"], config["layer_types"]
     if config["model_type"] == "minimax_m2":
         config["rotary_dim"] = round(config["head_dim"] * config.pop("partial_rotary_factor"))
         config["attn_type_list"] = [1] * config["num_hidden_layers"]
@@ -191,6 +197,7 @@ class RouterTap:
         ]
         self.top_k = getattr(model.config, "num_experts_per_tok", 0)
         self.calls = []
+        self.indexers = index_tap.IndexTap(model)
         for index in self.layers:
             router_of(model.model.layers[index]).register_forward_hook(self._record)
 
@@ -250,21 +257,32 @@ class Prompt:
     continuation: list
     gaps: list
     router_gap: float | None  # smallest over prompt and continuation
+    index_gaps: list | None  # of each greedy step, where there are indexers
+
+
+def chooses_alike(bf16, tap, ids, routing, chosen):
+    """Whether bf16 has the same experts and index choices for a prompt."""
+    forward(bf16, ids)
+    pairs = zip(routing, tap.take(), strict=True)
+    same_index = index_tap.same_choice(chosen, tap.indexers.take())
+    return same_index and all(
+        torch.equal(a[2].sort(-1).values, b[2].sort(-1).values) for a, b in pairs
+    )
 
 
 def try_prompt(model, bf16, tap, bf16_tap, ids):
     logits, hidden = forward(model, ids)
-    routing = tap.take()
+    routing, chosen = tap.take(), tap.indexers.take()
+    if index_tap.min_gap(chosen) < MIN_INDEX_GAP:
+        return None
     if routing:
         if tap.min_gap(routing) < MIN_ROUTER_GAP:
             return None
-        forward(bf16, ids)
-        pairs = zip(routing, bf16_tap.take(), strict=True)
-        if any(not torch.equal(a[2].sort(-1).values, b[2].sort(-1).values) for a, b in pairs):
+        if not chooses_alike(bf16, bf16_tap, ids, routing, chosen):
             return None
     continuation, gaps = greedy(model, ids, nano_case.GREEDY_STEPS)
-    router_gap = tap.min_gap(tap.take())
-    if router_gap is not None and router_gap < MIN_ROUTER_GAP:
+    router_gap, index_gap = tap.min_gap(tap.take()), index_tap.min_gap(tap.indexers.take())
+    if router_gap is not None and router_gap < MIN_ROUTER_GAP or index_gap < MIN_INDEX_GAP:
         return None
     if (
         min(gaps) < MIN_GREEDY_GAP
@@ -272,7 +290,8 @@ def try_prompt(model, bf16, tap, bf16_tap, ids):
         or len(set(continuation)) < MIN_DISTINCT_GREEDY
     ):
         return None
-    return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap)
+    index_gaps = index_tap.gaps_of_steps(model, tap, ids, continuation) if chosen else None
+    return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap, index_gaps)
 
 
 def choose_prompts(case, model, bf16, seed):
@@ -403,6 +422,8 @@ def write_golden(case, seed, result, out):
                 min_router_gap=prompt.router_gap and round(prompt.router_gap, 6),
             )
         )
+        if prompt.index_gaps:
+            described[-1]["index_gaps"] = prompt.index_gaps
     out.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(tensors, out / f"{case.name}.safetensors")
     golden = dict(

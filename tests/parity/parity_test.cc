@@ -21,6 +21,9 @@ constexpr double kFloat32Kl = 1e-6;
 // A greedy step whose two best logits are closer than this is a numerical tie in bfloat16: 8 bits
 // of mantissa on logits of magnitude up to about 8 leave an error of some 2^-5.
 constexpr float kTieGap = 0.06f;
+// And a step whose indexer's choice was as close to another one as this is a tie too: 8 bits on
+// queries and keys move a score by some 2^-7 of its spread, a few times that in a deep layer.
+constexpr float kTieIndexGap = 0.02f;
 
 const char* const kCases[] = {
     "llama",
@@ -52,6 +55,7 @@ const char* const kCases[] = {
     "gpt_oss",
     "gpt_oss_mxfp4",
     "kimi_k2_int4",
+    "deepseek_v32",
 };
 
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
@@ -83,7 +87,9 @@ double KlToGolden(LocalInstance& instance, const Golden& golden, uint32_t chunk)
 void ExpectSameGreedy(const GoldenPrompt& prompt, const std::vector<TokenId>& tokens) {
   for (size_t i = 0; i < prompt.greedy.size(); ++i) {
     if (tokens[i] == prompt.greedy[i]) continue;
-    EXPECT_LT(prompt.greedy_gaps[i], kTieGap) << "token " << i << " differs without a tie";
+    const bool index_tie = !prompt.index_gaps.empty() && prompt.index_gaps[i] < kTieIndexGap;
+    EXPECT_TRUE(index_tie || prompt.greedy_gaps[i] < kTieGap)
+        << "token " << i << " differs without a tie: gap " << prompt.greedy_gaps[i];
     return;
   }
 }
@@ -179,7 +185,7 @@ std::vector<PlanCase> PlanCases() {
        {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
         "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01", "minimax_m2", "minimax_m2_fp8",
         "llama4", "llama4_interleaved", "llama4_multimodal", "gpt_oss", "gpt_oss_mxfp4",
-        "kimi_k2_int4", "qwen3_next"}) {
+        "kimi_k2_int4", "qwen3_next", "deepseek_v32"}) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }

@@ -34,6 +34,10 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.value = arena.Take<float>(rows * widths.attention.value);
   scratch.attention = arena.Take<float>(rows * widths.attention.result);
   scratch.norm_squares = arena.Take<float>(rows * widths.attention.norm_squares);
+  scratch.index_query = arena.Take<float>(rows * widths.attention.index_query);
+  scratch.index_key = arena.Take<float>(rows * widths.attention.index_key);
+  scratch.index_weights = arena.Take<float>(rows * widths.attention.index_weights);
+  scratch.index_slots = arena.Take<uint32_t>(rows * widths.attention.index_slots);
   scratch.router_logits = arena.Take<float>(rows * widths.experts);
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);

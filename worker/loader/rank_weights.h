@@ -10,6 +10,15 @@
 
 namespace essor::worker {
 
+// Of latent attention's indexer; see model::WeightRole.
+struct IndexerWeights {
+  kernels::PackedMatrix query;           // [index_heads * index_head_dim, q_lora]
+  kernels::PackedMatrix key;             // [index_head_dim, hidden]
+  const float* key_norm = nullptr;       // [index_head_dim]
+  const float* key_norm_bias = nullptr;  // [index_head_dim]
+  kernels::PackedMatrix weights;         // [index_heads, hidden], float32
+};
+
 // What latent attention has besides query and output; see model::WeightRole.
 struct LatentWeights {
   kernels::PackedMatrix query_down;             // [q_lora, hidden]; n = 0 without query latent
@@ -19,6 +28,7 @@ struct LatentWeights {
   const float* latent_norm = nullptr;           // [kv_lora]
   std::vector<kernels::PackedMatrix> key_up;    // of the rank's heads: [kv_lora, nope_head_dim]
   std::vector<kernels::PackedMatrix> value_up;  // likewise: [value_head_dim, kv_lora]
+  IndexerWeights indexer;                       // where there is one
 };
 
 // What linear attention has besides output; see model::WeightRole.

@@ -74,7 +74,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
                  .offset = offset,
                  .bytes = slice.rows.size() * slice.cols.size() * sizeof(float)};
     if (!place.is_vector) {
-      place.format = model::IsDecision(slice.binding.role)
+      place.format = model::IsHeldAsFloat32(slice.binding.role)
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
       const bool plain = place.format == WeightFormat::kF32 || place.format == WeightFormat::kBF16;
@@ -233,6 +233,29 @@ void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatri
   if (role == WeightRole::kDownBias) ffn.down_bias = vector;
 }
 
+bool AssignIndexer(WeightRole role, const PackedMatrix& matrix, const float* vector,
+                   IndexerWeights& indexer) {
+  switch (role) {
+    case WeightRole::kIndexQuery:
+      indexer.query = matrix;
+      return true;
+    case WeightRole::kIndexKey:
+      indexer.key = matrix;
+      return true;
+    case WeightRole::kIndexKeyNorm:
+      indexer.key_norm = vector;
+      return true;
+    case WeightRole::kIndexKeyNormBias:
+      indexer.key_norm_bias = vector;
+      return true;
+    case WeightRole::kIndexWeights:
+      indexer.weights = matrix;
+      return true;
+    default:
+      return false;
+  }
+}
+
 // Whether `role` is one of latent attention's own. Those of heads come in ascending order.
 bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vector,
                   LatentWeights& latent) {
@@ -259,7 +282,7 @@ bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vect
       latent.value_up.push_back(matrix);
       return true;
     default:
-      return false;
+      return AssignIndexer(role, matrix, vector, latent.indexer);
   }
 }
 
