@@ -1,7 +1,9 @@
 // GgufConfigToHf of gguf_names.h.
 
+#include <algorithm>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -84,20 +86,26 @@ absl::StatusOr<GgufSizes> ReadSizes(GgufKeys& keys, const GgufArchitecture& arch
 
 absl::Status WriteTokenIds(const GgufFile& file, GgufJson& json) {
   absl::flat_hash_map<std::string, uint64_t> ids;
-  for (const char* const key : {"bos", "eos", "eot", "padding"}) {
+  // The ends of a turn and of a message to a tool end a sequence, too; the other form has one list.
+  std::vector<uint64_t> ends;
+  for (const char* const key : {"bos", "padding", "eos", "eot", "eom"}) {
     const absl::StatusOr<uint64_t> id =
         GgufUint(file, absl::StrCat("tokenizer.ggml.", key, "_token_id"));
-    if (id.ok()) ids.emplace(key, *id);
-    if (!id.ok() && !absl::IsNotFound(id.status())) return id.status();
+    if (absl::IsNotFound(id.status())) continue;
+    ESSOR_RETURN_IF_ERROR(id.status());
+    ids.emplace(key, *id);
+    const bool ends_sequence = key[0] == 'e';
+    if (ends_sequence && std::find(ends.begin(), ends.end(), *id) == ends.end()) {
+      ends.push_back(*id);
+    }
   }
   if (ids.contains("bos")) json.Uint("bos_token_id", ids["bos"]);
   if (ids.contains("padding")) json.Uint("pad_token_id", ids["padding"]);
   if (!ids.contains("eos")) return absl::OkStatus();
-  // The end of a turn ends a sequence, too; the other form has one list for both.
-  if (!ids.contains("eot") || ids["eot"] == ids["eos"]) {
-    json.Uint("eos_token_id", ids["eos"]);
+  if (ends.size() == 1) {
+    json.Uint("eos_token_id", ends[0]);
   } else {
-    json.Uints("eos_token_id", {ids["eos"], ids["eot"]});
+    json.Uints("eos_token_id", ends);
   }
   return absl::OkStatus();
 }

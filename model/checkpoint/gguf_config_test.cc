@@ -46,10 +46,11 @@ absl::StatusOr<nlohmann::json> Config(const GgufBytes& file) {
 
 TEST(GgufConfigTest, DenseLlama) {
   GgufBytes file;
-  file.Header(1, kBaseKeys + 4);
+  file.Header(1, kBaseKeys + 5);
   PutBase(file, "llama");
   file.Uint("llama.attention.head_count_kv", 2).Uint("tokenizer.ggml.bos_token_id", 1);
   file.Uint("tokenizer.ggml.eos_token_id", 2).Uint("tokenizer.ggml.eot_token_id", 3);
+  file.Uint("tokenizer.ggml.eom_token_id", 2);
   file.Tensor("output.weight", {8}, 0, 0).Align().Zeros(32);
   const nlohmann::json config = Config(file).value();
   EXPECT_EQ(config["model_type"], "llama");

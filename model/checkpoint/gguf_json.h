@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "rapidjson/prettywriter.h"
 #include "rapidjson/stringbuffer.h"
@@ -26,7 +28,7 @@ class GgufJson {
     for (const char* value : values) writer_.String(value);
     writer_.EndArray();
   }
-  void Uints(const char* key, std::initializer_list<uint64_t> values) {
+  void Uints(const char* key, const std::vector<uint64_t>& values) {
     writer_.Key(key), writer_.StartArray();
     for (const uint64_t value : values) writer_.Uint64(value);
     writer_.EndArray();
