@@ -187,6 +187,30 @@ absl::Status WriteMiniMaxM2(GgufKeys& keys, const GgufSizes& sizes, GgufJson& js
   return absl::OkStatus();
 }
 
+// The file has no keys for most of what is Llama 4's own: readers use the published values.
+absl::Status WriteLlama4(GgufKeys& keys, const GgufSizes& sizes, GgufJson& json) {
+  constexpr uint64_t kChunk = 8192;
+  constexpr uint64_t kMaverickExperts = 128;
+  ESSOR_RETURN_IF_ERROR(CheckExperts(keys, sizes));
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t chunk, keys.Uint("attention.sliding_window", kChunk));
+  if (chunk != kChunk) {
+    return keys.Bad("attention.sliding_window",
+                    absl::StrCat(" is ", chunk, ", but Llama 4's chunks have ", kChunk));
+  }
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t step, keys.Uint("interleave_moe_layer_step"));
+  json.Uint("intermediate_size", sizes.expert_ffn);
+  json.Uint("num_local_experts", sizes.experts);
+  json.Uint("num_experts_per_tok", sizes.experts_per_token);
+  json.Uint("interleave_moe_layer_step", step);
+  json.Uint("attention_chunk_size", chunk);
+  json.Uint("no_rope_layer_interval", 4);
+  json.Bool("attn_temperature_tuning", true);
+  json.Real("attn_scale", 0.1);
+  json.Uint("floor_scale", 8192);
+  json.Bool("use_qk_norm", sizes.experts != kMaverickExperts);
+  return absl::OkStatus();
+}
+
 constexpr GgufArchitecture kArchitectures[] = {
     {.name = "deepseek2",
      .model_type = "deepseek_v3",
@@ -214,6 +238,11 @@ constexpr GgufArchitecture kArchitectures[] = {
      .class_name = "LlamaForCausalLM",
      .strict = false,
      .write = WriteLlama},
+    {.name = "llama4",
+     .model_type = "llama4_text",
+     .class_name = "Llama4ForCausalLM",
+     .dense_ffn = "intermediate_size_mlp",
+     .write = WriteLlama4},
     {.name = "minimax-m2",
      .model_type = "minimax_m2",
      .class_name = "MiniMaxM2ForCausalLM",

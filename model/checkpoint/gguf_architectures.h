@@ -29,6 +29,7 @@ struct GgufArchitecture {
   const char* class_name;
   bool partial_rotation = false;  // rope.dimension_count may be less than the head
   bool latent_attention = false;
+  const char* dense_ffn = "intermediate_size";  // what the family's config calls it
   bool drafts = false;  // block_count includes nextn_predict_layers layers that guess ahead
   // Keys that nobody reads are refused. Not for the architectures whose files have long been read.
   bool strict = true;

@@ -171,7 +171,7 @@ absl::Status WriteConfig(GgufKeys& keys, const GgufArchitecture& architecture, G
   json.Real("initializer_range", 0.02);
   json.Text("torch_dtype", "bfloat16");
   json.Bool("use_cache", true);
-  json.Uint("intermediate_size", ffn);
+  json.Uint(architecture.dense_ffn, ffn);
   ESSOR_RETURN_IF_ERROR(WriteAttention(keys, architecture, sizes, json));
   ESSOR_RETURN_IF_ERROR(WriteTokenIds(keys.file(), json));
   if (architecture.write == nullptr) return absl::OkStatus();

@@ -152,9 +152,10 @@ TEST(GgufConfigTest, ProblemsNameTheKey) {
 
   GgufBytes unknown;
   unknown.Header(0, 1).Key("general.architecture", GgufValueType::kString).Text("gemma3");
-  EXPECT_THAT(std::string(Config(unknown).status().message()),
-              HasSubstr("general.architecture gemma3 is not supported (known: deepseek2, ernie4_5, "
-                        "ernie4_5-moe, glm4, glm4moe, llama, minimax-m2, qwen2, qwen3, qwen3moe)"));
+  EXPECT_THAT(
+      std::string(Config(unknown).status().message()),
+      HasSubstr("general.architecture gemma3 is not supported (known: deepseek2, ernie4_5, "
+                "ernie4_5-moe, glm4, glm4moe, llama, llama4, minimax-m2, qwen2, qwen3, qwen3moe)"));
   GgufBytes empty;
   empty.Header(0, 0);
   const absl::Status missing = Config(empty).status();
@@ -407,6 +408,27 @@ TEST(GgufConfigTest, MiniMaxM2) {
   EXPECT_EQ(config["num_mtp_modules"], 0);
   EXPECT_THAT(Keys(keys).Drop("expert_gating_func").Error(),
               HasSubstr("minimax-m2.expert_gating_func is missing"));
+}
+
+TEST(GgufConfigTest, Llama4) {
+  Keys keys("llama4");
+  keys.Uint("attention.head_count_kv", 2).Uint("expert_count", 16).Uint("expert_used_count", 1);
+  keys.Uint("expert_feed_forward_length", 16).Uint("interleave_moe_layer_step", 2);
+  const nlohmann::json config = keys.ToConfig().value();
+  EXPECT_EQ(config["model_type"], "llama4_text");
+  EXPECT_EQ(config["intermediate_size"], 16);
+  EXPECT_EQ(config["intermediate_size_mlp"], 48);
+  EXPECT_EQ(config["interleave_moe_layer_step"], 2);
+  EXPECT_EQ(config["attention_chunk_size"], 8192);
+  EXPECT_EQ(config["no_rope_layer_interval"], 4);
+  EXPECT_EQ(config["floor_scale"], 8192);
+  EXPECT_EQ(config["attn_scale"], 0.1);
+  EXPECT_EQ(config["use_qk_norm"], true);
+  EXPECT_EQ(Keys(keys).Uint("expert_count", 128).ToConfig().value()["use_qk_norm"], false);
+  EXPECT_THAT(Keys(keys).Uint("attention.sliding_window", 0).Error(),
+              HasSubstr("attention.sliding_window is 0, but Llama 4's chunks have 8192"));
+  EXPECT_THAT(Keys(keys).Drop("interleave_moe_layer_step").Error(),
+              HasSubstr("llama4.interleave_moe_layer_step is missing"));
 }
 
 }  // namespace

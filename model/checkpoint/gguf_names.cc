@@ -70,6 +70,14 @@ constexpr std::array<Names, 4> kGlm4Moe = {{
     {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
     {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
 }};
+constexpr std::array<Names, 6> kLlama4 = {{
+    {"ffn_gate", "feed_forward.gate_proj"},
+    {"ffn_up", "feed_forward.up_proj"},
+    {"ffn_down", "feed_forward.down_proj"},
+    {"ffn_gate_shexp", "feed_forward.shared_expert.gate_proj"},
+    {"ffn_up_shexp", "feed_forward.shared_expert.up_proj"},
+    {"ffn_down_shexp", "feed_forward.shared_expert.down_proj"},
+}};
 
 // Stacked experts: GGUF's name and the projection.
 using Projections = std::array<Names, 3>;
@@ -121,6 +129,11 @@ constexpr Family kFamilies[] = {
      .experts = "mlp.experts.",
      .stacked = &kNamed,
      .router_bias = "mlp.gate.e_score_correction_bias"},
+    {.model_type = "llama4_text",
+     .own = kLlama4,
+     .router = "feed_forward.router",
+     .experts = "feed_forward.experts.",
+     .stacked = &kNamed},
     {.model_type = "minimax_m2",
      .router = "block_sparse_moe.gate",
      .experts = "block_sparse_moe.experts.",

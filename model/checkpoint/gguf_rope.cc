@@ -16,7 +16,7 @@ namespace {
 
 // Llama 3.1's rule (rope_type "llama3"). The format keeps only the divisor that each frequency gets
 // (rope_freqs.weight); `essor convert` adds the rule's other parameters as keys, elsewhere they are
-// those of every released model.
+// those of every released model (Llama 4's high factor is its own).
 struct Llama3Rope {
   double factor = 1.0;
   double low_factor = 1.0;
@@ -42,6 +42,7 @@ double Llama3Divisor(const Llama3Rope& rope, double frequency) {
 // The rule's factor is its largest divisor; every other divisor then has to agree.
 absl::StatusOr<Llama3Rope> RecogniseLlama3(GgufKeys& keys, const GgufRope& rope) {
   Llama3Rope rule;
+  if (keys.architecture() == "llama4") rule.high_factor = 1.0;
   ESSOR_ASSIGN_OR_RETURN(rule.low_factor,
                          keys.Positive("rope.scaling.low_freq_factor", rule.low_factor));
   ESSOR_ASSIGN_OR_RETURN(rule.high_factor,

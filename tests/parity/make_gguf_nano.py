@@ -24,6 +24,7 @@ class Conversion:
     nano: str
     config: dict = dataclasses.field(default_factory=dict)  # added to config.json
     type: str = "ALL_F32"
+    keys: dict = dataclasses.field(default_factory=dict)  # metadata that the converter does not write
     unsplit_latent: bool = False  # one attn_kv_b, as before llama.cpp split it (May 2025)
 
 
@@ -39,6 +40,14 @@ CONVERSIONS = (
     Conversion("glm4", "glm4"),
     Conversion("ernie4_5", "ernie4_5"),
     Conversion("ernie4_5-moe", "ernie4_5_moe"),
+    Conversion(
+        "llama4",
+        "llama4_published",
+        # Where they are not Llama 4's, the parameters of the scaling go beside its divisors, as `essor convert` does.
+        keys={
+            "llama4.rope.scaling.original_context_length": 16,
+        },
+    ),
     Conversion("minimax-m2", "minimax_m2"),
 )
 
@@ -79,7 +88,10 @@ def convert(conversion, out, modules):
         model_class.set_vocab = base.TextModel._set_vocab_gpt2
         model_class.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
         file = out / f"nano_{conversion.name}.gguf"
-        model_class(source, gguf.LlamaFileType[conversion.type], file, model_name=f"nano {conversion.nano}").write()
+        model = model_class(source, gguf.LlamaFileType[conversion.type], file, model_name=f"nano {conversion.nano}")
+        for key, value in conversion.keys.items():
+            model.gguf_writer.add_uint32(key, value)
+        model.write()
         print(f"{file}: {file.stat().st_size} bytes")
 
 

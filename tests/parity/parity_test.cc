@@ -247,6 +247,7 @@ constexpr GgufCase kGgufCases[] = {
     {"ernie4_5-moe", "ernie4_5_moe"},
     {"glm4", "glm4", false},
     {"glm4moe", "glm4_moe"},
+    {"llama4", "llama4_published"},
     {"minimax-m2", "minimax_m2"},
 };
 
