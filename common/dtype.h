@@ -22,6 +22,9 @@ enum class DType {
   kQ6_K,    // 256 x 6 bit in 16 sub-blocks with 8-bit scales
   kF8E4M3,  // without its scales, which are another tensor's
   kF8E8M0,  // powers of two: scales only
+  // 32 x 4 bit without their scale, which is another tensor's (model/checkpoint/nibble_groups.h).
+  kF4E2M1,    // floats
+  kOffsetI4,  // w = scale * (q - 8)
 };
 
 struct DTypeInfo {

@@ -72,7 +72,7 @@ absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
 Membership::CapacityOf MakeCapacity(const PlanningOptions& options, const InstancePlan& instance,
                                     const model::ModelSource& source) {
   auto shapes = std::make_shared<std::vector<RankShape>>();
-  const uint32_t quant_block = model::QuantBlockOf(source.stored);
+  const model::QuantBlock quant_block = model::QuantBlockOf(source.stored);
   for (uint32_t rank = 0; rank < instance.plan.NumRanks(); ++rank) {
     RankShape shape{LayoutOf(instance.plan, source.spec, rank, quant_block), {}};
     shape.slices = SlicesOf(shape.layout, source.spec, source.bindings);

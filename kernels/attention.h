@@ -49,14 +49,19 @@ void WriteKv(const WriteKvParams& params, Stream& stream);
 
 struct AttentionParams {
   PagedKv cache;
-  const float* q;  // [T, Hq, D], row stride q_stride floats
+  // [T, Hq, D], row stride q_stride floats, head stride q_head_stride (0: D).
+  const float* q;
   uint32_t q_stride;
+  uint32_t q_head_stride = 0;
   uint32_t num_heads;       // Hq
   float scale;              // of q.k before the softmax
   uint32_t sliding_window;  // keys visible, the own one included; 0 = all
   // Only keys of the row's own chunk are visible, positions [n * chunk_size, (n + 1) * chunk_size);
   // 0 = all. Not together with a window.
   uint32_t chunk_size = 0;
+  // [Hq] or null: one more score per head, not scaled, that takes part in every softmax and stands
+  // for no key (gpt-oss; Xiao et al.: "Efficient streaming language models with attention sinks").
+  const float* sinks = nullptr;
   std::span<const SequenceRows> sequences;
   float* y;  // [T, Hq * D]
 };

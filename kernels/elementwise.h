@@ -80,10 +80,12 @@ void Embedding(const EmbeddingParams& params, Stream& stream);
 // (unit_norm_after), and of q alone the temperature. Without norms and temperature the dims that do
 // not rotate are neither read nor written: a view that begins inside each head will do.
 struct QkNormRopeParams {
-  float* q;  // [T, num_heads, D], row stride q_stride floats
+  // [T, num_heads, D], row stride q_stride floats, head stride q_head_stride (0: D).
+  float* q;
   float* k;  // [T, num_kv_heads, D], row stride k_stride floats
   uint32_t q_stride;
   uint32_t k_stride;
+  uint32_t q_head_stride = 0;
   uint32_t num_rows;
   uint32_t num_heads;
   uint32_t num_kv_heads;
@@ -104,8 +106,30 @@ void QkNormRope(const QkNormRopeParams& params, Stream& stream);
 // x[i] = silu(x[i]) = x[i] / (1 + exp(-x[i])), `count` floats.
 void Silu(float* x, uint64_t count, Stream& stream);
 
-// y[i] *= 1 / (1 + exp(-gate[i])), `count` floats.
-void MultiplyBySigmoid(float* y, const float* gate, uint64_t count, Stream& stream);
+// y = y * sigmoid(gate), or y * silu(gate), element by element; sigmoid(x) = 1 / (1 + exp(-x)) and
+// silu(x) = x sigmoid(x).
+enum class Gate { kSigmoid, kSilu };
+struct GateHeadsParams {
+  float* y;              // [T, num_heads, D], in place
+  const float* gate;     // of row t and head h at gate + t * gate_stride + h * gate_head_stride
+  uint32_t gate_stride;  // floats
+  uint32_t gate_head_stride;  // likewise
+  uint32_t num_rows;
+  uint32_t num_heads;
+  uint32_t head_dim;  // D
+  Gate kind;
+};
+void GateHeads(const GateHeadsParams& params, Stream& stream);
+
+// y[t] += sigmoid(gates[t]) * x[t].
+struct AddGatedParams {
+  float* y;            // [T, H]
+  const float* x;      // [T, H]
+  const float* gates;  // [T]
+  uint32_t num_rows;
+  uint32_t width;  // H
+};
+void AddGated(const AddGatedParams& params, Stream& stream);
 
 // z[i] = alpha x[i] + beta y[i], `count` floats; z may be x or y.
 struct WeightedSumParams {

@@ -28,7 +28,8 @@ struct PagedLatents {
 // to chosen positions only (DeepSeek V3.2's sparse attention) is LatentAttention over this view
 // with a sequence of one row for each row, whose block table lists the chosen tokens and whose
 // context_tokens are their number less one. The result has the bits of attention over a sequence
-// that consists of these tokens. num_blocks * block_tokens must fit 32 bits.
+// that consists of these tokens. For AttentionWorkspaceBytes each such row is a sequence.
+// num_blocks * block_tokens must fit 32 bits.
 inline PagedLatents AsSingleTokens(PagedLatents cache) {
   cache.num_blocks *= cache.block_tokens;
   cache.block_tokens = 1;

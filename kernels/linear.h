@@ -27,9 +27,9 @@ struct LinearParams {
   uint32_t x_stride;
   uint32_t num_rows;  // T; 0 is allowed and does nothing
   std::span<const LinearOutput> outputs;
-  // kBF16 and kFp8 weights only: x counts as the sum of two bfloat16 values instead of one, so that
-  // its rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice the
-  // multiplications, the same weight bytes; other formats ignore it.
+  // kBF16, kFp8, kFp4 and kInt4 weights only: x counts as the sum of two bfloat16 values instead of
+  // one, so that its rounding (2^-17 instead of 2^-9) vanishes beside that of the weights. Twice
+  // the multiplications, the same weight bytes; other formats ignore it.
   bool split_x = false;
 };
 void Linear(const LinearParams& params, Stream& stream);
@@ -38,19 +38,31 @@ void Linear(const LinearParams& params, Stream& stream);
 size_t LinearWorkspaceBytes(WeightFormat format, uint32_t k, uint32_t max_rows,
                             bool split_x = false);
 
-// Weights of one gated FFN: y = down(silu(gate x) * (up x)). With a kBF16 or kFp8 down matrix the
-// hidden values count as two bfloat16 values each, as with LinearParams::split_x: their rounding
-// would be the largest of a layer. gate and up have the same format.
+// What becomes of g = gate x and u = up x: silu(g) * u; or, with a limit above 0, gpt-oss's
+// clamped form c * sigmoid(alpha * c) * (clamp(u, -limit, limit) + 1) of c = min(g, limit)
+// (transformers, models/gpt_oss).
+struct GatedActivation {
+  float limit = 0;
+  float alpha = 1;  // of the clamped form
+};
+
+// Weights of one gated FFN: y = down(activation(gate x, up x)). With a down matrix that takes x as
+// bfloat16 the hidden values count as two bfloat16 values each, as with LinearParams::split_x:
+// their rounding would be the largest of a layer. gate and up have the same format.
 struct GatedFfnWeights {
-  PackedMatrix gate;  // [I, K]
-  PackedMatrix up;    // [I, K]
-  PackedMatrix down;  // [H, I]
+  PackedMatrix gate;                 // [I, K]
+  PackedMatrix up;                   // [I, K]
+  PackedMatrix down;                 // [H, I]
+  const float* gate_bias = nullptr;  // [I] or null, as are the others
+  const float* up_bias = nullptr;    // [I]
+  const float* down_bias = nullptr;  // [H]
 };
 
 struct GatedFfnParams {
   const float* x;     // [T, K]
   uint32_t num_rows;  // T
   GatedFfnWeights weights;
+  GatedActivation activation = {};
   float* y;  // [T, H], overwritten
 };
 void GatedFfn(const GatedFfnParams& params, Stream& stream);
@@ -67,7 +79,8 @@ struct MoeFfnParams {
   bool weigh_input = false;
   uint32_t first_expert;  // experts[i] is expert first_expert + i; others are absent
   std::span<const GatedFfnWeights> experts;  // not empty; all of the same shapes and formats
-  float* y;                                  // [T, H], overwritten
+  GatedActivation activation = {};
+  float* y;  // [T, H], overwritten
 };
 void MoeFfn(const MoeFfnParams& params, Stream& stream);
 

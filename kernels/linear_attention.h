@@ -50,4 +50,39 @@ struct LinearAttentionParams {
 };
 void LinearAttention(const LinearAttentionParams& params, Stream& stream);
 
+// For each sequence, channel c and row t: y = silu(sum over j of filters[c, j] * x[t - taps + 1 +
+// j]), x = 0 before the first token of the sequence (a causal convolution with one filter per
+// channel). Channels are those of num_heads heads of `dim` side by side.
+struct CausalConvolutionParams {
+  // The last taps - 1 inputs of each sequence, at its SequenceRows::slot; they need no clearing.
+  float* states;         // [num_slots, taps - 1, state_width]
+  uint32_t state_width;  // floats; at least num_heads * dim
+  HeadsView x;           // num_heads heads of dim
+  const float* filters;  // [num_heads * dim, taps]
+  uint32_t taps;         // 1 .. kConvolutionTapsMax
+  uint32_t num_heads;
+  uint32_t dim;
+  std::span<const SequenceRows> sequences;
+  float* y;  // channel c of row t at y + t * y_stride + c
+  uint32_t y_stride;
+};
+inline constexpr uint32_t kConvolutionTapsMax = 8;
+void CausalConvolution(const CausalConvolutionParams& params, Stream& stream);
+
+// Decays and write gates of the gated delta rule, of each row and head, in float32:
+// decay = exp(-exp(rate) * ln(1 + exp(a + bias))), write gate = sigmoid(b) (arXiv 2412.06464,
+// section 3.3; Qwen3-Next).
+struct DeltaGatesParams {
+  // [T, Hk, 2, H / Hk]: of each key head the b of its heads, then their a.
+  const float* gates;
+  const float* rates;   // [H]
+  const float* biases;  // [H]
+  uint32_t num_rows;
+  uint32_t num_heads;      // H
+  uint32_t num_key_heads;  // Hk
+  float* decays;           // [T, H]
+  float* write_gates;      // [T, H]
+};
+void DeltaGates(const DeltaGatesParams& params, Stream& stream);
+
 }  // namespace essor::kernels

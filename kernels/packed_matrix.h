@@ -20,13 +20,23 @@ enum class WeightFormat {
   // every e4m3 value exactly): the format's own activation scheme, e4m3 per 128 columns, would add
   // an error of 2^-4 that no reference has. Products of a block are summed in float32, then scaled.
   kFp8,
+  // Four bits and one bfloat16 scale per row and 32 columns, x as with kBF16: e2m1 floats (MXFP4,
+  // whose scales are powers of two) or whole numbers from -8 to 7. Products of 32 columns are
+  // summed in float32, then scaled.
+  kFp4,
+  kInt4,
 };
+
+// kFp4 or kInt4, which differ in the values of their 16 codes only.
+constexpr bool IsNibbles(WeightFormat format) {
+  return format == WeightFormat::kFp4 || format == WeightFormat::kInt4;
+}
 
 // Non-owning view of a packed [N, K] matrix. Trivially copyable.
 struct PackedMatrix {
   WeightFormat format = WeightFormat::kF32;
   uint32_t n = 0;
-  uint32_t k = 0;                   // a multiple of 32 for kQ8 and kQ4
+  uint32_t k = 0;                   // a multiple of 32 for kQ8, kQ4, kFp4 and kInt4
   uint32_t block_offset = 0;        // kFp8: see Fp8Rows
   const std::byte* data = nullptr;  // 64-byte aligned, PackedMatrixBytes() long
 };
@@ -75,6 +85,14 @@ struct Fp8Rows {
   size_t scale_stride;
 };
 void PackFp8(const Fp8Rows& rows, size_t row_stride, const PackTarget& target);
+// Codes (common/float4.h) two a byte, column 2 i in the low and 2 i + 1 in the high half of byte i.
+// Row strides are multiples of 32.
+struct NibbleRows {
+  std::span<const uint8_t> codes;    // [(i * row_stride + c) / 2]
+  std::span<const uint16_t> scales;  // bfloat16 bits [(i * row_stride + c) / 32]
+};
+void PackNibbles(WeightFormat format, const NibbleRows& rows, size_t row_stride,
+                 const PackTarget& target);
 
 // Row `row` as float32 (embedding look-up of tied matrices, tests). `out` has k elements.
 void UnpackRow(const PackedMatrix& matrix, uint32_t row, std::span<float> out);

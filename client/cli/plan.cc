@@ -22,7 +22,7 @@ class PlanCommand : public Command {
     add("--device-memory", plan_.device_memory, "Memory of each device, e.g. 80GB");
     add("--plan", plan_.plan, "pp=P,dp=D,tp=T,ep=E; without: the best one is chosen");
     add("--weights", plan_.weights,
-        "How matrices are stored: auto, f32, bf16, f8_e4m3, q8_0 or q4_1");
+        "How matrices are stored: auto, f32, bf16, f8_e4m3, q8_0, q4_1, f4_e2m1 or i4");
     add("--max-context", plan_.max_context_tokens,
         "Most tokens of one sequence; 0 = the model's own limit");
     add("--max-running-requests", plan_.max_sequences, "Sequences that are extended side by side");

@@ -47,19 +47,40 @@ absl::Status FileError(const std::error_code& error, const char* what, const fs:
   return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot ", what, " ", path.string()));
 }
 
-// Weights that are parts of fused or transposed tensors, which are written whole.
-absl::Status RefuseUnusualTensors(const SourceModel& source) {
+// "FILE: X, and converting models with Y is not supported"
+absl::Status Unsupported(const SourceModel& source, const std::string& finding,
+                         const std::string& kind) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      source.path, ": ", finding, ", and converting models with ", kind, " is not supported"));
+}
+
+absl::Status RefuseUnusualAttention(const SourceModel& source) {
   for (const model::LayerSpec& layer : source.spec.layers) {
-    if (!std::holds_alternative<model::LatentAttention>(layer.attention)) continue;
-    return absl::InvalidArgumentError(absl::StrCat(
-        source.path, ": ", source.spec.family,
-        " has latent attention, and converting models with latent attention is not supported"));
+    if (std::holds_alternative<model::GroupedQueryAttention>(layer.attention)) continue;
+    const bool latent = std::holds_alternative<model::LatentAttention>(layer.attention);
+    const std::string kind = latent ? "latent attention" : "lightning attention";
+    return Unsupported(source, absl::StrCat(source.spec.family, " has ", kind), kind);
   }
+  return absl::OkStatus();
+}
+
+// Rows are copied as they stand, each weight to a tensor of its own: nothing may have to be turned
+// or unpacked, and no weights of the published layout may share a tensor.
+absl::Status RefuseUnusualTensors(const SourceModel& source) {
   for (const SourceWeight& weight : source.weights) {
-    if (!weight.binding.transposed) continue;
-    return absl::InvalidArgumentError(absl::StrCat(source.path, ": tensor ", weight.tensor.name,
-                                                   " is transposed, and converting models with "
-                                                   "transposed tensors is not supported"));
+    const std::string tensor = absl::StrCat("tensor ", weight.tensor.name);
+    if (weight.binding.transposed) {
+      return Unsupported(source, tensor + " is transposed", "transposed tensors");
+    }
+    if (weight.binding.packed_as.has_value()) {
+      return Unsupported(source, tensor + " is packed", "weights of 4 bits");
+    }
+  }
+  absl::flat_hash_set<std::string> names;
+  for (const model::WeightBinding& weight : model::BindingsOf(source.spec, PublishedLayout)) {
+    if (names.insert(weight.tensor).second) continue;
+    return Unsupported(source, absl::StrCat("tensor ", weight.tensor, " holds several weights"),
+                       "shared tensors");
   }
   return absl::OkStatus();
 }
@@ -304,6 +325,7 @@ absl::StatusOr<Upcycle> ParseUpcycle(const std::string& text) {
 absl::Status ConvertModel(const ConvertOptions& options) {
   ESSOR_RETURN_IF_ERROR(CheckOptions(options));
   ESSOR_ASSIGN_OR_RETURN(const SourceModel source, SourceModel::Open(options.source));
+  ESSOR_RETURN_IF_ERROR(RefuseUnusualAttention(source));
   ESSOR_RETURN_IF_ERROR(RefuseUnusualTensors(source));
   ESSOR_ASSIGN_OR_RETURN(const std::string config, OutputConfig(source, options));
   ESSOR_ASSIGN_OR_RETURN(const model::ConfigView view,

@@ -321,8 +321,19 @@ TEST(ConvertErrorTest, BadOptions) {
   for (const char* output : {"out", "m.gguf"}) {
     ExpectError(Convert(Nano("moonlight_dense"), scratch / output), kInvalid,
                 "converting models with latent attention is not supported");
-    ExpectError(Convert(Nano("llama4"), scratch / output), kInvalid,
-                "experts.gate_up_proj is transposed");
+    ExpectError(Convert(Nano("minimax"), scratch / output), kInvalid,
+                "minimax has lightning attention");
+    for (const char* name : {"llama4", "llama4_multimodal", "gpt_oss"}) {
+      ExpectError(Convert(Nano(name), scratch / output), kInvalid,
+                  "experts.gate_up_proj is transposed");
+    }
+    ExpectError(Convert(Nano("glm4"), scratch / output), kInvalid,
+                "layers.0.mlp.gate_up_proj.weight holds several weights, and converting models "
+                "with shared tensors is not supported");
+    for (const char* name : {"gpt_oss_mxfp4", "kimi_k2_int4"}) {
+      ExpectError(Convert(Nano(name), scratch / output), kInvalid,
+                  "quantised checkpoints cannot be converted");
+    }
   }
   EXPECT_TRUE(fs::is_empty(scratch.path()));
 }

@@ -179,14 +179,15 @@ class GgufGatherer {
 
 }  // namespace
 
+bool PublishedLayout(const std::string&) { return false; }
+
 absl::StatusOr<std::vector<OutputTensor>> PlanWeights(const SourceModel& source,
                                                       const model::ModelSpec& output,
                                                       const PlanOptions& options) {
   const SourceIndex index(source);
   GgufGatherer gatherer(output);
   std::vector<OutputTensor> tensors;
-  const auto published_layout = [](const std::string&) { return false; };
-  for (const WeightBinding& binding : model::BindingsOf(output, published_layout)) {
+  for (const WeightBinding& binding : model::BindingsOf(output, PublishedLayout)) {
     ESSOR_ASSIGN_OR_RETURN(WeightPart part, MakePart(binding, index, options));
     const DType dtype = StoredType(binding, options);
     if (options.to_gguf) {

@@ -42,6 +42,10 @@ struct PlanOptions {
   std::optional<Upcycle> upcycle;
 };
 
+// The layout that is written, as a model::TensorExists: that of families with several is the
+// published one, each expert's weights in tensors of their own.
+bool PublishedLayout(const std::string& tensor);
+
 // `output` is the spec of the output's config. InvalidArgument naming the tensor for a source
 // weight that the output has no place for.
 absl::StatusOr<std::vector<OutputTensor>> PlanWeights(const SourceModel& source,

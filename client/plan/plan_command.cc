@@ -21,8 +21,8 @@ absl::Status CheckCount(const char* flag, uint64_t value, uint64_t most) {
 }
 
 // The types --weights may name besides "auto".
-constexpr DType kNamedWeights[] = {DType::kF32, DType::kBF16, DType::kF8E4M3, DType::kQ8_0,
-                                   DType::kQ4_1};
+constexpr DType kNamedWeights[] = {DType::kF32,  DType::kBF16,   DType::kF8E4M3,  DType::kQ8_0,
+                                   DType::kQ4_1, DType::kF4E2M1, DType::kOffsetI4};
 
 absl::StatusOr<DType> WeightsOf(const PlanCommand& command) {
   for (const DType dtype : kNamedWeights) {
@@ -38,7 +38,8 @@ absl::Status CheckWeights(const std::string& weights) {
   }
   return BadFlag(
       "--weights",
-      absl::StrCat("\"", weights, "\" is not one of auto, f32, bf16, f8_e4m3, q8_0, q4_1"));
+      absl::StrCat("\"", weights,
+                   "\" is not one of auto, f32, bf16, f8_e4m3, q8_0, q4_1, f4_e2m1, i4"));
 }
 
 absl::StatusOr<uint32_t> ContextOf(const PlanCommand& command, const model::ModelSpec& spec) {

@@ -150,7 +150,8 @@ TEST(PlanCommandTest, RefusesBadFlags) {
   EXPECT_EQ(message(bad), "--nodes: 1000 x 8 devices are more than 4096");
   bad = good;
   bad.weights = "int3";
-  EXPECT_EQ(message(bad), "--weights: \"int3\" is not one of auto, f32, bf16, f8_e4m3, q8_0, q4_1");
+  EXPECT_EQ(message(bad),
+            "--weights: \"int3\" is not one of auto, f32, bf16, f8_e4m3, q8_0, q4_1, f4_e2m1, i4");
   bad = good;
   bad.max_context_tokens = 70000;
   EXPECT_EQ(message(bad), "--max-context: 70000 is outside 1 to 65536");

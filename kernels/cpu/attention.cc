@@ -64,12 +64,14 @@ AttentionCall CallOf(const AttentionParams& params) {
           .queries = {{.data = params.q,
                        .dim = cache.head_dim,
                        .row_stride = params.q_stride,
-                       .head_stride = cache.head_dim},
+                       .head_stride =
+                           params.q_head_stride == 0 ? cache.head_dim : params.q_head_stride},
                       {}},
           .num_heads = params.num_heads,
           .scale = params.scale,
           .sliding_window = params.sliding_window,
           .chunk_size = params.chunk_size,
+          .sinks = params.sinks,
           .sequences = params.sequences,
           .y = params.y};
 }

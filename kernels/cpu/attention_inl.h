@@ -229,6 +229,13 @@ void AttendTask(const AttentionCall& call, const AttentionTask& task, float* scr
   }
 }
 
+// A sink's weight beside keys whose largest score is `max`. Beyond 2^126 it leaves nothing of the
+// keys, and need not grow on.
+ESSOR_INLINE float SinkWeight(float sink, float max) {
+  const float exponent = sink * kLog2E - max;
+  return Exp2(exponent > 126.0f ? 126.0f : exponent);
+}
+
 void FinishTask(const AttentionCall& call, const AttentionTask& task, const SoftmaxStates& states) {
   const uint32_t dim = call.value_dim;
   const uint32_t group = call.num_heads / call.num_kv_heads;
@@ -237,7 +244,8 @@ void FinishTask(const AttentionCall& call, const AttentionTask& task, const Soft
     const size_t head = size_t{task.kv_head} * group + n % group;
     float* y = call.y + (row * call.num_heads + head) * dim;
     const float* results = states.results + size_t{n} * PaddedDim(dim);
-    const F32 sum = Set1(states.sum[n]);
+    const float sink = call.sinks == nullptr ? 0.0f : SinkWeight(call.sinks[head], states.max[n]);
+    const F32 sum = Set1(states.sum[n] + sink);
     for (uint32_t d = 0; d < dim; d += kLanes) {
       StorePartial(y + d, Load(results + d) / sum, dim - d);
     }

@@ -61,9 +61,10 @@ struct AttentionCall {
   uint32_t value_dim;     // Dv
   QueryPart queries[2];   // side by side they are D dims; the second may have none
   uint32_t num_heads;
-  float scale;              // of q.k before the softmax
-  uint32_t sliding_window;  // keys visible, the own one included; 0 = all
-  uint32_t chunk_size;      // keys of a row's own chunk are visible; 0 = all
+  float scale;                   // of q.k before the softmax
+  uint32_t sliding_window;       // keys visible, the own one included; 0 = all
+  uint32_t chunk_size;           // keys of a row's own chunk are visible; 0 = all
+  const float* sinks = nullptr;  // [num_heads] or null: scores that stand for no key
   std::span<const SequenceRows> sequences;
   float* y;  // [T, num_heads * Dv]
 };
@@ -141,7 +142,7 @@ struct AttentionKernels {
   // `from` holds later positions than `into`.
   void (*merge)(const SoftmaxStates& into, const SoftmaxStates& from, uint32_t queries,
                 uint32_t value_dim);
-  // y of the task's rows and heads.
+  // y of the task's rows and heads; a head's sink joins its softmax here, last of all.
   void (*finish)(const AttentionCall& call, const AttentionTask& task, const SoftmaxStates& states);
   void (*index_scores)(const AttentionCall& call, const IndexTask& task, float* scratch);
 };

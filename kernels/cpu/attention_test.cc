@@ -36,6 +36,7 @@ class AttentionBench : public PagedSequences {
     uint32_t chunk_size = 0;  // of the mask
     uint32_t num_sequences = 1;
     uint32_t tokens = 100;
+    bool sinks = false;
   };
 
   explicit AttentionBench(const Options& options)
@@ -48,6 +49,10 @@ class AttentionBench : public PagedSequences {
         size_t{num_blocks()} * options.shape.kv_heads * options.block_tokens * options.shape.dim;
     k_cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
     v_cache_ = k_cache_;
+    // From far below all scores to far above them.
+    for (uint32_t h = 0; options.sinks && h < options.shape.heads; ++h) {
+      sinks_.push_back(h == 0 ? -40.0f : 3.0f * static_cast<float>(h) - 4.0f);
+    }
     k_cache_bf16_.assign(elements, 0x7fc0);  // NaN
     v_cache_bf16_ = k_cache_bf16_;
     for (uint32_t s = 0; s < options.num_sequences; ++s) {
@@ -104,6 +109,7 @@ class AttentionBench : public PagedSequences {
                                  .scale = 1.0f / std::sqrt(static_cast<float>(options_.shape.dim)),
                                  .sliding_window = options_.window,
                                  .chunk_size = options_.chunk_size,
+                                 .sinks = options_.sinks ? sinks_.data() : nullptr,
                                  .sequences = sequences,
                                  .y = y};
     if (stream == nullptr) {
@@ -116,6 +122,7 @@ class AttentionBench : public PagedSequences {
   }
 
   const Options options_;
+  std::vector<float> sinks_;
   std::vector<float> k_cache_;
   std::vector<float> v_cache_;
   std::vector<uint16_t> k_cache_bf16_;
@@ -218,6 +225,16 @@ TEST_P(AttentionTest, SameBitsInEveryChunkingWithAChunkedMask) {
   }
 }
 
+TEST_P(AttentionTest, EqualsTheReferenceWithSinks) {
+  auto stream = MakeStream(3);
+  for (uint32_t window : {0u, 5u, 128u}) {
+    for (uint32_t chunk : {300u, 1u}) {
+      ExpectNearReference({.shape = {6, 2, 24}, .window = window, .tokens = 300, .sinks = true},
+                          chunk, *stream);
+    }
+  }
+}
+
 TEST_P(AttentionTest, EqualsTheReferenceOverSeveralPartitions) {
   auto stream = MakeStream(3);
   ExpectNearReference({.shape = {6, 2, 64}, .tokens = 700}, 700, *stream);
@@ -229,7 +246,7 @@ TEST_P(AttentionTest, EqualsTheReferenceOverSeveralPartitions) {
 TEST_P(AttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
   for (bool fp32 : {false, true}) {
     AttentionBench::Options options{
-        .shape = {6, 2, 32}, .fp32 = fp32, .num_sequences = 3, .tokens = 100};
+        .shape = {6, 2, 32}, .fp32 = fp32, .num_sequences = 3, .tokens = 100, .sinks = fp32};
     AttentionBench whole(options);
     auto one = MakeStream(1);
     for (uint32_t s = 0; s < 3; ++s) whole.RunInChunks(s, 100, one.get());
@@ -262,13 +279,15 @@ TEST_P(AttentionTest, SameBitsWhenALongContextIsSharedAmongThreads) {
   struct Mask {
     uint32_t window;
     uint32_t chunk_size;
+    bool sinks;
   };
-  for (const Mask& mask : {Mask{0, 0}, Mask{600, 0}, Mask{0, 700}}) {
+  for (const Mask& mask : {Mask{0, 0, false}, Mask{600, 0, true}, Mask{0, 700, true}}) {
     const AttentionBench::Options options{.shape = {3, 1, 64},
                                           .window = mask.window,
                                           .chunk_size = mask.chunk_size,
                                           .num_sequences = 2,
-                                          .tokens = 1100};
+                                          .tokens = 1100,
+                                          .sinks = mask.sinks};
     AttentionBench whole(options);
     auto one = MakeStream(1);
     whole.RunInChunks(0, 1100, one.get());
@@ -348,10 +367,72 @@ TEST_P(AttentionTest, EqualKeysGiveTheMeanOfTheValues) {
   params.sliding_window = 2;  // the own key and the one before
   Attention(params, *stream);
   EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 4));
+  // A sink with the score of the last row's two keys takes a third of its softmax; an endless one
+  // takes all.
+  float sink = 1.5f;
+  params.sinks = &sink;
+  Attention(params, *stream);
+  EXPECT_NEAR(y[3], 8.0 / 3, 1e-5);
+  sink = 3e38f;
+  Attention(params, *stream);
+  EXPECT_THAT(y, ::testing::Each(::testing::FloatNear(0, 1e-30f)));
+  params.sinks = nullptr;
   params.sliding_window = 0;
   params.chunk_size = 3;  // the last key is the first of its chunk
   Attention(params, *stream);
   EXPECT_THAT(y, ::testing::ElementsAre(4, 6, 4, 8));
+}
+
+// As behind an output gate: every head's query has a neighbour of the same size.
+TEST_P(AttentionTest, QueriesOfHeadsMayStandApart) {
+  constexpr uint32_t kDim = 20;
+  constexpr uint32_t kHeads = 3;
+  constexpr uint32_t kTokens = 40;
+  auto stream = MakeStream(2);
+  std::vector<float> keys(size_t{3} * 16 * kDim);
+  std::vector<float> values(keys.size());
+  const std::vector<uint32_t> blocks = {2, 0, 1};
+  const SequenceRows rows{
+      .first_row = 0, .num_rows = kTokens, .context_tokens = 0, .block_table = blocks.data()};
+  const PagedKv cache{.k = keys.data(),
+                      .v = values.data(),
+                      .fp32 = true,
+                      .num_blocks = 3,
+                      .block_tokens = 16,
+                      .num_kv_heads = 1,
+                      .head_dim = kDim};
+  const auto k = RandomFloats(kTokens * kDim, 1);
+  const auto v = RandomFloats(kTokens * kDim, 2);
+  WriteKv({.cache = cache,
+           .k = k.data(),
+           .v = v.data(),
+           .k_stride = kDim,
+           .v_stride = kDim,
+           .sequences = {&rows, 1}},
+          *stream);
+  const auto q = RandomFloats(size_t{kTokens} * kHeads * kDim, 3);
+  std::vector<float> apart(2 * q.size(), kPoison);
+  for (size_t head = 0; head < q.size() / kDim; ++head) {
+    std::copy_n(q.begin() + static_cast<ptrdiff_t>(head * kDim), kDim,
+                apart.begin() + static_cast<ptrdiff_t>(2 * head * kDim));
+  }
+  std::vector<float> expected(q.size());
+  std::vector<float> y(q.size(), kPoison);
+  AttentionParams params{.cache = cache,
+                         .q = q.data(),
+                         .q_stride = kHeads * kDim,
+                         .num_heads = kHeads,
+                         .scale = 0.25f,
+                         .sliding_window = 0,
+                         .sequences = {&rows, 1},
+                         .y = expected.data()};
+  Attention(params, *stream);
+  params.q = apart.data();
+  params.q_stride = 2 * kHeads * kDim;
+  params.q_head_stride = 2 * kDim;
+  params.y = y.data();
+  Attention(params, *stream);
+  EXPECT_EQ(y, expected);
 }
 
 TEST_P(AttentionTest, NothingHappensWithoutRows) {

@@ -92,12 +92,21 @@ void Silu(float* x, uint64_t count, Stream& stream) {
                 [&](uint64_t begin, uint64_t end) { silu(x, begin, end); });
 }
 
-void MultiplyBySigmoid(float* y, const float* gate, uint64_t count, Stream& stream) {
+void GateHeads(const GateHeadsParams& params, Stream& stream) {
   CpuStream& cpu = AsCpuStream(stream);
-  if (cpu.isa() == CpuIsa::kReference) return reference::MultiplyBySigmoid(y, gate, count);
-  const auto multiply = RowKernelsFor(cpu.isa()).multiply_by_sigmoid;
-  ParallelRange(cpu.pool(), count, kElementsForFork,
-                [&](uint64_t begin, uint64_t end) { multiply(y, gate, begin, end); });
+  if (cpu.isa() == CpuIsa::kReference) return reference::GateHeads(params);
+  const auto gate_heads = RowKernelsFor(cpu.isa()).gate_heads;
+  ParallelRange(cpu.pool(), params.num_rows,
+                RowsForFork(uint64_t{params.num_heads} * params.head_dim),
+                [&](uint64_t begin, uint64_t end) { gate_heads(params, begin, end); });
+}
+
+void AddGated(const AddGatedParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::AddGated(params);
+  const auto add_gated = RowKernelsFor(cpu.isa()).add_gated;
+  ParallelRange(cpu.pool(), params.num_rows, RowsForFork(params.width),
+                [&](uint64_t begin, uint64_t end) { add_gated(params, begin, end); });
 }
 
 void WeightedSum(const WeightedSumParams& params, Stream& stream) {

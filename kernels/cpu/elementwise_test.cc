@@ -120,80 +120,6 @@ TEST_P(ElementwiseTest, RmsNormOfARowDoesNotDependOnTheOthers) {
   EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0);
 }
 
-// Mean and deviations come from sums of n terms (as NormTolerance counts them, with one chain of
-// lanes instead of four); rows here have a mean below 0.5 and deviations below 6, so that no
-// difference cancels more than a few bits.
-TEST_P(ElementwiseTest, LayerNormEqualsTheReferenceAndMayWorkInPlace) {
-  for (uint32_t width : {2u, 3u, 16u, 63u, 128u, 577u}) {
-    for (uint32_t rows : {1u, 3u, 170u}) {
-      auto stream = MakeStream(2);
-      auto x = RandomFloats(size_t{rows} * width, width);
-      for (float& value : x) value += 0.25f;
-      const auto weight = RandomFloats(width, width + 1);
-      const auto bias = RandomFloats(width, width + 2);
-      std::vector<float> expected(x.size());
-      LayerNormParams params{.x = x.data(),
-                             .weight = weight.data(),
-                             .bias = bias.data(),
-                             .y = expected.data(),
-                             .num_rows = rows,
-                             .width = width,
-                             .eps = 1e-3f};
-      reference::LayerNorm(params);
-      params.y = x.data();
-      LayerNorm(params, *stream);
-      const double tolerance = 6 * 4 * (width / 4 + 10) * kRounding * 4;
-      for (size_t i = 0; i < x.size(); ++i) {
-        ASSERT_NEAR(x[i], expected[i], tolerance) << "width " << width << " element " << i;
-      }
-    }
-  }
-}
-
-// By hand: (1, 3, 5, 7) has mean 4 and variance 5.
-TEST_P(ElementwiseTest, LayerNormOfAKnownRow) {
-  auto stream = MakeStream();
-  const std::vector<float> x = {1, 3, 5, 7};
-  const std::vector<float> weight = {1, 1, 2, 1};
-  const std::vector<float> bias = {0, 0, 1, 3};
-  std::vector<float> y(4, kPoison);
-  LayerNorm({.x = x.data(),
-             .weight = weight.data(),
-             .bias = bias.data(),
-             .y = y.data(),
-             .num_rows = 1,
-             .width = 4,
-             .eps = 4},
-            *stream);  // 1 / sqrt(5 + 4)
-  EXPECT_THAT(y, ElementsAre(::testing::FloatEq(-1.0f), ::testing::FloatEq(-1.0f / 3),
-                             ::testing::FloatEq(1 + 2.0f / 3), ::testing::FloatEq(4.0f)));
-}
-
-TEST_P(ElementwiseTest, LayerNormOfARowDoesNotDependOnTheOthers) {
-  constexpr uint32_t kRows = 1100;
-  constexpr uint32_t kWidth = 77;
-  const auto x = RandomFloats(kRows * kWidth, 1);
-  const auto weight = RandomFloats(kWidth, 3);
-  std::vector<float> together(x.size());
-  std::vector<float> alone(x.size());
-  LayerNormParams params{.x = x.data(),
-                         .weight = weight.data(),
-                         .bias = weight.data(),
-                         .y = together.data(),
-                         .num_rows = kRows,
-                         .width = kWidth,
-                         .eps = 1e-5f};
-  LayerNorm(params, *MakeStream(3));
-  params.num_rows = 1;
-  auto one = MakeStream(1);
-  for (uint32_t t = 0; t < kRows; ++t) {
-    params.x = x.data() + t * kWidth;
-    params.y = alone.data() + t * kWidth;
-    LayerNorm(params, *one);
-  }
-  EXPECT_EQ(std::memcmp(together.data(), alone.data(), alone.size() * sizeof(float)), 0);
-}
-
 // Rows with padding between them, in two parts of uneven width: the sums of both give the norm of
 // the whole row, and the padding stays as it was.
 TEST_P(ElementwiseTest, NormBySquaresOfPartsIsRmsNormOfTheWholeRow) {
@@ -572,24 +498,61 @@ TEST(RopeTableTest, HoldsScaledCosinesAndSinesOfPositionTimesFrequency) {
 // follow.
 double SigmoidTolerance(double x) { return 2.4e-7 + 1.2e-7 * std::abs(x) + 4 * kRounding; }
 
-TEST_P(ElementwiseTest, SigmoidsEqualTheReference) {
+// As behind an output gate: what stands between the heads' queries is left alone.
+TEST_P(ElementwiseTest, QueriesOfHeadsMayStandApart) {
+  constexpr uint32_t kHeads = 3;
+  constexpr uint32_t kDim = 24;
+  constexpr uint32_t kRows = 5;
+  auto stream = MakeStream(2);
+  auto q = RandomFloats(kRows * kHeads * kDim, 1);
+  std::vector<float> apart(2 * q.size(), kPoison);
+  for (size_t head = 0; head < q.size() / kDim; ++head) {
+    for (uint32_t i = 0; i < kDim; ++i) apart[2 * head * kDim + i] = q[head * kDim + i];
+  }
+  const auto norm = RandomFloats(kDim, 2);
+  const std::vector<uint32_t> positions = {0, 7, 3, 31, 30};
+  std::vector<float> cos(32 * 4);
+  std::vector<float> sin(cos.size());
+  FillRopeTable(std::vector<float>{1, 0.3f, 0.1f, 0.03f}, 1.0f, 32, cos.data(), sin.data());
+  QkNormRopeParams params{.q = q.data(),
+                          .k = nullptr,
+                          .q_stride = kHeads * kDim,
+                          .k_stride = 0,
+                          .num_rows = kRows,
+                          .num_heads = kHeads,
+                          .num_kv_heads = 0,
+                          .head_dim = kDim,
+                          .q_norm = norm.data(),
+                          .norm_eps = 1e-6f,
+                          .positions = positions.data(),
+                          .cos = cos.data(),
+                          .sin = sin.data(),
+                          .rotary_dim = 8,
+                          .interleaved = false,
+                          .temperature = {.scale = 0.1, .floor_positions = 8}};
+  QkNormRope(params, *stream);
+  params.q = apart.data();
+  params.q_stride = 2 * kHeads * kDim;
+  params.q_head_stride = 2 * kDim;
+  QkNormRope(params, *stream);
+  for (size_t i = 0; i < apart.size(); ++i) {
+    const size_t head = i / (2 * kDim);
+    const size_t at = i % (2 * kDim);
+    ASSERT_EQ(apart[i], at < kDim ? q[head * kDim + at] : kPoison) << "element " << i;
+  }
+}
+
+TEST_P(ElementwiseTest, SiluEqualsItsFormula) {
   std::vector<float> x = {0.0f, -0.0f, 1e-30f, 90.0f, -90.0f, 1e30f, -1e30f};
   for (const float value : RandomFloats(200'000, 5, 4.0f)) x.push_back(value);
-  const std::vector<float> y = RandomFloats(x.size(), 6);
   for (const uint32_t threads : {1u, 3u}) {
     auto stream = MakeStream(threads);
     std::vector<float> silu = x;
     Silu(silu.data(), silu.size(), *stream);
-    std::vector<float> gated = y;
-    MultiplyBySigmoid(gated.data(), x.data(), gated.size(), *stream);
     for (size_t i = 0; i < x.size(); ++i) {
-      const double sigmoid = 1 / (1 + std::exp(-static_cast<double>(x[i])));
+      const double expected = x[i] / (1 + std::exp(-static_cast<double>(x[i])));
       // Below 2^-126 the exponential is 0.
-      ASSERT_NEAR(silu[i], x[i] * sigmoid,
-                  SigmoidTolerance(x[i]) * std::abs(x[i] * sigmoid) + 1e-36)
-          << "x " << x[i];
-      ASSERT_NEAR(gated[i], y[i] * sigmoid,
-                  SigmoidTolerance(x[i]) * std::abs(y[i] * sigmoid) + 1e-36)
+      ASSERT_NEAR(silu[i], expected, SigmoidTolerance(x[i]) * std::abs(expected) + 1e-36)
           << "x " << x[i];
     }
   }
@@ -598,6 +561,61 @@ TEST_P(ElementwiseTest, SigmoidsEqualTheReference) {
   auto stream = MakeStream();
   Silu(poisoned.data(), poisoned.size(), *stream);
   for (const float value : poisoned) EXPECT_TRUE(std::isnan(value));
+}
+
+// Gates that lie apart, as behind each head's query, and what is between them left alone.
+TEST_P(ElementwiseTest, GateHeadsEqualsTheReference) {
+  constexpr uint32_t kHeads = 3;
+  for (const uint32_t dim : {1u, 16u, 67u}) {
+    for (const uint32_t rows : {1u, 700u}) {
+      for (const Gate kind : {Gate::kSigmoid, Gate::kSilu}) {
+        auto stream = MakeStream(2);
+        const uint32_t stride = kHeads * 2 * dim + 5;
+        const auto gate = RandomFloats(size_t{rows} * stride, 1, 3.0f);
+        auto y = RandomFloats(size_t{rows} * kHeads * dim, 2);
+        auto expected = y;
+        GateHeadsParams params{.y = expected.data(),
+                               .gate = gate.data() + dim,
+                               .gate_stride = stride,
+                               .gate_head_stride = 2 * dim,
+                               .num_rows = rows,
+                               .num_heads = kHeads,
+                               .head_dim = dim,
+                               .kind = kind};
+        reference::GateHeads(params);
+        params.y = y.data();
+        GateHeads(params, *stream);
+        for (size_t i = 0; i < y.size(); ++i) {
+          ASSERT_NEAR(y[i], expected[i], SigmoidTolerance(12) * std::abs(expected[i]) + 1e-36);
+        }
+      }
+    }
+  }
+}
+
+TEST_P(ElementwiseTest, AddGatedEqualsTheReference) {
+  for (const uint32_t width : {1u, 67u, 576u}) {
+    for (const uint32_t rows : {1u, 300u}) {
+      auto stream = MakeStream(2);
+      const auto x = RandomFloats(size_t{rows} * width, 1);
+      const auto gates = RandomFloats(rows, 2, 3.0f);
+      auto y = RandomFloats(x.size(), 3);
+      const auto before = y;
+      auto expected = y;
+      AddGatedParams params{.y = expected.data(),
+                            .x = x.data(),
+                            .gates = gates.data(),
+                            .num_rows = rows,
+                            .width = width};
+      reference::AddGated(params);
+      params.y = y.data();
+      AddGated(params, *stream);
+      for (size_t i = 0; i < y.size(); ++i) {
+        const double size = std::abs(before[i]) + std::abs(x[i]);
+        ASSERT_NEAR(y[i], expected[i], SigmoidTolerance(12) * size);
+      }
+    }
+  }
 }
 
 TEST_P(ElementwiseTest, WeightedSumEqualsTheReferenceInPlaceToo) {

@@ -8,6 +8,7 @@
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/linear_attention_kernels.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/reference/linear_attention.h"
 
 namespace essor::kernels {
@@ -53,6 +54,32 @@ void LinearAttention(const LinearAttentionParams& params, Stream& stream) {
       run_task(task);
     }
   });
+}
+
+void CausalConvolution(const CausalConvolutionParams& params, Stream& stream) {
+  ESSOR_CHECK(params.taps >= 1 && params.taps <= kConvolutionTapsMax);
+  ESSOR_CHECK(params.state_width >= uint64_t{params.num_heads} * params.dim);
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::CausalConvolution(params);
+  const auto convolve = KernelsFor(cpu.isa()).convolve;
+  const uint64_t channels_of_row = uint64_t{params.num_heads} * params.dim;
+  const uint64_t num_tasks = params.sequences.size() * params.num_heads;
+  // Heads of sequences that together are worth a fork.
+  const uint64_t rows = NumRows(params.sequences);
+  const uint64_t elements = rows * channels_of_row * params.taps;
+  const uint64_t tasks_for_fork = elements < kStateElementsForFork ? num_tasks + 1 : 0;
+  ParallelRange(cpu.pool(), num_tasks, tasks_for_fork, [&](uint64_t begin, uint64_t end) {
+    for (uint64_t task = begin; task < end; ++task) {
+      const auto first = static_cast<uint32_t>(task % params.num_heads) * params.dim;
+      convolve(params, params.sequences[task / params.num_heads], first, first + params.dim);
+    }
+  });
+}
+
+void DeltaGates(const DeltaGatesParams& params, Stream& stream) {
+  ESSOR_CHECK(params.num_key_heads > 0 && params.num_heads % params.num_key_heads == 0);
+  AsCpuStream(stream);            // there is no other
+  reference::DeltaGates(params);  // two values a head: nothing to gain
 }
 
 }  // namespace essor::kernels

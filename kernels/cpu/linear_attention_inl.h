@@ -119,7 +119,52 @@ void RunColumns(const LinearAttentionParams& params, const SequenceRows& sequenc
   }
 }
 
-constexpr LinearAttentionKernels kLinearAttentionKernels = {.run = RunColumns};
+// Filters of `n` channels, one vector for each tap.
+ESSOR_INLINE void LoadFilters(const float* filters, uint32_t taps, uint32_t n,
+                              F32 (&vectors)[kConvolutionTapsMax]) {
+  for (uint32_t tap = 0; tap < taps; ++tap) {
+    float lanes[kLanes] = {};
+    for (uint32_t i = 0; i < n; ++i) lanes[i] = filters[i * taps + tap];
+    vectors[tap] = Load(lanes);
+  }
+}
+
+// Channels [channel, channel + n) of one head: the window of inputs moves over the rows.
+ESSOR_INLINE void ConvolveVector(const CausalConvolutionParams& params,
+                                 const SequenceRows& sequence, uint32_t channel, uint32_t n) {
+  const uint32_t taps = params.taps;
+  const uint32_t head = channel / params.dim;
+  F32 filters[kConvolutionTapsMax];
+  LoadFilters(params.filters + size_t{channel} * taps, taps, n, filters);
+  float* state = params.states + size_t{sequence.slot} * (taps - 1) * params.state_width + channel;
+  F32 window[kConvolutionTapsMax] = {};
+  if (sequence.context_tokens != 0) {
+    for (uint32_t k = 0; k + 1 < taps; ++k) {
+      window[k] = LoadPartial(state + size_t{k} * params.state_width, n);
+    }
+  }
+  for (uint32_t row = 0; row < sequence.num_rows; ++row) {
+    const size_t at = size_t{sequence.first_row} + row;
+    window[taps - 1] = LoadPartial(HeadAt(params.x, at, head) + channel % params.dim, n);
+    F32 sum = {};
+    for (uint32_t tap = 0; tap < taps; ++tap) sum = Fma(window[tap], filters[tap], sum);
+    StorePartial(params.y + at * params.y_stride + channel, sum * Sigmoid(sum), n);
+    for (uint32_t k = 0; k + 1 < taps; ++k) window[k] = window[k + 1];
+  }
+  for (uint32_t k = 0; k + 1 < taps; ++k) {
+    StorePartial(state + size_t{k} * params.state_width, window[k], n);
+  }
+}
+
+void ConvolveChannels(const CausalConvolutionParams& params, const SequenceRows& sequence,
+                      uint32_t begin, uint32_t end) {
+  for (uint32_t channel = begin; channel < end; channel += kLanes) {
+    ConvolveVector(params, sequence, channel, end - channel < kLanes ? end - channel : kLanes);
+  }
+}
+
+constexpr LinearAttentionKernels kLinearAttentionKernels = {.run = RunColumns,
+                                                            .convolve = ConvolveChannels};
 
 }  // namespace
 }  // namespace essor::kernels

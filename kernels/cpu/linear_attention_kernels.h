@@ -16,6 +16,9 @@ struct LinearAttentionKernels {
   // Columns [column, column + kStateColumns), or fewer at the end, of one head of one sequence.
   void (*run)(const LinearAttentionParams& params, const SequenceRows& sequence, uint32_t head,
               uint32_t column);
+  // Channels [begin, end) of one sequence, all of one head.
+  void (*convolve)(const CausalConvolutionParams& params, const SequenceRows& sequence,
+                   uint32_t begin, uint32_t end);
 };
 
 const LinearAttentionKernels& PortableLinearAttentionKernels();

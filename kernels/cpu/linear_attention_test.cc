@@ -167,5 +167,139 @@ TEST_P(LinearAttentionTest, RecursAsWritten) {
   EXPECT_EQ(y, (std::vector<float>{8, 16, 6, 12}));
 }
 
+struct ConvolutionShape {
+  uint32_t num_heads;
+  uint32_t dim;
+  uint32_t taps;
+};
+
+const ConvolutionShape kConvolutions[] = {
+    {2, 8, 4}, {3, 21, 4}, {1, 130, 3}, {2, 16, 1}, {1, 5, 8}};
+
+// Inputs behind each other with a gap between heads, and states wider than the channels.
+class Convolution {
+ public:
+  Convolution(const ConvolutionShape& shape, uint32_t num_rows)
+      : shape_(shape),
+        channels_(shape.num_heads * shape.dim),
+        x_(RandomFloats(size_t{num_rows} * 2 * channels_, 1)),
+        filters_(RandomFloats(size_t{channels_} * shape.taps, 2)),
+        y_(size_t{num_rows} * (channels_ + 3), kPoison),
+        states_(size_t{kSlots} * (shape.taps - 1) * (channels_ + 5), kPoison) {}
+
+  CausalConvolutionParams Params(std::span<const SequenceRows> sequences) {
+    return {.states = states_.data(),
+            .state_width = channels_ + 5,
+            .x = {x_.data(), 2 * channels_, 2 * shape_.dim},
+            .filters = filters_.data(),
+            .taps = shape_.taps,
+            .num_heads = shape_.num_heads,
+            .dim = shape_.dim,
+            .sequences = sequences,
+            .y = y_.data(),
+            .y_stride = channels_ + 3};
+  }
+
+  const std::vector<float>& y() const { return y_; }
+  const std::vector<float>& states() const { return states_; }
+
+ private:
+  const ConvolutionShape shape_;
+  const uint32_t channels_;
+  std::vector<float> x_, filters_, y_, states_;
+};
+
+TEST_P(LinearAttentionTest, ConvolutionEqualsTheReference) {
+  const std::vector<SequenceRows> sequences = {
+      {.first_row = 0, .num_rows = 9, .context_tokens = 0, .slot = 3},
+      {.first_row = 9, .num_rows = 1, .context_tokens = 0, .slot = 1},
+      {.first_row = 10, .num_rows = 2, .context_tokens = 0, .slot = 0}};
+  for (const ConvolutionShape& shape : kConvolutions) {
+    auto stream = MakeStream(2);
+    Convolution expected(shape, 12);
+    Convolution actual(shape, 12);
+    reference::CausalConvolution(expected.Params(sequences));
+    CausalConvolution(actual.Params(sequences), *stream);
+    EXPECT_EQ(actual.states(), expected.states()) << "inputs are kept as they are";
+    for (size_t i = 0; i < expected.y().size(); ++i) {
+      // Up to 8 products of normal values, and a sigmoid that is good to 1e-6.
+      ASSERT_NEAR(actual.y()[i], expected.y()[i], 3e-6 * (1 + std::abs(expected.y()[i])))
+          << "taps " << shape.taps << " element " << i;
+    }
+  }
+}
+
+TEST_P(LinearAttentionTest, EveryCutOfAConvolutionGivesTheSameBits) {
+  constexpr uint32_t kRows = 19;
+  for (const ConvolutionShape& shape : kConvolutions) {
+    Convolution whole(shape, kRows);
+    auto stream = MakeStream(3);
+    const SequenceRows all = {.first_row = 0, .num_rows = kRows, .context_tokens = 0, .slot = 2};
+    CausalConvolution(whole.Params({&all, 1}), *stream);
+    for (const uint32_t chunk : {1u, 2u, 5u, 18u}) {
+      Convolution cut(shape, kRows);
+      for (uint32_t first = 0; first < kRows; first += chunk) {
+        const SequenceRows part = {.first_row = first,
+                                   .num_rows = std::min(chunk, kRows - first),
+                                   .context_tokens = first,
+                                   .slot = 2};
+        CausalConvolution(cut.Params({&part, 1}), *stream);
+      }
+      EXPECT_EQ(cut.y(), whole.y()) << "taps " << shape.taps << " chunks of " << chunk;
+      EXPECT_EQ(cut.states(), whole.states()) << "taps " << shape.taps << " chunks of " << chunk;
+    }
+  }
+}
+
+// One channel by hand: filter (1, 2), inputs 3, 5.
+TEST_P(LinearAttentionTest, TheLastTapIsTheOwnTokens) {
+  auto stream = MakeStream();
+  std::vector<float> state = {kPoison};
+  const std::vector<float> x = {3, 5};
+  const std::vector<float> filters = {1, 2};
+  std::vector<float> y(2, kPoison);
+  const SequenceRows rows = {.first_row = 0, .num_rows = 2, .context_tokens = 0};
+  CausalConvolution({.states = state.data(),
+                     .state_width = 1,
+                     .x = {x.data(), 1, 1},
+                     .filters = filters.data(),
+                     .taps = 2,
+                     .num_heads = 1,
+                     .dim = 1,
+                     .sequences = {&rows, 1},
+                     .y = y.data(),
+                     .y_stride = 1},
+                    *stream);
+  EXPECT_NEAR(y[0], 6 / (1 + std::exp(-6.0)), 1e-5);
+  EXPECT_NEAR(y[1], 13 / (1 + std::exp(-13.0)), 1e-5);
+  EXPECT_EQ(state[0], 5);
+}
+
+// Two key heads of two value heads: per key head its b, b, a, a.
+TEST_P(LinearAttentionTest, DeltaGatesFollowTheirFormula) {
+  auto stream = MakeStream();
+  const std::vector<float> gates = {0.5f, -1, 2, 3, 4, 100, -50, 50};
+  const std::vector<float> rates = {0, -1, 1, 0};
+  const std::vector<float> biases = {0.25f, -3, 0, 0};
+  std::vector<float> decays(4, kPoison);
+  std::vector<float> write_gates(4, kPoison);
+  DeltaGates({.gates = gates.data(),
+              .rates = rates.data(),
+              .biases = biases.data(),
+              .num_rows = 1,
+              .num_heads = 4,
+              .num_key_heads = 2,
+              .decays = decays.data(),
+              .write_gates = write_gates.data()},
+             *stream);
+  EXPECT_NEAR(decays[0], std::exp(-std::log(1 + std::exp(2.25))), 1e-6);
+  EXPECT_NEAR(decays[1], std::exp(-std::exp(-1.0) * std::log(2.0)), 1e-6);
+  EXPECT_NEAR(decays[2], 1, 1e-6) << "ln(1 + e^-50) is 0";
+  EXPECT_NEAR(decays[3], 0, 1e-6) << "and no exponential overflows";
+  EXPECT_NEAR(write_gates[0], 1 / (1 + std::exp(-0.5)), 1e-6);
+  EXPECT_NEAR(write_gates[1], 1 / (1 + std::exp(1.0)), 1e-6);
+  EXPECT_NEAR(write_gates[3], 1, 1e-6);
+}
+
 }  // namespace
 }  // namespace essor::kernels

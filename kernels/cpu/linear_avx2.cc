@@ -4,9 +4,27 @@
 #include <cstring>
 
 #include "kernels/cpu/linear_kernels_inl.h"
+#include "kernels/cpu/nibble_values.h"
 
 namespace essor::kernels {
 namespace {
+
+// The bytes of the values' bits.
+template <WeightFormat kFormat>
+struct NibbleBytes {
+  alignas(16) uint8_t low[16];
+  alignas(16) uint8_t high[16];
+
+  constexpr NibbleBytes() : low(), high() {
+    const NibbleTable table = MakeNibbleTable(kFormat);
+    for (uint32_t code = 0; code < 16; ++code) {
+      low[code] = static_cast<uint8_t>(table[code] & 0xffu);
+      high[code] = static_cast<uint8_t>(table[code] >> 8);
+    }
+  }
+};
+template <WeightFormat kFormat>
+constexpr NibbleBytes<kFormat> kNibbles;
 
 struct Avx2 {
   static constexpr int kLanes = 8;
@@ -82,6 +100,21 @@ struct Avx2 {
     second = _mm256_blendv_epi8(_mm256_srli_epi16(low, 8), high, odd);
   }
 
+  // Pairs 0 and 1 are the codes of the even bytes, 2 and 3 those of the odd ones.
+  template <WeightFormat kFormat, int kPair>
+  static I DecodeNibbles(I w) {
+    const I codes = kPair % 2 == 0 ? LowNibbles(w) : HighNibbles(w);
+    const I low = _mm256_shuffle_epi8(Twice(LoadTable(kNibbles<kFormat>.low)), codes);
+    const I high = _mm256_shuffle_epi8(Twice(LoadTable(kNibbles<kFormat>.high)), codes);
+    const I odd = _mm256_set1_epi16(static_cast<int16_t>(0xff00));
+    return kPair < 2 ? _mm256_blendv_epi8(low, _mm256_slli_epi16(high, 8), odd)
+                     : _mm256_blendv_epi8(_mm256_srli_epi16(low, 8), high, odd);
+  }
+  static F LoadBF16(const std::byte* p) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return LowHalf(_mm256_cvtepu16_epi32(halves));
+  }
+
   // Signed weights: |w| * (x with w's sign), pairs of which stay below 2 * 128 * 127 < 2^15. x is
   // at least -127, so that its negation exists.
   static I InitQ8(int32_t /*minus_128_sum*/) { return _mm256_setzero_si256(); }
@@ -149,6 +182,9 @@ struct Avx2 {
   }
 
  private:
+  static __m128i LoadTable(const uint8_t* from) {
+    return _mm_load_si128(reinterpret_cast<const __m128i*>(from));
+  }
   static I Twice(__m128i table) { return _mm256_broadcastsi128_si256(table); }
 };
 

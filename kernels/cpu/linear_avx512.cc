@@ -6,6 +6,7 @@
 
 #include "common/float8.h"
 #include "kernels/cpu/linear_kernels_inl.h"
+#include "kernels/cpu/nibble_values.h"
 
 namespace essor::kernels {
 namespace {
@@ -25,6 +26,15 @@ constexpr Fp8Tables MakeFp8Tables() {
   return tables;
 }
 constexpr Fp8Tables kFp8 = MakeFp8Tables();
+
+// The values twice: a look-up takes five bits of an index, the fifth of which belongs to the next
+// code.
+template <WeightFormat kFormat>
+struct TwoNibbleTables {
+  alignas(64) NibbleTable tables[2] = {MakeNibbleTable(kFormat), MakeNibbleTable(kFormat)};
+};
+template <WeightFormat kFormat>
+constexpr TwoNibbleTables<kFormat> kNibbles;
 
 struct Avx512 {
   static constexpr int kLanes = 16;
@@ -82,6 +92,16 @@ struct Avx512 {
     const I with_sign = _mm512_ternarylogic_epi32(high, w, sign, kOrAnd);
     first = _mm512_ternarylogic_epi32(even, low, _mm512_slli_epi16(with_sign, 8), kSelect);
     second = _mm512_ternarylogic_epi32(even, _mm512_srli_epi16(low, 8), with_sign, kSelect);
+  }
+
+  template <WeightFormat kFormat, int kPair>
+  static I DecodeNibbles(I w) {
+    const I table = _mm512_load_si512(kNibbles<kFormat>.tables);
+    return _mm512_permutexvar_epi16(_mm512_srli_epi16(w, 4 * kPair), table);
+  }
+  static F LoadBF16(const std::byte* p) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
   }
 
   static I InitQ8(int32_t minus_128_sum) { return SetI(minus_128_sum); }

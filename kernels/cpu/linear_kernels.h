@@ -5,7 +5,7 @@
 // reads it from front to back. Columns are padded with zeros to a multiple of 32. Rows = R:
 //
 //   kF32    per column:        [R] float
-//   kBF16   per column pair:   [R][2] bf16 (kBF16 and kFp8 weights)
+//   kBF16   per column pair:   [R][2] bf16 (kBF16, kFp8, kFp4 and kInt4 weights)
 //   kQuant  per 32 columns:    [8][R][4] int8, then [R] float scale, [R] int32 -128 * sum,
 //                              [R] float scale * sum       (sum = of the block's int8 values)
 //
@@ -16,13 +16,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
 
 namespace essor::kernels {
 
 enum class PanelKind { kF32, kBF16, kQuant };
 inline constexpr uint32_t kNumPanelKinds = 3;
-inline constexpr uint32_t kNumWeightFormats = 5;
+inline constexpr uint32_t kNumWeightFormats = 7;
 inline constexpr uint32_t kMaxPanelRows = 12;
 inline constexpr size_t kQuantRowBytes = 32 + 4 + 4 + 4;  // of one row in 32 columns
 
@@ -32,6 +33,8 @@ static inline constexpr PanelKind PanelKindOf(WeightFormat format) {
       return PanelKind::kF32;
     case WeightFormat::kBF16:
     case WeightFormat::kFp8:
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
       return PanelKind::kBF16;
     case WeightFormat::kQ8:
     case WeightFormat::kQ4:
@@ -80,16 +83,19 @@ struct LinearKernels {
   // Rows of x, each k long and multiplied by its factor, to a panel. Null `factors` are all 1.
   using PackPanel = void (*)(const float* const* rows, const float* factors, uint32_t num_rows,
                              uint32_t k, std::byte* panel);
-  // silu(gate) * up of [num_rows][32] values each, written to a panel at `first_column`, a multiple
-  // of 32. `gate` is overwritten. A kBF16 panel gets two rows for each: the rounded values and what
-  // the rounding left over.
-  using PackGated = void (*)(float* gate, const float* up, uint32_t num_rows, uint32_t first_column,
-                             std::byte* panel);
+  // gate = the activation of gate and up, [num_rows][32] values each.
+  using Activate = void (*)(float* gate, const float* up, uint32_t num_rows,
+                            const GatedActivation& activation);
+  // Hidden values [num_rows][32], written to a panel at `first_column`, a multiple of 32. A kBF16
+  // panel gets two rows for each: the rounded values and what the rounding left over.
+  using PackHidden = void (*)(const float* hidden, uint32_t num_rows, uint32_t first_column,
+                              std::byte* panel);
 
   uint32_t max_rows[kNumPanelKinds];  // best number of rows of a panel, at most kMaxPanelRows
   Multiply multiply[kNumWeightFormats][kMaxPanelRows + 1];  // [format][rows], from 1 on
   PackPanel pack_panel[kNumPanelKinds];
-  PackGated pack_gated[kNumPanelKinds];
+  Activate activate;
+  PackHidden pack_hidden[kNumPanelKinds];
   // sum[i] += weight * x[i] of 32 values, multiplied and added in two roundings or one.
   void (*add_scaled)(float* sum, const float* x, float weight);
 

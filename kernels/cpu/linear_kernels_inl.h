@@ -11,9 +11,12 @@
 //   DotBF16(sum, w, x)                   sum += the products of two bf16 pairs per lane
 //   DecodeFp8(w, first, second)          four e4m3 per lane, in the order 0 2 1 3, to bf16 pairs
 //                                        (0, 1) and (2, 3); NaN to NaN
+//   DecodeNibbles<format, i>(w)          pair i of eight codes per lane (pack_layout.h) as bf16
+//   LoadBF16(p)                          bf16 to F
 //   InitQ8(minus_128_sum), DotQ8(sum, w, x)   exact sums of (w - 128) * x over 4 bytes per lane;
 //                                        a block's sum starts from InitQ8
 //   LowNibbles(w) HighNibbles(w) DotQ4(sum, nibbles, x)     exact sums of w * x over 4 bytes
+//   Min(a, b) Max(a, b)                  b where one is NaN
 //   Silu(f)
 //   RoundBF16(x, words)                  32 floats to 16 words of two bf16
 //   AbsMax(x)                            of 32 floats; NaN where one is NaN
@@ -39,7 +42,7 @@ void FillPanel(LinearKernels& kernels) {
   constexpr auto kIndex = static_cast<int>(kKind);
   kernels.max_rows[kIndex] = kKind == PanelKind::kQuant ? Isa::kMaxQuantRows : Isa::kMaxRows;
   kernels.pack_panel[kIndex] = PackPanel<Isa, kKind>;
-  kernels.pack_gated[kIndex] = PackGated<Isa, kKind>;
+  kernels.pack_hidden[kIndex] = PackHidden<Isa, kKind>;
 }
 
 template <typename Isa>
@@ -52,9 +55,12 @@ LinearKernels MakeLinearKernels() {
   FillMultiply<Isa, WeightFormat::kQ8>(kernels, QuantRows());
   FillMultiply<Isa, WeightFormat::kQ4>(kernels, QuantRows());
   FillMultiply<Isa, WeightFormat::kFp8>(kernels, Rows());
+  FillMultiply<Isa, WeightFormat::kFp4>(kernels, Rows());
+  FillMultiply<Isa, WeightFormat::kInt4>(kernels, Rows());
   FillPanel<Isa, PanelKind::kF32>(kernels);
   FillPanel<Isa, PanelKind::kBF16>(kernels);
   FillPanel<Isa, PanelKind::kQuant>(kernels);
+  kernels.activate = Activate<Isa>;
   kernels.add_scaled = AddScaled<Isa>;
   return kernels;
 }

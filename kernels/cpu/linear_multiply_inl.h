@@ -4,18 +4,17 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/linear_bytes_inl.h"
-#include "kernels/cpu/linear_kernels.h"
-#include "kernels/cpu/pack_layout.h"
+#include "kernels/cpu/linear_block_inl.h"
+#include "kernels/cpu/linear_multiply_scaled_inl.h"
 
 namespace essor::kernels::micro {
 
-// R rows times V vectors of a tile beginning at lane `lane`. The sums stay in registers: every loop
-// over r and v is unrolled.
+// Of plain and of integer formats; those of ScaledBlock aside.
 template <typename Isa, int R, int V, bool kFetch>
-struct Block {
-  using F = typename Isa::F;
-  using I = typename Isa::I;
+struct Block : BlockBase<Isa, R, V, kFetch> {
+  using Base = BlockBase<Isa, R, V, kFetch>;
+  using typename Base::F;
+  using typename Base::I;
 
   static void F32(const TileProduct& product, int lane) {
     F sum[R][V];
@@ -64,45 +63,6 @@ struct Block {
     Store(sum, product.out + lane);
   }
 
-  // The sums of a block stay in registers and those of the row in `out`: both would not fit.
-  static void Fp8(const TileProduct& product, int lane) {
-    if (!product.resume) Clear(product.out + lane);
-    const std::byte* tile = product.tile + lane * 4;
-    Prefetch prefetch = product.prefetch;
-    for (Fp8Block block = FirstFp8Block(product.k, product.block_offset); block.begin < product.k;
-         block = NextFp8Block(block, product.k)) {
-      const std::byte* panel = product.panel + size_t{block.first_word} * 8 * R;
-      F dot[R][V];
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) dot[r][v] = Isa::Zero();
-      }
-      for (uint32_t word = 0; word < block.num_words; ++word) {
-        FetchStep(prefetch);
-        I w[V];
-        I pairs[2][V];
-        LoadWords(tile, w);
-#pragma GCC unroll 16
-        for (int v = 0; v < V; ++v) Isa::DecodeFp8(w[v], pairs[0][v], pairs[1][v]);
-#pragma GCC unroll 2
-        for (int pair = 0; pair < 2; ++pair) {
-#pragma GCC unroll 16
-          for (int r = 0; r < R; ++r) {
-            const I x = Isa::SetI(LoadAs<Isa, int32_t>(panel + 4 * (pair * R + r)));
-#pragma GCC unroll 16
-            for (int v = 0; v < V; ++v) dot[r][v] = Isa::DotBF16(dot[r][v], pairs[pair][v], x);
-          }
-        }
-        tile += kTileRows * 4;
-        panel += 8 * R;
-      }
-      FetchStep(prefetch);
-      AddBlock(tile, dot, product.out + lane);
-      tile += kTileRows * 4;
-    }
-  }
-
   static void Q8(const TileProduct& product, int lane) {
     F sum[R][V];
     Begin(product, lane, sum);
@@ -129,7 +89,7 @@ struct Block {
           for (int v = 0; v < V; ++v) dot[r][v] = Isa::DotQ8(dot[r][v], w[v], x);
         }
       }
-      FetchScales<1>(prefetch);
+      FetchScales(prefetch, 1);
       AddScaled(tile + kQ8ValueBytes + lane * 2, panel, dot, sum);
       tile += kQ8BlockBytes;
       panel += R * kQuantRowBytes;
@@ -166,7 +126,7 @@ struct Block {
           }
         }
       }
-      FetchScales<2>(prefetch);
+      FetchScales(prefetch, 2);
       const std::byte* scales = tile + kQ4ValueBytes + lane * 2;
       AddScaled(scales, panel, dot, sum);
       AddMinima(scales + kScaleRowBytes, panel, sum);
@@ -177,37 +137,11 @@ struct Block {
   }
 
  private:
-  // Two cache lines are what a step reads of the tile.
-  static void FetchStep(Prefetch& prefetch) {
-    if constexpr (!kFetch) return;
-    __builtin_prefetch(prefetch.from, 0, 2);
-    __builtin_prefetch(prefetch.from + 64, 0, 2);
-    prefetch.from += prefetch.step;
-  }
-  // Half a step each.
-  template <int kLines>
-  static void FetchScales(Prefetch& prefetch) {
-    if constexpr (!kFetch) return;
-    __builtin_prefetch(prefetch.from, 0, 2);
-    if constexpr (kLines == 2) __builtin_prefetch(prefetch.from + 64, 0, 2);
-    prefetch.from += kLines * prefetch.step / 2;
-  }
-
-  static void Begin(const TileProduct& product, int lane, F (&sum)[R][V]) {
-    const float* out = product.out + lane;
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) {
-        sum[r][v] = product.resume ? Isa::Load(out + r * kTileRows + v * Isa::kLanes) : Isa::Zero();
-      }
-    }
-  }
-
-  static void LoadWords(const std::byte* from, I (&w)[V]) {
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) w[v] = Isa::LoadI(from + v * Isa::kLanes * 4);
-  }
+  using Base::Begin;
+  using Base::FetchScales;
+  using Base::FetchStep;
+  using Base::LoadWords;
+  using Base::Store;
 
   // sum += dot * (weight scale * x scale)
   static void AddScaled(const std::byte* scales, const std::byte* panel, const I (&dot)[R][V],
@@ -237,33 +171,6 @@ struct Block {
       for (int v = 0; v < V; ++v) sum[r][v] = Isa::Fma(minimum[v], x_sum, sum[r][v]);
     }
   }
-
-  static void Clear(float* out) {
-    for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < V; ++v) Isa::Store(out + r * kTileRows + v * Isa::kLanes, Isa::Zero());
-    }
-  }
-
-  // out += dot * scale
-  static void AddBlock(const std::byte* scales, const F (&dot)[R][V], float* out) {
-#pragma GCC unroll 16
-    for (int v = 0; v < V; ++v) {
-      const F scale = Isa::Load(reinterpret_cast<const float*>(scales) + v * Isa::kLanes);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        float* const to = out + r * kTileRows + v * Isa::kLanes;
-        Isa::Store(to, Isa::Fma(dot[r][v], scale, Isa::Load(to)));
-      }
-    }
-  }
-
-  static void Store(const F (&sum)[R][V], float* out) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 16
-      for (int v = 0; v < V; ++v) Isa::Store(out + r * kTileRows + v * Isa::kLanes, sum[r][v]);
-    }
-  }
 };
 
 template <typename Isa, WeightFormat kFormat, int R, bool kFetch>
@@ -271,10 +178,12 @@ void MultiplyLanes(const TileProduct& product) {
   constexpr bool kQuant = PanelKindOf(kFormat) == PanelKind::kQuant;
   constexpr int kVectors = Isa::Vectors(R, kQuant);
   using B = Block<Isa, R, kVectors, kFetch>;
+  using Scaled = ScaledBlock<Isa, R, kVectors, kFetch>;
   for (int lane = 0; lane < static_cast<int>(kTileRows); lane += kVectors * Isa::kLanes) {
     if constexpr (kFormat == WeightFormat::kF32) B::F32(product, lane);
     if constexpr (kFormat == WeightFormat::kBF16) B::BF16(product, lane);
-    if constexpr (kFormat == WeightFormat::kFp8) B::Fp8(product, lane);
+    if constexpr (kFormat == WeightFormat::kFp8) Scaled::Fp8(product, lane);
+    if constexpr (IsNibbles(kFormat)) Scaled::template Nibbles<kFormat>(product, lane);
     if constexpr (kFormat == WeightFormat::kQ8) B::Q8(product, lane);
     if constexpr (kFormat == WeightFormat::kQ4) B::Q4(product, lane);
   }

@@ -63,20 +63,39 @@ void PackPanel(const float* const* rows, const float* factors, uint32_t num_rows
   }
 }
 
-template <typename Isa, PanelKind kKind>
-void PackGated(float* gate, const float* up, uint32_t num_rows, uint32_t first_column,
-               std::byte* panel) {
-  for (uint32_t r = 0; r < num_rows; ++r, gate += kTileRows, up += kTileRows) {
-    for (uint32_t lane = 0; lane < kTileRows; lane += Isa::kLanes) {
-      Isa::Store(gate + lane, Isa::Mul(Isa::Silu(Isa::Load(gate + lane)), Isa::Load(up + lane)));
+// See GatedActivation. c * sigmoid(alpha * c) is silu(alpha * c) / alpha.
+template <typename Isa>
+void Activate(float* gate, const float* up, uint32_t num_rows, const GatedActivation& activation) {
+  using F = typename Isa::F;
+  const uint32_t count = num_rows * kTileRows;
+  if (activation.limit == 0) {
+    for (uint32_t i = 0; i < count; i += Isa::kLanes) {
+      Isa::Store(gate + i, Isa::Mul(Isa::Silu(Isa::Load(gate + i)), Isa::Load(up + i)));
     }
+    return;
+  }
+  const F limit = Isa::Set(activation.limit);
+  const F lowest = Isa::Set(-activation.limit);
+  const F alpha = Isa::Set(activation.alpha);
+  const F inverse = Isa::Set(1 / activation.alpha);
+  for (uint32_t i = 0; i < count; i += Isa::kLanes) {
+    const F g = Isa::Silu(Isa::Mul(alpha, Isa::Min(limit, Isa::Load(gate + i))));
+    const F u = Isa::Max(lowest, Isa::Min(limit, Isa::Load(up + i)));
+    const F scaled = Isa::Mul(g, inverse);
+    Isa::Store(gate + i, Isa::Fma(scaled, u, scaled));
+  }
+}
+
+template <typename Isa, PanelKind kKind>
+void PackHidden(const float* hidden, uint32_t num_rows, uint32_t first_column, std::byte* panel) {
+  for (uint32_t r = 0; r < num_rows; ++r, hidden += kTileRows) {
     if constexpr (kKind == PanelKind::kBF16) {
       alignas(64) float rest[kTileRows];
-      RestOfBFloat16(gate, kTileRows, rest);
-      PackRowBlock<Isa, kKind>(gate, first_column, 2 * r, 2 * num_rows, panel);
+      RestOfBFloat16(hidden, kTileRows, rest);
+      PackRowBlock<Isa, kKind>(hidden, first_column, 2 * r, 2 * num_rows, panel);
       PackRowBlock<Isa, kKind>(rest, first_column, 2 * r + 1, 2 * num_rows, panel);
     } else {
-      PackRowBlock<Isa, kKind>(gate, first_column, r, num_rows, panel);
+      PackRowBlock<Isa, kKind>(hidden, first_column, r, num_rows, panel);
     }
   }
 }
@@ -91,8 +110,8 @@ void AddScaled(float* sum, const float* x, float weight) {
 
 // x / (1 + exp(-x)). exp(z) = 2^n * e^f with f = z - n ln 2 in [-0.35, 0.35] and the Taylor
 // polynomial of degree 7, whose remainder 0.35^8 / 8! is 6e-9 of the result. NaN stays NaN: Max and
-// Min answer their second argument then. Isa also provides Add, Sub, Div, Max, Min, Round and
-// Exp2Int (2^n for integral n in [-126, 127]).
+// Min answer their second argument then. Isa also provides Sub, Div, Round and Exp2Int
+// (2^n for integral n in [-126, 127]).
 template <typename Isa>
 typename Isa::F SiluPolynomial(typename Isa::F x) {
   using F = typename Isa::F;

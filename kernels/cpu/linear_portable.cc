@@ -8,6 +8,7 @@
 #include "common/float16.h"
 #include "common/float8.h"
 #include "kernels/cpu/linear_kernels_inl.h"
+#include "kernels/cpu/nibble_values.h"
 
 namespace essor::kernels {
 namespace {
@@ -52,6 +53,14 @@ struct Portable {
   }
   static F Mul(F a, const F& b) {
     for (int i = 0; i < kLanes; ++i) a.lane[i] *= b.lane[i];
+    return a;
+  }
+  static F Min(F a, const F& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
+    return a;
+  }
+  static F Max(F a, const F& b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] = a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i];
     return a;
   }
   static F Silu(F x) {
@@ -99,6 +108,23 @@ struct Portable {
       first.lane[i] = decode(w.lane[i]) | decode(w.lane[i] >> 16) << 16;
       second.lane[i] = decode(w.lane[i] >> 8) | decode(w.lane[i] >> 24) << 16;
     }
+  }
+
+  template <WeightFormat kFormat, int kPair>
+  static I DecodeNibbles(I w) {
+    static constexpr NibbleTable kTable = MakeNibbleTable(kFormat);
+    for (uint32_t& lane : w.lane) {
+      const uint32_t codes = lane >> (4 * kPair);
+      lane = kTable[codes & 0x0fu] | uint32_t{kTable[codes >> 16 & 0x0fu]} << 16;
+    }
+    return w;
+  }
+  static F LoadBF16(const std::byte* p) {
+    F f;
+    for (int i = 0; i < kLanes; ++i) {
+      f.lane[i] = Bits(uint32_t{micro::LoadAs<Portable, uint16_t>(p + 2 * i)} << 16);
+    }
+    return f;
   }
 
   static I InitQ8(int32_t minus_128_sum) { return SetI(minus_128_sum); }

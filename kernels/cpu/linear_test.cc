@@ -27,6 +27,7 @@ class LinearTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightForm
   }
   CpuIsa isa() const { return std::get<0>(GetParam()); }
   WeightFormat format() const { return std::get<1>(GetParam()); }
+  // Whether x is quantised, too.
   bool quantised() const { return format() == WeightFormat::kQ8 || format() == WeightFormat::kQ4; }
 
   // y = x * w of `rows` rows on a stream of its own.
@@ -51,7 +52,7 @@ class LinearTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightForm
     const PackedMatrix view = w.view();
     std::vector<float> rounded(x.size());
     std::vector<float> weights(view.k);
-    if (split_x && (format() == WeightFormat::kBF16 || format() == WeightFormat::kFp8)) {
+    if (split_x && !quantised() && format() != WeightFormat::kF32) {
       reference::SplitToBFloat16(x, rounded);
     } else {
       reference::RoundActivations(format(), x, rounded);
@@ -80,7 +81,7 @@ struct Shape {
 TEST_P(LinearTest, MatchesExactSums) {
   std::vector<Shape> shapes = {{1, 1, 32},   {1, 64, 576}, {2, 33, 64},  {3, 31, 96},
                                {5, 130, 32}, {7, 96, 160}, {13, 65, 32}, {29, 40, 256}};
-  if (!quantised()) {
+  if (!testing::InBlocks(format())) {
     shapes.insert(shapes.end(), {{1, 3, 1}, {4, 33, 7}, {9, 64, 33}, {2, 65, 63}});
   }
   for (const Shape shape : shapes) {
@@ -223,6 +224,10 @@ TEST_P(LinearTest, ExtremeValuesDoNotSaturate) {
   } else if (format() == WeightFormat::kQ4) {
     const std::vector<int8_t> values(kN * kK, 15);
     PackQ4({.values = values, .scales = scales, .minima = scales}, kK, w.target());
+  } else if (IsNibbles(format())) {
+    const std::vector<uint8_t> largest(kN * kK / 2, 0x77);
+    const std::vector<uint16_t> bf16(kN * kK / 32, 0x7cc0);  // 8e36
+    PackNibbles(format(), {.codes = largest, .scales = bf16}, kK, w.target());
   } else if (format() == WeightFormat::kFp8) {
     const std::vector<uint8_t> largest(kN * kK, 0x7e);  // 448
     PackFp8({.codes = largest, .scales = std::vector<float>(kN, 9e34f), .scale_stride = 1}, kK,

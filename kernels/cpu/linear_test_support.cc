@@ -60,6 +60,17 @@ void PackRandomFp8(TestMatrix& matrix, std::mt19937& engine) {
   PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks}, target.k, target);
 }
 
+void PackRandomNibbles(TestMatrix& matrix, std::mt19937& engine) {
+  const PackTarget target = matrix.target();
+  const size_t count = size_t{target.n} * target.k;
+  const float step = 1 / std::sqrt(static_cast<float>(target.k));
+  const auto codes = Fill<uint8_t>(count / 2, [&] { return Below(engine, 256); });
+  const auto scales = Fill<uint16_t>(count / 32, [&] {
+    return ToBFloat16(step * (1 + static_cast<float>(Below(engine, 64)) / 64) / 6).bits;
+  });
+  PackNibbles(matrix.view().format, {.codes = codes, .scales = scales}, target.k, target);
+}
+
 }  // namespace
 
 std::string FormatName(WeightFormat format) {
@@ -74,6 +85,10 @@ std::string FormatName(WeightFormat format) {
       return "q4";
     case WeightFormat::kFp8:
       return "fp8";
+    case WeightFormat::kFp4:
+      return "fp4";
+    case WeightFormat::kInt4:
+      return "int4";
   }
   return "unknown";
 }
@@ -105,6 +120,10 @@ TestMatrix TestMatrix::Random(WeightFormat format, uint32_t n, uint32_t k, uint3
   std::mt19937 engine(seed);
   if (format == WeightFormat::kFp8) {
     PackRandomFp8(matrix, engine);
+    return matrix;
+  }
+  if (IsNibbles(format)) {
+    PackRandomNibbles(matrix, engine);
     return matrix;
   }
   if (format == WeightFormat::kQ8 || format == WeightFormat::kQ4) {

@@ -16,9 +16,14 @@
 namespace essor::kernels::testing {
 
 std::string FormatName(WeightFormat format);
-inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kBF16,
-                                               WeightFormat::kQ8, WeightFormat::kQ4,
-                                               WeightFormat::kFp8};
+inline constexpr WeightFormat kAllFormats[] = {
+    WeightFormat::kF32, WeightFormat::kBF16, WeightFormat::kQ8,  WeightFormat::kQ4,
+    WeightFormat::kFp8, WeightFormat::kFp4,  WeightFormat::kInt4};
+
+// Whether columns come in blocks of 32 only.
+inline bool InBlocks(WeightFormat format) {
+  return format == WeightFormat::kQ8 || format == WeightFormat::kQ4 || IsNibbles(format);
+}
 
 // Seeded, the same on every machine.
 std::vector<float> RandomFloats(size_t count, uint32_t seed, float scale = 1.0f);

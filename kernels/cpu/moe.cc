@@ -56,7 +56,7 @@ struct Workspace {
   ActiveExpert* active;     // [E]
   FfnPanel* panels;         // [rows]
   std::byte* x;             // panels of x
-  std::byte* hidden;        // panels of silu(gate x) * up x
+  std::byte* hidden;        // panels of the activations
   float* products;          // [threads][rows][32], of one tile of the down product
 };
 
@@ -220,11 +220,21 @@ class FfnRun {
     });
   }
 
+  // bias[first ...] to every row of a tile's products; a null bias is nothing.
+  static void AddBias(const float* bias, uint32_t first, uint32_t n, uint32_t num_rows,
+                      float* products) {
+    if (bias == nullptr) return;
+    const uint32_t count = std::min(kTileRows, n - first);
+    for (uint32_t r = 0; r < num_rows; ++r, products += kTileRows) {
+      for (uint32_t i = 0; i < count; ++i) products[i] += bias[first + i];
+    }
+  }
+
   void GateUpUnit(const ActiveExpert& expert, uint32_t first_tile, uint32_t end_tile) {
     alignas(64) float gate[kMaxPanelRows * kTileRows];
     alignas(64) float up[kMaxPanelRows * kTileRows];
     const GatedFfnWeights& weights = params_.experts[expert.index];
-    const auto pack_gated = kernels_.pack_gated[static_cast<uint32_t>(down_kind_)];
+    const auto pack_hidden = kernels_.pack_hidden[static_cast<uint32_t>(down_kind_)];
     const size_t tile_bytes = TileBytes(weights.gate);
     const size_t ahead = (end_tile - first_tile) * tile_bytes;
     const uint32_t num_panels = expert.end_panel - expert.first_panel;
@@ -250,7 +260,11 @@ class FfnRun {
                   .out = up,
                   .prefetch = PrefetchOf(shape_.gate_up_format, up_tile, up_tile + ahead,
                                          tile_bytes, at, num_panels)});
-        pack_gated(gate, up, panel.num_rows, tile * kTileRows, HiddenPanel(panel));
+        const uint32_t column = tile * kTileRows;
+        AddBias(weights.gate_bias, column, shape_.intermediate, panel.num_rows, gate);
+        AddBias(weights.up_bias, column, shape_.intermediate, panel.num_rows, up);
+        kernels_.activate(gate, up, panel.num_rows, params_.activation);
+        pack_hidden(gate, panel.num_rows, column, HiddenPanel(panel));
       }
     }
   }
@@ -308,6 +322,15 @@ class FfnRun {
     }
   }
 
+  // By add_scaled, so that a bias and a product round alike wherever they are added.
+  void AddDownBias(const float* bias, uint32_t first, uint32_t count, float weight,
+                   float* sum) const {
+    if (bias == nullptr) return;
+    alignas(64) float tile[kTileRows] = {};
+    std::copy_n(bias + first, count, tile);
+    kernels_.add_scaled(sum, tile, weight);
+  }
+
   // y of one tile's columns, in the router's order.
   void Combine(const float* products, uint32_t tile, uint32_t n) {
     const uint32_t first = tile * kTileRows;
@@ -322,6 +345,7 @@ class FfnRun {
         for (uint32_t part = 0; part < parts_; ++part) {
           kernels_.add_scaled(sum, products + (size_t{slot} * parts_ + part) * kTileRows, weight);
         }
+        AddDownBias(params_.experts[ExpertAt(place)].down_bias, first, count, weight, sum);
       }
       std::copy_n(sum, count, params_.y + size_t{t} * n + first);
     }
@@ -372,6 +396,7 @@ void GatedFfn(const GatedFfnParams& params, Stream& stream) {
                                 .expert_weights = nullptr,
                                 .first_expert = 0,
                                 .experts = {&params.weights, 1},
+                                .activation = params.activation,
                                 .y = params.y};
   FfnRun(all_to_one, cpu).Run();
 }

@@ -44,14 +44,39 @@ struct Ffn {
   TestMatrix gate;
   TestMatrix up;
   TestMatrix down;
-  GatedFfnWeights view() const { return {gate.view(), up.view(), down.view()}; }
+  std::vector<float> gate_bias;  // empty: none
+  std::vector<float> up_bias;
+  std::vector<float> down_bias;
+
+  GatedFfnWeights view() const {
+    const auto pointer = [](const std::vector<float>& bias) {
+      return bias.empty() ? nullptr : bias.data();
+    };
+    return {gate.view(),        up.view(),        down.view(),
+            pointer(gate_bias), pointer(up_bias), pointer(down_bias)};
+  }
 };
 
 Ffn RandomFfn(WeightFormat format, uint32_t hidden, uint32_t intermediate, uint32_t seed) {
   return {TestMatrix::Random(format, intermediate, hidden, seed),
           TestMatrix::Random(format, intermediate, hidden, seed + 1),
-          TestMatrix::Random(format, hidden, intermediate, seed + 2)};
+          TestMatrix::Random(format, hidden, intermediate, seed + 2),
+          {},
+          {},
+          {}};
 }
+
+Ffn RandomFfnWithBiases(WeightFormat format, uint32_t hidden, uint32_t intermediate,
+                        uint32_t seed) {
+  Ffn ffn = RandomFfn(format, hidden, intermediate, seed);
+  ffn.gate_bias = RandomFloats(intermediate, seed + 3);
+  ffn.up_bias = RandomFloats(intermediate, seed + 4);
+  ffn.down_bias = RandomFloats(hidden, seed + 5);
+  return ffn;
+}
+
+// Low enough that many of the random gates and ups are clamped.
+constexpr GatedActivation kClamped = {.limit = 1.5f, .alpha = 1.702f};
 
 TestMatrix Identity(uint32_t n) {
   std::vector<float> rows(size_t{n} * n);
@@ -85,16 +110,21 @@ class MoeTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightFormat>
   }
 
   std::vector<float> Gated(std::span<const float> x, uint32_t rows, const GatedFfnWeights& weights,
-                           uint32_t num_threads = 1) const {
+                           uint32_t num_threads = 1, const GatedActivation& activation = {}) const {
     std::vector<float> y(size_t{rows} * weights.down.n, kPoison);
-    GatedFfn({.x = x.data(), .num_rows = rows, .weights = weights, .y = y.data()},
+    GatedFfn({.x = x.data(),
+              .num_rows = rows,
+              .weights = weights,
+              .activation = activation,
+              .y = y.data()},
              *MakeStream(isa(), num_threads));
     return y;
   }
 
   std::vector<float> Moe(std::span<const float> x, const Routing& routing, uint32_t top_k,
                          std::span<const GatedFfnWeights> experts, uint32_t first_expert = 0,
-                         uint32_t num_threads = 1, bool weigh_input = false) const {
+                         uint32_t num_threads = 1, bool weigh_input = false,
+                         const GatedActivation& activation = {}) const {
     const auto rows = static_cast<uint32_t>(routing.ids.size() / top_k);
     std::vector<float> y(size_t{rows} * experts[0].down.n, kPoison);
     MoeFfn({.x = x.data(),
@@ -105,6 +135,7 @@ class MoeTest : public ::testing::TestWithParam<std::tuple<CpuIsa, WeightFormat>
             .weigh_input = weigh_input,
             .first_expert = first_expert,
             .experts = experts,
+            .activation = activation,
             .y = y.data()},
            *MakeStream(isa(), num_threads));
     return y;
@@ -131,6 +162,44 @@ TEST_P(MoeTest, HiddenIsSiluGateTimesUp) {
     ASSERT_NEAR(hidden[i], expected, std::abs(expected) * 16 * 0x1p-23 + 1e-35)
         << g[i] << " " << u[i];
   }
+}
+
+// The clamped form with biases: its slopes over gate and up are below 1.2 times limit + 1, and the
+// sums of products and biases are rounded once more.
+TEST_P(MoeTest, HiddenIsTheClampedActivation) {
+  constexpr uint32_t kRows = 9;
+  constexpr uint32_t kK = 96;
+  constexpr uint32_t kI = 70;
+  const Ffn ffn = {TestMatrix::Random(format(), kI, kK, 30),
+                   TestMatrix::Random(format(), kI, kK, 31),
+                   Identity(kI),
+                   RandomFloats(kI, 32),
+                   RandomFloats(kI, 33),
+                   {}};
+  const std::vector<float> x = RandomFloats(kRows * kK, 34, 2.0f);
+  const std::vector<float> hidden = Gated(x, kRows, ffn.view(), 1, kClamped);
+  const std::vector<float> g = Linear(x, kRows, ffn.gate.view());
+  const std::vector<float> u = Linear(x, kRows, ffn.up.view());
+  uint32_t clamped = 0;
+  for (uint32_t i = 0; i < hidden.size(); ++i) {
+    const double gate = std::min<double>(g[i] + ffn.gate_bias[i % kI], kClamped.limit);
+    const double whole_up = u[i] + ffn.up_bias[i % kI];
+    const double up = std::clamp<double>(whole_up, -kClamped.limit, kClamped.limit);
+    if (gate == kClamped.limit || up != whole_up) ++clamped;
+    const double expected = gate / (1 + std::exp(-1.702 * gate)) * (up + 1);
+    ASSERT_NEAR(hidden[i], expected, (std::abs(expected) + 1) * 32 * 0x1p-23) << gate << " " << up;
+  }
+  EXPECT_GT(clamped, 20u);
+  EXPECT_LT(clamped, hidden.size() - 20);
+}
+
+TEST_P(MoeTest, ClampedActivationPassesNanOn) {
+  const std::vector<float> row = {1};
+  TestMatrix one(WeightFormat::kF32, 1, 1);
+  PackF32(row, 1, one.target());
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> x = {nan};
+  EXPECT_TRUE(std::isnan(Gated(x, 1, {one.view(), one.view(), one.view()}, 1, kClamped)[0]));
 }
 
 TEST_P(MoeTest, SiluOfExtremes) {
@@ -167,7 +236,7 @@ TEST_P(MoeTest, GatedFfnIsLinearOfHidden) {
 }
 
 TEST_P(MoeTest, OddIntermediateSizes) {
-  if (format() == WeightFormat::kQ8 || format() == WeightFormat::kQ4) return;  // blocks of 32 only
+  if (testing::InBlocks(format())) return;
   constexpr uint32_t kRows = 5;
   constexpr uint32_t kK = 33;
   constexpr uint32_t kI = 45;
@@ -231,6 +300,42 @@ TEST_P(ExpertsTest, SumsExpertsInRouterOrder) {
       magnitude += std::abs(term);
     }
     ASSERT_NEAR(y[i], sum, magnitude * 2 * kTopK * 0x1p-24) << i;
+  }
+}
+
+// A token gets w (ffn(x) + bias) of each expert, whose biases belong to no other.
+TEST_P(ExpertsTest, WeighsBiasesWithTheirExperts) {
+  constexpr uint32_t kRows = 17;
+  std::vector<Ffn> biased;
+  std::vector<GatedFfnWeights> with;
+  for (uint32_t e = 0; e < kExperts; ++e) {
+    biased.push_back(RandomFfnWithBiases(format(), kHidden, kIntermediate, 200 + 6 * e));
+    with.push_back(biased.back().view());
+  }
+  std::vector<GatedFfnWeights> without = with;
+  for (GatedFfnWeights& expert : without) expert.down_bias = nullptr;
+  const Routing routing = RandomRouting(kRows, kTopK, kExperts, 22);
+  const std::vector<float> x = RandomFloats(kRows * kHidden, 23);
+  const std::vector<float> y = Moe(x, routing, kTopK, with, 0, 2, false, kClamped);
+  const std::vector<float> plain = Moe(x, routing, kTopK, without, 0, 2, false, kClamped);
+  for (uint32_t i = 0; i < y.size(); ++i) {
+    double bias = 0;
+    double magnitude = std::abs(plain[i]) + 1;
+    for (uint32_t j = 0; j < kTopK; ++j) {
+      const uint32_t place = i / kHidden * kTopK + j;
+      const double term = double{routing.weights[place]} *
+                          double{biased[routing.ids[place]].down_bias[i % kHidden]};
+      bias += term;
+      magnitude += std::abs(term);
+    }
+    ASSERT_NEAR(y[i], plain[i] + bias, magnitude * 8 * kTopK * 0x1p-24) << i;
+  }
+  for (uint32_t t = 0; t < kRows; ++t) {
+    const Routing own = {{&routing.ids[t * kTopK], &routing.ids[(t + 1) * kTopK]},
+                         {&routing.weights[t * kTopK], &routing.weights[(t + 1) * kTopK]}};
+    const std::vector<float> alone =
+        Moe(std::span(x).subspan(t * kHidden, kHidden), own, kTopK, with, 0, 1, false, kClamped);
+    ASSERT_EQ(std::memcmp(&y[t * kHidden], alone.data(), kHidden * sizeof(float)), 0) << t;
   }
 }
 

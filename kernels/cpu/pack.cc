@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/float16.h"
 #include "common/float8.h"
+#include "kernels/cpu/nibble_values.h"
 #include "kernels/cpu/pack_layout.h"
 #include "kernels/packed_matrix.h"
 
@@ -88,7 +89,7 @@ void TransposeWords(const PackTarget& target, uint32_t num_words, const Words& w
   }
 }
 
-// f16 per row and block, written at `offset` in each block of the tile; padding rows get zero.
+// 16 bits per row and block, written at `offset` in each block of the tile; padding rows get zero.
 void PackScales(const PackTarget& target, WeightFormat format, std::span<const uint16_t> scales,
                 size_t row_stride, size_t block_bytes, size_t offset) {
   const uint32_t num_blocks = target.k / kQuantBlock;
@@ -115,7 +116,9 @@ void CheckQuantRows(const QuantRows& rows, size_t row_stride, const PackTarget& 
 }  // namespace
 
 size_t PackedMatrixBytes(WeightFormat format, uint32_t n, uint32_t k, uint32_t block_offset) {
-  ESSOR_CHECK((format != WeightFormat::kQ8 && format != WeightFormat::kQ4) || k % kQuantBlock == 0);
+  const bool in_blocks =
+      format == WeightFormat::kQ8 || format == WeightFormat::kQ4 || IsNibbles(format);
+  ESSOR_CHECK(!in_blocks || k % kQuantBlock == 0);
   ESSOR_CHECK(block_offset < kFp8BlockColumns);
   return NumTiles(n) * TileBytes(format, k, block_offset);
 }
@@ -308,6 +311,41 @@ void PackFp8(const Fp8Rows& rows, size_t row_stride, const PackTarget& target) {
 
 namespace {
 
+// Columns 0 2 4 6 of each word in its low half and 1 3 5 7 in its high one, from 0 .. 7.
+Words4 NibbleOrder(Words4 words) {
+  const auto every_other = [](Words4 w) {
+    w &= 0x0f0f0f0fu;
+    w = (w | w >> 4) & 0x00ff00ffu;
+    return (w | w >> 8) & 0x0000ffffu;
+  };
+  return every_other(words) | every_other(words >> 4) << 16;
+}
+
+}  // namespace
+
+void PackNibbles(WeightFormat format, const NibbleRows& rows, size_t row_stride,
+                 const PackTarget& target) {
+  ESSOR_CHECK(IsNibbles(format));
+  ESSOR_CHECK(target.k % kQuantBlock == 0 && row_stride % kQuantBlock == 0);
+  CheckTarget(target, rows.codes.size() * 2, row_stride);
+  CheckTarget(target, rows.scales.size() * kQuantBlock, row_stride);
+  const size_t tile_bytes = TileBytes(format, target.k);
+  constexpr uint32_t kWordsPerBlock = kQuantBlock / kNibbleWordColumns;
+  TransposeWords(
+      target, target.k / kNibbleWordColumns,
+      [&](uint32_t row, uint32_t word) {
+        return NibbleOrder(
+            LoadWords(rows.codes.data() + row * (row_stride / 2) + 4 * size_t{word}, 16));
+      },
+      [&](uint32_t tile, uint32_t word) {
+        return tile * tile_bytes + word / kWordsPerBlock * kNibbleBlockBytes +
+               word % kWordsPerBlock * size_t{kTileRows} * 4;
+      });
+  PackScales(target, format, rows.scales, row_stride, kNibbleBlockBytes, kQ4ValueBytes);
+}
+
+namespace {
+
 float LoadHalf(const std::byte* from) {
   uint16_t bits;
   std::memcpy(&bits, from, sizeof(bits));
@@ -331,6 +369,18 @@ void UnpackQ4Block(const std::byte* block, uint32_t row, float* out) {
     const auto byte = static_cast<uint32_t>(block[(place / 4 * kTileRows + row) * 4 + place % 4]);
     const uint32_t value = c < kHalf ? byte & 0x0fu : byte >> 4;
     out[c] = scale * static_cast<float>(value) + minimum;
+  }
+}
+
+void UnpackNibbleBlock(WeightFormat format, const std::byte* block, uint32_t row, float* out) {
+  BFloat16 scale;
+  std::memcpy(&scale, block + kQ4ValueBytes + 2 * row, sizeof(scale));
+  for (uint32_t c = 0; c < kQuantBlock; ++c) {
+    const uint32_t place = c % kNibbleWordColumns;
+    uint32_t word;
+    std::memcpy(&word, block + (c / kNibbleWordColumns * kTileRows + row) * 4, sizeof(word));
+    const uint32_t code = word >> (place % 2 * 16 + place / 2 * 4) & 0x0fu;
+    out[c] = ToFloat(scale) * NibbleValue(format, code);
   }
 }
 
@@ -380,6 +430,13 @@ void UnpackRow(const PackedMatrix& matrix, uint32_t row, std::span<float> out) {
       return;
     case WeightFormat::kFp8:
       UnpackFp8Row(matrix, tile, r, out.data());
+      return;
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
+      for (uint32_t b = 0; b < matrix.k / kQuantBlock; ++b) {
+        UnpackNibbleBlock(matrix.format, tile + b * kNibbleBlockBytes, r,
+                          &out[size_t{b} * kQuantBlock]);
+      }
       return;
   }
 }

@@ -14,6 +14,9 @@
 //          (so that even and odd bytes are pairs as kBF16 has them), then [32] float scales. Where
 //          a block begins or ends inside a word, it has that word with zeros for the columns that
 //          are not its own.
+//   kFp4   block = 32 columns: [4][32] words, word g = columns 8 g .. 8 g + 7 in nibbles, from the
+//   kInt4  lowest 0 2 4 6 1 3 5 7 (so that nibble i of both halves is a pair as kBF16 has them),
+//          then [32] bf16 scales
 #pragma once
 
 #include <cstddef>
@@ -30,6 +33,9 @@ inline constexpr size_t kQ4ValueBytes = kTileRows * kQuantBlock / 2;
 inline constexpr size_t kScaleRowBytes = kTileRows * sizeof(uint16_t);
 inline constexpr size_t kQ8BlockBytes = kQ8ValueBytes + kScaleRowBytes;
 inline constexpr size_t kQ4BlockBytes = kQ4ValueBytes + 2 * kScaleRowBytes;
+
+inline constexpr uint32_t kNibbleWordColumns = 8;
+inline constexpr size_t kNibbleBlockBytes = kQ4ValueBytes + kScaleRowBytes;
 
 inline constexpr uint32_t kFp8WordColumns = 4;
 
@@ -86,6 +92,9 @@ static inline constexpr size_t TileBytes(WeightFormat format, uint32_t k,
       return columns / kQuantBlock * kQ4BlockBytes;
     case WeightFormat::kFp8:
       return Fp8TileBytes(columns, block_offset);
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
+      return columns / kQuantBlock * kNibbleBlockBytes;
   }
   return 0;
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/float16.h"
+#include "common/float4.h"
 #include "common/float8.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/linear_test_support.h"
@@ -276,13 +277,63 @@ TEST(PackTest, Fp8GroupsMayBePackedSeparatelyAndPaddingIsWritten) {
   EXPECT_EQ(std::memcmp(whole.data(), parts.data(), bytes), 0);
 }
 
-// What the memory plan counts on: 8.5 and 5 bits a weight, rows padded to 32.
+// Every code in every place of a word.
+TEST(PackTest, NibblesComeBackExactly) {
+  for (const WeightFormat format : {WeightFormat::kFp4, WeightFormat::kInt4}) {
+    for (const Shape shape : kShapes) {
+      const uint32_t stride = StrideOf(shape);
+      std::vector<uint8_t> codes(size_t{shape.n} * stride / 2);
+      for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 37 + i / 256);
+      std::vector<uint16_t> scales(codes.size() / 16);
+      for (size_t i = 0; i < scales.size(); ++i) {
+        scales[i] = static_cast<uint16_t>(0x3f00 + i % 199);
+      }
+      TestMatrix matrix(format, shape.n, shape.k);
+      PackNibbles(format, {.codes = codes, .scales = scales}, stride, matrix.target());
+      ExpectRows(matrix, [&](uint32_t n, uint32_t c) {
+        const size_t at = size_t{n} * stride + c;
+        const auto code =
+            static_cast<uint8_t>(c % 2 == 0 ? codes[at / 2] & 15 : codes[at / 2] >> 4);
+        const float value =
+            format == WeightFormat::kFp4 ? ToFloat(Float4E2M1{code}) : ToFloat(OffsetInt4{code});
+        return ToFloat(BFloat16{scales[at / 32]}) * value;
+      });
+    }
+  }
+}
+
+TEST(PackTest, NibbleGroupsMayBePackedSeparatelyAndPaddingIsWritten) {
+  constexpr Shape kShape{150, 96};
+  std::mt19937 engine(14);
+  std::vector<uint8_t> codes(kShape.n * kShape.k / 2);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(engine());
+  const std::vector<uint16_t> scales = Halves(codes.size() / 16, 15);
+  const size_t bytes = PackedMatrixBytes(WeightFormat::kFp4, kShape.n, kShape.k);
+  TestMatrix whole(WeightFormat::kFp4, kShape.n, kShape.k);
+  std::memset(whole.data(), 0x11, bytes);
+  PackNibbles(WeightFormat::kFp4, {.codes = codes, .scales = scales}, kShape.k, whole.target());
+  TestMatrix parts(WeightFormat::kFp4, kShape.n, kShape.k);
+  for (const uint32_t first : {128u, 0u, 64u}) {
+    PackTarget target = parts.target();
+    target.first_row = first;
+    target.num_rows = std::min(kPackRowGroup, kShape.n - first);
+    PackNibbles(WeightFormat::kFp4,
+                {.codes = std::span(codes).subspan(first * kShape.k / 2),
+                 .scales = std::span(scales).subspan(first * kShape.k / 32)},
+                kShape.k, target);
+  }
+  EXPECT_EQ(std::memcmp(whole.data(), parts.data(), bytes), 0);
+}
+
+// What the memory plan counts on: 8.5, 5 and 4.5 bits a weight, rows padded to 32.
 TEST(PackTest, BytesPerFormat) {
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kF32, 33, 10), 64 * 10 * 4);
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kBF16, 64, 11), 64 * 12 * 2);
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kQ8, 32, 64), 32 * 64 * 17 / 16);
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kQ4, 32, 64), 32 * 64 * 5 / 8);
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kQ8, 0, 64), 0);
+  EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp4, 33, 64), 64 * 64 * 9 / 16);
+  EXPECT_EQ(PackedMatrixBytes(WeightFormat::kInt4, 32, 64), 32 * 64 * 9 / 16);
   // A byte each and a float per row and block; columns come in fours.
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp8, 33, 256), 64 * (256 + 2 * 4));
   EXPECT_EQ(PackedMatrixBytes(WeightFormat::kFp8, 32, 129), 32 * (132 + 2 * 4));
@@ -301,6 +352,7 @@ TEST(PackDeathTest, RefusesBrokenTargets) {
   target.first_row = 64;
   EXPECT_DEATH(PackF32(rows, 4, target), "num_rows");
   EXPECT_DEATH(PackedMatrixBytes(WeightFormat::kQ8, 10, 33), "kQuantBlock");
+  EXPECT_DEATH(PackedMatrixBytes(WeightFormat::kInt4, 10, 33), "kQuantBlock");
 }
 
 }  // namespace

@@ -24,10 +24,12 @@ endif()
 essor_cc_library(NAME row_kernels SRCS ${row_srcs}
                  HDRS ../attention.h ../elementwise.h ../index_selection.h ../latent_attention.h
                       ../linear_attention.h ../routing.h
-                 DEPS essor::cpu_stream essor::row_reference essor::sampling essor::check)
+                 DEPS essor::attention_temperature essor::cpu_stream essor::row_reference
+                      essor::sampling essor::check)
 
 essor_cc_test(NAME elementwise_test SRCS elementwise_test.cc
               DEPS essor::row_kernels essor::rope_table essor::packed_matrix)
+essor_cc_test(NAME layer_norm_test SRCS layer_norm_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME routing_test SRCS routing_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME sampling_test SRCS sampling_test.cc DEPS essor::row_kernels essor::sampling)
 essor_cc_test(NAME index_selection_test SRCS index_selection_test.cc DEPS essor::row_kernels)

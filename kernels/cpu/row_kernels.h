@@ -20,7 +20,8 @@ struct RowKernels {
   void (*qk_norm_rope)(const QkNormRopeParams& params, uint64_t begin, uint64_t end);
   void (*add)(float* y, const float* x, uint64_t begin, uint64_t end);
   void (*silu)(float* x, uint64_t begin, uint64_t end);
-  void (*multiply_by_sigmoid)(float* y, const float* gate, uint64_t begin, uint64_t end);
+  void (*gate_heads)(const GateHeadsParams& params, uint64_t begin, uint64_t end);
+  void (*add_gated)(const AddGatedParams& params, uint64_t begin, uint64_t end);
   void (*weighted_sum)(const WeightedSumParams& params, uint64_t begin, uint64_t end);
   // `count` floats to bfloat16.
   void (*store_bf16)(uint16_t* y, const float* x, uint32_t count);

@@ -45,24 +45,15 @@ ESSOR_INLINE float AddAndSumSquares(const float* x, float* residual, uint32_t wi
   return ReduceAdd((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// y = x * factor * weight.
+// y = x * factor * weight. Null weights are all 1.
 ESSOR_INLINE void ScaleRow(const float* x, float factor, const float* weight, uint32_t width,
                            float* y) {
   const F32 f = Set1(factor);
-  uint32_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) Store(y + i, Load(x + i) * f * Load(weight + i));
-  if (i < width) {
+  for (uint32_t i = 0; i < width; i += kLanes) {
     const uint32_t n = width - i;
-    StorePartial(y + i, LoadPartial(x + i, n) * f * LoadPartial(weight + i, n), n);
+    const F32 w = weight == nullptr ? Set1(1.0f) : LoadPartial(weight + i, n);
+    StorePartial(y + i, LoadPartial(x + i, n) * f * w, n);
   }
-}
-
-// x *= factor.
-ESSOR_INLINE void ScaleInPlace(float* x, float factor, uint32_t width) {
-  const F32 f = Set1(factor);
-  uint32_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) Store(x + i, Load(x + i) * f);
-  if (i < width) StorePartial(x + i, LoadPartial(x + i, width - i) * f, width - i);
 }
 
 ESSOR_INLINE float InverseRms(float squares, uint32_t width, float eps) {
@@ -169,39 +160,46 @@ ESSOR_INLINE void RotatePairs(float* head, const float* cos, const float* sin, u
   }
 }
 
+// head / its root mean square * norm, in place.
+ESSOR_INLINE void NormHead(const QkNormRopeParams& params, const float* norm, float* head) {
+  const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
+  const float factor = InverseRms(squares, params.head_dim, params.norm_eps);
+  ScaleRow(head, factor, norm, params.head_dim, head);
+}
+
 ESSOR_INLINE void NormAndRotateHeads(const QkNormRopeParams& params, float* heads,
-                                     uint32_t num_heads, const float* norm, uint32_t position) {
+                                     uint32_t num_heads, uint32_t head_stride, const float* norm,
+                                     uint32_t position) {
   const uint32_t half = params.rotary_dim / 2;
   const size_t table_row = static_cast<size_t>(position) * half;
   for (uint32_t h = 0; h < num_heads; ++h) {
-    float* head = heads + static_cast<size_t>(h) * params.head_dim;
-    if (norm != nullptr) {
-      const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
-      ScaleRow(head, InverseRms(squares, params.head_dim, params.norm_eps), norm, params.head_dim,
-               head);
-    }
+    float* head = heads + static_cast<size_t>(h) * head_stride;
+    if (norm != nullptr) NormHead(params, norm, head);
     if (half != 0 && params.interleaved) {
       RotatePairs(head, params.cos + table_row, params.sin + table_row, half);
     } else if (half != 0) {
       RotateHalves(head, params.cos + table_row, params.sin + table_row, half);
     }
-    if (params.unit_norm_after) {
-      const float squares = AddAndSumSquares(head, nullptr, params.head_dim);
-      ScaleInPlace(head, InverseRms(squares, params.head_dim, params.norm_eps), params.head_dim);
-    }
+    if (params.unit_norm_after) NormHead(params, nullptr, head);
   }
 }
 
 void QkNormRopeRows(const QkNormRopeParams& params, uint64_t begin, uint64_t end) {
   for (uint64_t t = begin; t < end; ++t) {
     float* q = params.q + t * params.q_stride;
-    NormAndRotateHeads(params, q, params.num_heads, params.q_norm, params.positions[t]);
-    if (params.temperature.scale != 0) {
-      ScaleInPlace(q, params.temperature.FactorAt(params.positions[t]),
-                   params.num_heads * params.head_dim);
-    }
-    NormAndRotateHeads(params, params.k + t * params.k_stride, params.num_kv_heads, params.k_norm,
+    const uint32_t q_head_stride =
+        params.q_head_stride == 0 ? params.head_dim : params.q_head_stride;
+    NormAndRotateHeads(params, q, params.num_heads, q_head_stride, params.q_norm,
                        params.positions[t]);
+    if (params.temperature.scale != 0) {
+      const float factor = params.temperature.FactorAt(params.positions[t]);
+      for (uint32_t h = 0; h < params.num_heads; ++h) {
+        float* head = q + static_cast<size_t>(h) * q_head_stride;
+        ScaleRow(head, factor, nullptr, params.head_dim, head);
+      }
+    }
+    NormAndRotateHeads(params, params.k + t * params.k_stride, params.num_kv_heads, params.head_dim,
+                       params.k_norm, params.positions[t]);
   }
 }
 
@@ -209,13 +207,6 @@ void AddRange(float* y, const float* x, uint64_t begin, uint64_t end) {
   uint64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) Store(y + i, Load(y + i) + Load(x + i));
   for (; i < end; ++i) y[i] += x[i];
-}
-
-// 1 / (1 + e^-x), from the exponential of -|x|, which cannot overflow; NaN stays NaN.
-ESSOR_INLINE F32 Sigmoid(F32 x) {
-  const I32 negative = x < F32{};
-  const F32 e = Exp(Select(negative, x, -x));
-  return Select(negative, e, Set1(1.0f)) / (Set1(1.0f) + e);
 }
 
 // Calls body(i, n) for vectors of n lanes at i that together are [begin, end).
@@ -233,10 +224,31 @@ void SiluRange(float* x, uint64_t begin, uint64_t end) {
   });
 }
 
-void MultiplyBySigmoidRange(float* y, const float* gate, uint64_t begin, uint64_t end) {
-  ForVectors(begin, end, [&](uint64_t i, uint32_t n) {
-    StorePartial(y + i, LoadPartial(y + i, n) * Sigmoid(LoadPartial(gate + i, n)), n);
-  });
+void GateHeadRows(const GateHeadsParams& params, uint64_t begin, uint64_t end) {
+  for (uint64_t t = begin; t < end; ++t) {
+    for (uint32_t h = 0; h < params.num_heads; ++h) {
+      float* y = params.y + (t * params.num_heads + h) * params.head_dim;
+      const float* gate =
+          params.gate + t * params.gate_stride + size_t{h} * params.gate_head_stride;
+      const bool silu = params.kind == Gate::kSilu;
+      ForVectors(0, params.head_dim, [&](uint64_t i, uint32_t n) {
+        const F32 x = LoadPartial(gate + i, n);
+        const F32 factor = silu ? x * Sigmoid(x) : Sigmoid(x);
+        StorePartial(y + i, LoadPartial(y + i, n) * factor, n);
+      });
+    }
+  }
+}
+
+void AddGatedRows(const AddGatedParams& params, uint64_t begin, uint64_t end) {
+  for (uint64_t t = begin; t < end; ++t) {
+    const F32 gate = Sigmoid(Set1(params.gates[t]));
+    float* y = params.y + t * params.width;
+    const float* x = params.x + t * params.width;
+    ForVectors(0, params.width, [&](uint64_t i, uint32_t n) {
+      StorePartial(y + i, Fma(LoadPartial(x + i, n), gate, LoadPartial(y + i, n)), n);
+    });
+  }
 }
 
 void WeightedSumRange(const WeightedSumParams& params, uint64_t begin, uint64_t end) {

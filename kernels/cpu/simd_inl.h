@@ -210,6 +210,13 @@ constexpr float kLog2E = 1.44269504f;
 // by up to 1.2e-7 |x| absolute, which is the relative error it adds: 1.2e-6 at x = -10.
 ESSOR_INLINE F32 Exp(F32 x) { return Exp2(x * Set1(kLog2E)); }
 
+// 1 / (1 + e^-x), from the exponential of -|x|, which cannot overflow; NaN stays NaN.
+ESSOR_INLINE F32 Sigmoid(F32 x) {
+  const I32 negative = x < F32{};
+  const F32 e = Exp(Select(negative, x, -x));
+  return Select(negative, e, Set1(1.0f)) / (Set1(1.0f) + e);
+}
+
 // Lanes of a and b in turn: a0 b0 a1 b1 ...; the lower and the upper half of the result.
 ESSOR_INLINE F32 InterleaveLow(F32 a, F32 b) {
 #if defined(__AVX512F__)

@@ -36,6 +36,7 @@ struct Query {
   uint32_t last;
   const float* q;
   float scale;
+  const float* sink;  // or null
 };
 
 void AttendRow(const Query& query, float* y) {
@@ -53,7 +54,8 @@ void AttendRow(const Query& query, float* y) {
     weights.push_back(score * query.scale);
     max = std::max(max, weights.back());
   }
-  double sum = 0;
+  if (query.sink != nullptr) max = std::max(max, static_cast<double>(*query.sink));
+  double sum = query.sink == nullptr ? 0 : std::exp(static_cast<double>(*query.sink) - max);
   for (double& weight : weights) {
     weight = std::exp(weight - max);
     sum += weight;
@@ -99,6 +101,7 @@ void WriteKv(const WriteKvParams& params) {
 
 void Attention(const AttentionParams& params) {
   const uint32_t dim = params.cache.head_dim;
+  const size_t q_head_stride = params.q_head_stride == 0 ? dim : params.q_head_stride;
   const uint32_t group = params.num_heads / params.cache.num_kv_heads;
   for (const SequenceRows& sequence : params.sequences) {
     for (uint32_t i = 0; i < sequence.num_rows; ++i) {
@@ -110,8 +113,9 @@ void Attention(const AttentionParams& params) {
                    .kv_head = h / group,
                    .first = FirstVisible(params, last),
                    .last = last,
-                   .q = params.q + row * params.q_stride + h * dim,
-                   .scale = params.scale},
+                   .q = params.q + row * params.q_stride + h * q_head_stride,
+                   .scale = params.scale,
+                   .sink = params.sinks == nullptr ? nullptr : params.sinks + h},
                   params.y + (row * params.num_heads + h) * dim);
       }
     }

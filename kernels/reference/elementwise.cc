@@ -38,10 +38,10 @@ void RotateHead(float* head, const float* cos, const float* sin, uint32_t rotary
 }
 
 void NormAndRotateHeads(const QkNormRopeParams& params, float* heads, uint32_t num_heads,
-                        const float* norm, uint32_t position) {
+                        uint32_t head_stride, const float* norm, uint32_t position) {
   const size_t table_row = static_cast<size_t>(position) * (params.rotary_dim / 2);
   for (uint32_t h = 0; h < num_heads; ++h) {
-    float* head = heads + static_cast<size_t>(h) * params.head_dim;
+    float* head = heads + static_cast<size_t>(h) * head_stride;
     if (norm != nullptr) NormRow(head, norm, params.head_dim, params.norm_eps, head);
     if (params.rotary_dim != 0) {
       RotateHead(head, params.cos + table_row, params.sin + table_row, params.rotary_dim,
@@ -117,13 +117,18 @@ void Embedding(const EmbeddingParams& params) {
 void QkNormRope(const QkNormRopeParams& params) {
   for (uint32_t t = 0; t < params.num_rows; ++t) {
     float* q = params.q + static_cast<size_t>(t) * params.q_stride;
-    NormAndRotateHeads(params, q, params.num_heads, params.q_norm, params.positions[t]);
+    const uint32_t q_head_stride =
+        params.q_head_stride == 0 ? params.head_dim : params.q_head_stride;
+    NormAndRotateHeads(params, q, params.num_heads, q_head_stride, params.q_norm,
+                       params.positions[t]);
     if (params.temperature.scale != 0) {
       const float factor = params.temperature.FactorAt(params.positions[t]);
-      for (uint32_t i = 0; i < params.num_heads * params.head_dim; ++i) q[i] *= factor;
+      for (uint32_t i = 0; i < params.num_heads * params.head_dim; ++i) {
+        q[size_t{i / params.head_dim} * q_head_stride + i % params.head_dim] *= factor;
+      }
     }
     NormAndRotateHeads(params, params.k + static_cast<size_t>(t) * params.k_stride,
-                       params.num_kv_heads, params.k_norm, params.positions[t]);
+                       params.num_kv_heads, params.head_dim, params.k_norm, params.positions[t]);
   }
 }
 
@@ -131,8 +136,26 @@ void Silu(float* x, uint64_t count) {
   for (uint64_t i = 0; i < count; ++i) x[i] = static_cast<float>(x[i] * Sigmoid(x[i]));
 }
 
-void MultiplyBySigmoid(float* y, const float* gate, uint64_t count) {
-  for (uint64_t i = 0; i < count; ++i) y[i] = static_cast<float>(y[i] * Sigmoid(gate[i]));
+void GateHeads(const GateHeadsParams& params) {
+  for (uint32_t t = 0; t < params.num_rows; ++t) {
+    for (uint32_t h = 0; h < params.num_heads; ++h) {
+      const size_t row = static_cast<size_t>(t) * params.num_heads + h;
+      float* y = params.y + row * params.head_dim;
+      const float* gate = params.gate + static_cast<size_t>(t) * params.gate_stride +
+                          static_cast<size_t>(h) * params.gate_head_stride;
+      for (uint32_t i = 0; i < params.head_dim; ++i) {
+        const double factor =
+            params.kind == Gate::kSilu ? gate[i] * Sigmoid(gate[i]) : Sigmoid(gate[i]);
+        y[i] = static_cast<float>(y[i] * factor);
+      }
+    }
+  }
+}
+
+void AddGated(const AddGatedParams& params) {
+  for (size_t i = 0; i < static_cast<size_t>(params.num_rows) * params.width; ++i) {
+    params.y[i] += static_cast<float>(Sigmoid(params.gates[i / params.width]) * params.x[i]);
+  }
 }
 
 void WeightedSum(const WeightedSumParams& params) {

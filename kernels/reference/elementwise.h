@@ -15,7 +15,8 @@ void NormBySquares(const NormBySquaresParams& params);
 void Embedding(const EmbeddingParams& params);
 void QkNormRope(const QkNormRopeParams& params);
 void Silu(float* x, uint64_t count);
-void MultiplyBySigmoid(float* y, const float* gate, uint64_t count);
+void GateHeads(const GateHeadsParams& params);
+void AddGated(const AddGatedParams& params);
 void WeightedSum(const WeightedSumParams& params);
 void Add(float* y, const float* x, uint64_t count);
 

@@ -1,6 +1,7 @@
 #include "kernels/reference/linear_attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <vector>
 
@@ -60,6 +61,67 @@ void LinearAttention(const LinearAttentionParams& params) {
       for (uint32_t i = 0; i < sequence.num_rows; ++i) {
         Step(params, sequence.first_row + i, head, state);
       }
+    }
+  }
+}
+
+namespace {
+
+// The input of channel (head, i) `back` tokens before row `row` of the sequence.
+float InputBefore(const CausalConvolutionParams& params, const SequenceRows& sequence, uint32_t row,
+                  uint32_t back, uint32_t head, uint32_t i) {
+  if (back <= row) return At(params.x, size_t{sequence.first_row} + row - back, head)[i];
+  if (back > sequence.context_tokens + row) return 0;
+  const size_t kept = params.taps - 1 - (back - row);
+  return params.states[(size_t{sequence.slot} * (params.taps - 1) + kept) * params.state_width +
+                       size_t{head} * params.dim + i];
+}
+
+void ConvolveChannel(const CausalConvolutionParams& params, const SequenceRows& sequence,
+                     uint32_t head, uint32_t i) {
+  const size_t channel = size_t{head} * params.dim + i;
+  const float* filter = params.filters + channel * params.taps;
+  for (uint32_t row = 0; row < sequence.num_rows; ++row) {
+    double sum = 0;
+    for (uint32_t tap = 0; tap < params.taps; ++tap) {
+      sum += static_cast<double>(filter[tap]) *
+             InputBefore(params, sequence, row, params.taps - 1 - tap, head, i);
+    }
+    params.y[(size_t{sequence.first_row} + row) * params.y_stride + channel] =
+        static_cast<float>(sum / (1 + std::exp(-sum)));
+  }
+  std::vector<float> kept;
+  for (uint32_t back = params.taps - 1; back > 0; --back) {
+    kept.push_back(InputBefore(params, sequence, sequence.num_rows, back, head, i));
+  }
+  for (size_t k = 0; k < kept.size(); ++k) {
+    params.states[(size_t{sequence.slot} * kept.size() + k) * params.state_width + channel] =
+        kept[k];
+  }
+}
+
+}  // namespace
+
+void CausalConvolution(const CausalConvolutionParams& params) {
+  for (const SequenceRows& sequence : params.sequences) {
+    for (uint32_t head = 0; head < params.num_heads; ++head) {
+      for (uint32_t i = 0; i < params.dim; ++i) ConvolveChannel(params, sequence, head, i);
+    }
+  }
+}
+
+void DeltaGates(const DeltaGatesParams& params) {
+  const uint32_t group = params.num_heads / params.num_key_heads;
+  for (size_t row = 0; row < params.num_rows; ++row) {
+    for (uint32_t head = 0; head < params.num_heads; ++head) {
+      const float* b =
+          params.gates + (row * params.num_heads + head / group * group) * 2 + head % group;
+      const double a = static_cast<double>(b[group]) + params.biases[head];
+      const double softplus = a > 0 ? a + std::log1p(std::exp(-a)) : std::log1p(std::exp(a));
+      const size_t index = row * params.num_heads + head;
+      params.decays[index] = static_cast<float>(
+          std::exp(-std::exp(static_cast<double>(params.rates[head])) * softplus));
+      params.write_gates[index] = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(*b))));
     }
   }
 }

@@ -6,5 +6,7 @@
 namespace essor::kernels::reference {
 
 void LinearAttention(const LinearAttentionParams& params);
+void CausalConvolution(const CausalConvolutionParams& params);
+void DeltaGates(const DeltaGatesParams& params);
 
 }  // namespace essor::kernels::reference

@@ -27,6 +27,10 @@ void QuantiseBlock(const float* x, float* out) {
   for (uint32_t c = 0; c < kBlock; ++c) out[c] = std::nearbyint(x[c] * inverse) * scale;
 }
 
+bool TakesBFloat16(WeightFormat format) {
+  return format == WeightFormat::kBF16 || format == WeightFormat::kFp8 || IsNibbles(format);
+}
+
 // y[t, n] for all t of one output row n.
 void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32_t n,
                  const LinearOutput& output, std::vector<float>& row) {
@@ -43,12 +47,19 @@ void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32
   }
 }
 
-float Silu(float x) { return x / (1.0f + std::exp(-x)); }
+// See GatedActivation. NaN stays NaN.
+float Activate(float gate, float up, const GatedActivation& activation) {
+  if (activation.limit == 0) return gate / (1.0f + std::exp(-gate)) * up;
+  const float g = gate > activation.limit ? activation.limit : gate;
+  const float capped = up > activation.limit ? activation.limit : up;
+  const float u = capped < -activation.limit ? -activation.limit : capped;
+  return g / (1.0f + std::exp(-activation.alpha * g)) * (u + 1);
+}
 
 std::vector<float> Multiply(std::span<const float> x, uint32_t num_rows, const PackedMatrix& weight,
-                            bool split_x = false) {
+                            const float* bias, bool split_x = false) {
   std::vector<float> y(size_t{num_rows} * weight.n);
-  const LinearOutput output{.weight = weight, .y = y.data(), .y_stride = weight.n};
+  const LinearOutput output{.weight = weight, .bias = bias, .y = y.data(), .y_stride = weight.n};
   Linear({.x = x.data(),
           .x_stride = weight.k,
           .num_rows = num_rows,
@@ -58,12 +69,12 @@ std::vector<float> Multiply(std::span<const float> x, uint32_t num_rows, const P
 }
 
 // [num_rows, K] to [num_rows, H].
-std::vector<float> Ffn(std::span<const float> x, uint32_t num_rows,
-                       const GatedFfnWeights& weights) {
-  std::vector<float> hidden = Multiply(x, num_rows, weights.gate);
-  const std::vector<float> up = Multiply(x, num_rows, weights.up);
-  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = Silu(hidden[i]) * up[i];
-  return Multiply(hidden, num_rows, weights.down, /*split_x=*/true);
+std::vector<float> Ffn(std::span<const float> x, uint32_t num_rows, const GatedFfnWeights& weights,
+                       const GatedActivation& activation) {
+  std::vector<float> hidden = Multiply(x, num_rows, weights.gate, weights.gate_bias);
+  const std::vector<float> up = Multiply(x, num_rows, weights.up, weights.up_bias);
+  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = Activate(hidden[i], up[i], activation);
+  return Multiply(hidden, num_rows, weights.down, weights.down_bias, /*split_x=*/true);
 }
 
 // Runs expert `index` on its rows; row (t, j) of the result goes to outputs[t * top_k + j].
@@ -79,7 +90,8 @@ void RunExpert(const MoeFfnParams& params, uint32_t index, std::vector<float>& o
     const float factor = params.weigh_input ? params.expert_weights[place] : 1.0f;
     for (uint32_t c = 0; c < k; ++c) x.push_back(row[c] * factor);
   }
-  const std::vector<float> y = Ffn(x, static_cast<uint32_t>(places.size()), weights);
+  const std::vector<float> y =
+      Ffn(x, static_cast<uint32_t>(places.size()), weights, params.activation);
   const size_t h = weights.down.n;
   for (size_t i = 0; i < places.size(); ++i) {
     std::copy_n(y.data() + i * h, h, outputs.data() + places[i] * h);
@@ -95,6 +107,8 @@ void RoundActivations(WeightFormat format, std::span<const float> x, std::span<f
       return;
     case WeightFormat::kBF16:
     case WeightFormat::kFp8:
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
       for (size_t i = 0; i < x.size(); ++i) out[i] = ToFloat(ToBFloat16(x[i]));
       return;
     case WeightFormat::kQ8:
@@ -114,8 +128,7 @@ void SplitToBFloat16(std::span<const float> x, std::span<float> out) {
 void Linear(const LinearParams& params) {
   for (const LinearOutput& output : params.outputs) {
     const uint32_t k = output.weight.k;
-    const bool split = params.split_x && (output.weight.format == WeightFormat::kBF16 ||
-                                          output.weight.format == WeightFormat::kFp8);
+    const bool split = params.split_x && TakesBFloat16(output.weight.format);
     std::vector<float> x(size_t{params.num_rows} * k);
     for (uint32_t t = 0; t < params.num_rows; ++t) {
       const std::span<const float> row(params.x + size_t{t} * params.x_stride, k);
@@ -133,7 +146,7 @@ void Linear(const LinearParams& params) {
 
 void GatedFfn(const GatedFfnParams& params) {
   const std::span<const float> x(params.x, size_t{params.num_rows} * params.weights.gate.k);
-  const std::vector<float> y = Ffn(x, params.num_rows, params.weights);
+  const std::vector<float> y = Ffn(x, params.num_rows, params.weights, params.activation);
   std::copy(y.begin(), y.end(), params.y);
 }
 

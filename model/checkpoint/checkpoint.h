@@ -22,6 +22,13 @@ struct TensorView {
   std::span<const std::byte> data;  // StorageBytes(dtype, product of shape); no alignment promised
 };
 
+// Columns [first_col, end_col) of one row of a matrix; rows of a stack count on over its matrices.
+struct RowPart {
+  uint64_t row;
+  uint64_t first_col;
+  uint64_t end_col;  // above first_col
+};
+
 // The tensors of one model. Immutable after opening; thread-safe.
 class Checkpoint {
  public:
@@ -48,8 +55,8 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> OpenSafetensors(const std::string& p
 
 // Reads `num_elements` elements of `tensor` beginning at element `first` into `out` as float32,
 // whatever the dtype (block-quantised ones included; `first` and the count may cut blocks).
-// OutOfRange outside the tensor; InvalidArgument for integer types, and for f8_e4m3, which is
-// nothing without its scales (fp8_blocks.h).
+// OutOfRange outside the tensor; InvalidArgument for integer types, and for those that are
+// nothing without the scales of another tensor (fp8_blocks.h, nibble_groups.h).
 absl::Status DecodeToFloat(const TensorView& tensor, uint64_t first, std::span<float> out);
 
 // Canonical forms of quantised rows, exact images of the stored blocks. `first` and the count must

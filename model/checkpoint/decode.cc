@@ -108,6 +108,8 @@ absl::Status DecodeToFloat(const TensorView& tensor, uint64_t first, std::span<f
       }
       return absl::OkStatus();
     case DType::kF8E4M3:
+    case DType::kF4E2M1:
+    case DType::kOffsetI4:
       return BadType(tensor, "a type that can be read without the scales of another tensor");
     case DType::kI64:
     case DType::kI32:

@@ -23,25 +23,20 @@ std::string Fp8ScaleName(const std::string& tensor);
 // and both shapes; reads no values.
 absl::Status CheckFp8Scales(const TensorView& weight, const TensorView& scales);
 
-// Columns [first_col, end_col) of one row of `weight`; rows of a stack count on over its matrices.
-struct Fp8Row {
-  uint64_t row;
-  uint64_t first_col;
-  uint64_t end_col;  // above first_col
-  uint64_t num_blocks() const {
-    return (end_col + kFp8BlockSize - 1) / kFp8BlockSize - first_col / kFp8BlockSize;
-  }
-};
+// Blocks of columns that the part touches.
+inline uint64_t NumFp8Blocks(const RowPart& part) {
+  return (part.end_col + kFp8BlockSize - 1) / kFp8BlockSize - part.first_col / kFp8BlockSize;
+}
 
-// The row's codes, one a column, and the scales of the blocks it touches, num_blocks() of them.
+// The part's codes, one a column, and the scales of its NumFp8Blocks().
 // For tensors that CheckFp8Scales accepts. OutOfRange outside the tensor; InvalidArgument naming
 // file and tensor for a code that is NaN or a scale that is negative or not finite.
-absl::Status ReadFp8Codes(const TensorView& weight, const Fp8Row& row, std::span<uint8_t> out);
-absl::Status ReadFp8Scales(const TensorView& weight, const TensorView& scales, const Fp8Row& row,
+absl::Status ReadFp8Codes(const TensorView& weight, const RowPart& row, std::span<uint8_t> out);
+absl::Status ReadFp8Scales(const TensorView& weight, const TensorView& scales, const RowPart& row,
                            std::span<float> out);
 
 // The row multiplied out, one float a column. Errors of the two above.
-absl::Status DecodeFp8Row(const TensorView& weight, const TensorView& scales, const Fp8Row& row,
+absl::Status DecodeFp8Row(const TensorView& weight, const TensorView& scales, const RowPart& row,
                           std::span<float> out);
 
 }  // namespace essor::model

@@ -11,8 +11,9 @@ namespace essor::model {
 // Columns of one head in the output projection.
 uint32_t OutputHeadDim(const AttentionSpec& attention);
 
-// Elements of the KV cache that one token takes in one layer of a rank. A latent is held once by
-// every rank of a tensor-parallel group, since all heads read it.
+// Elements of the KV cache that one token takes in one layer of a rank. A latent, and an indexer's
+// key behind all latents of the layer, is held once by every rank of a tensor-parallel group, since
+// all heads read it.
 uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer);
 
 // Floats that a rank keeps of a whole sequence, however long it is, in one layer: what linear
@@ -24,13 +25,21 @@ struct AttentionWidths {
   uint64_t query = 0;         // queries of the rank's heads; linear attention: all of its inputs
   uint64_t latent_query = 0;  // latent attention: the same heads' queries over the latent
   uint64_t query_latent = 0;  // latent attention: the latent that queries are made from
-  uint64_t key = 0;           // keys, the latent, or linear attention's output gate
-  uint64_t value = 0;         // values, or the rotated key beside the latent
+  // Keys, the latent, lightning attention's output gate, or what a delta net's convolution gave.
+  uint64_t key = 0;
+  uint64_t value = 0;         // values, the rotated key beside the latent, or a delta net's gates
   uint64_t result = 0;        // what attention gives: per head a value, or a sum of latents
   uint64_t norm_squares = 0;  // sums for norms whose width is spread over ranks
+  // Of latent attention with an indexer: its queries, its key, the weights of its heads, and (of 32
+  // bits as well) the places of the chosen positions.
+  uint64_t index_query = 0;
+  uint64_t index_key = 0;
+  uint64_t index_weights = 0;
+  uint64_t index_slots = 0;
 
   uint64_t total() const {
-    return query + latent_query + query_latent + key + value + result + norm_squares;
+    return query + latent_query + query_latent + key + value + result + norm_squares + index_query +
+           index_key + index_weights + index_slots;
   }
 };
 AttentionWidths AttentionWidthsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
@@ -45,6 +54,10 @@ struct AttentionHeads {
   uint64_t value_dim = 0;
   uint64_t sliding_window = 0;  // 0 = all keys
   uint64_t chunk_size = 0;      // likewise
+  // Of an indexer, which scores all keys and leaves `chosen` of them to attention; 0 without.
+  uint64_t index_heads = 0;
+  uint64_t index_dim = 0;
+  uint64_t chosen = 0;
 };
 AttentionHeads AttentionHeadsOf(const AttentionSpec& attention, const RankLayout::Layer& layer);
 

@@ -124,11 +124,20 @@ class Pricer {
       target.flops += 2 * batch * moe->top_k * share * elements;
     }
     const AttentionHeads heads = AttentionHeadsOf(parts.attention, layer);
-    const double context = VisibleKeys(heads, request_.workload.context_tokens);
-    const auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
+    double context = VisibleKeys(heads, request_.workload.context_tokens);
+    const double element = request_.fp32_kv ? 4 : 2;
+    auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
+    if (heads.chosen > 0) {  // an indexer reads its keys of the whole context
+      const auto index_dim = static_cast<double>(heads.index_dim);
+      work.attention.bytes += batch * context * index_dim * element;
+      work.attention.flops +=
+          batch * context * 2 * static_cast<double>(heads.index_heads) * index_dim;
+      kv_width -= index_dim;
+      context = std::min(context, static_cast<double>(heads.chosen));
+    }
     const auto products =
         static_cast<double>(layer.heads.size() * (heads.key_dim + heads.value_dim));
-    work.attention.bytes += batch * context * kv_width * (request_.fp32_kv ? 4 : 2);
+    work.attention.bytes += batch * context * kv_width * element;
     work.attention.flops += batch * context * 2 * products;
     // A state is read and written, and each element takes part in two products and sums.
     const auto state = static_cast<double>(StateFloatsPerSequence(parts.attention, layer));
@@ -146,9 +155,15 @@ class Pricer {
     return chunk > 0 && context > chunk ? (chunk + 1) / 2 : context;
   }
 
+  static bool IsMoeBias(WeightRole role) {
+    return role == WeightRole::kRouterBias || role == WeightRole::kRouterLogitBias ||
+           role == WeightRole::kGateBias || role == WeightRole::kUpBias ||
+           role == WeightRole::kDownBias;
+  }
+
   static bool IsAttention(WeightRole role) {
-    return role != WeightRole::kFfnNorm && role != WeightRole::kRouter &&
-           role != WeightRole::kRouterBias && !IsFfnMatrix(role);
+    return role != WeightRole::kFfnNorm && !IsHeldAsFloat32(role) && !IsFfnMatrix(role) &&
+           !IsMoeBias(role);
   }
 
   double ExpectedBusiest(const MoeFfn& moe, std::span<const RankLayout> members,

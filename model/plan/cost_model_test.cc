@@ -120,6 +120,27 @@ TEST(CostModelTest, LatentsAreReadWholeByEveryRank) {
   }
 }
 
+// An indexer reads its keys of the whole context, and attention the latents of what it chose.
+TEST(CostModelTest, SparseAttentionReadsWhatWasChosen) {
+  ModelSpec spec = LatentSpec();
+  for (LayerSpec& layer : spec.layers) {
+    auto& attention = std::get<LatentAttention>(layer.attention);
+    attention.q_lora_rank = 8;
+    attention.indexer = SparseIndexer{.num_heads = 3, .head_dim = 16, .top_k = 100};
+  }
+  const auto seconds = [&](const Hardware& hardware, uint32_t context) {
+    return PriceOf(spec, {}, hardware, {.batch = 3, .context_tokens = context}).step_seconds;
+  };
+  const Hardware slow_memory{.memory_bytes_per_second = 1000, .flops = 1e30};
+  EXPECT_NEAR(seconds(slow_memory, 100) - seconds(slow_memory, 50),
+              2 * 3 * 50 * (40 + 16) * 2 / 1000.0, 1e-9);
+  EXPECT_NEAR(seconds(slow_memory, 900) - seconds(slow_memory, 100), 2 * 3 * 800 * 16 * 2 / 1000.0,
+              1e-9);
+  const Hardware slow_arithmetic{.memory_bytes_per_second = 1e30, .flops = 1000};
+  EXPECT_NEAR(seconds(slow_arithmetic, 900) - seconds(slow_arithmetic, 100),
+              2 * 3 * 800 * 2 * 3 * 16 / 1000.0, 1e-6);
+}
+
 // With memory for free, multiplying counts: twice the parameters and the attention scores.
 TEST(CostModelTest, OneRankMultiplies) {
   const Hardware hardware{.memory_bytes_per_second = 1e30, .flops = 1000};

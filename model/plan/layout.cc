@@ -68,6 +68,13 @@ void SplitAttention(const LightningAttention& attention, uint32_t tp, uint32_t i
   layer.heads = SplitEvenly(attention.num_heads, tp, index, Longer::kLowerParts);
 }
 
+void SplitAttention(const GatedDeltaNet& attention, uint32_t tp, uint32_t index,
+                    RankLayout::Layer& layer) {
+  const Range keys = SplitEvenly(attention.num_key_heads, tp, index, Longer::kLowerParts);
+  const uint64_t group = attention.values_per_key();
+  layer.heads = {keys.begin * group, keys.end * group};
+}
+
 // Parameters that the ranks of one stage hold of a layer, replicas counted (those of KV heads
 // aside).
 uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t layer) {
@@ -103,7 +110,7 @@ std::vector<uint32_t> StageStarts(const ParallelPlan& plan, const ModelSpec& spe
 
 RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
                         const std::vector<uint32_t>& stage_starts, uint32_t rank,
-                        uint32_t quant_block) {
+                        QuantBlock quant_block) {
   const uint32_t ranks = plan.RanksPerStage();
   RankLayout layout;
   layout.rank = rank;
@@ -137,12 +144,12 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
         parts.attention);
     if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
       layer.experts = SplitEvenly(moe->num_experts, plan.ep, expert_group, Longer::kHigherParts);
-      layer.expert_ffn =
-          SplitInPieces(moe->intermediate_size, quant_block, slices, slice, Longer::kHigherParts);
-      layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block, ranks,
+      layer.expert_ffn = SplitInPieces(moe->intermediate_size, quant_block.experts, slices, slice,
+                                       Longer::kHigherParts);
+      layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block.others, ranks,
                                 layout.rank_in_stage, Longer::kLowerParts);
     } else {
-      layer.ffn = SplitInPieces(std::get<DenseFfn>(parts.ffn).intermediate_size, quant_block,
+      layer.ffn = SplitInPieces(std::get<DenseFfn>(parts.ffn).intermediate_size, quant_block.others,
                                 plan.tp, layout.tp_index, Longer::kHigherParts);
     }
     layout.per_layer.push_back(layer);
@@ -152,16 +159,21 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
 
 }  // namespace
 
-uint32_t QuantBlockOf(DType stored) { return InfoOf(stored).block_elements > 1 ? 32 : 1; }
+bool OnlyExperts(DType stored) { return stored == DType::kF4E2M1 || stored == DType::kOffsetI4; }
+
+QuantBlock QuantBlockOf(DType stored) {
+  const uint32_t block = InfoOf(stored).block_elements > 1 ? 32 : 1;
+  return {block, OnlyExperts(stored) ? 1 : block};
+}
 
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
-                    uint32_t quant_block) {
+                    QuantBlock quant_block) {
   ESSOR_CHECK(rank < plan.NumRanks());
   return LayoutWithin(plan, spec, StageStarts(plan, spec), rank, quant_block);
 }
 
 std::vector<RankLayout> LayoutsOf(const ParallelPlan& plan, const ModelSpec& spec,
-                                  uint32_t quant_block) {
+                                  QuantBlock quant_block) {
   const std::vector<uint32_t> stage_starts = StageStarts(plan, spec);
   std::vector<RankLayout> layouts;
   for (uint32_t rank = 0; rank < plan.NumRanks(); ++rank) {

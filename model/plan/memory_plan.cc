@@ -45,6 +45,9 @@ uint64_t PackedRowBytes(DType stored, const Range& range) {
       return columns / 32 * 20;  // half a byte each, scale and minimum
     case DType::kF8E4M3:
       return Fp8RowBytes(range);
+    case DType::kF4E2M1:
+    case DType::kOffsetI4:
+      return columns / 32 * 18;  // half a byte each and a bfloat16 scale
     default:
       return 2 * RoundUp(columns, 2);  // bfloat16 in pairs
   }
@@ -141,6 +144,27 @@ uint64_t AttentionWorkspace(const RankLayout& layout, const ModelSpec& spec,
   return most;
 }
 
+// Scores of 64 rows, 16 MB or one row, and a tile of keys per thread
+// (kernels/cpu/index_selection.cc).
+uint64_t IndexWorkspace(const RankLayout& layout, const ModelSpec& spec,
+                        const ServingLimits& limits) {
+  constexpr uint64_t kGroupRows = 64;
+  constexpr uint64_t kGroupScores = 4 << 20;
+  constexpr uint64_t kKeysOfTile = 64;
+  const uint64_t positions = ContextTokens(spec, limits);
+  uint64_t most = 0;
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const AttentionHeads heads =
+        AttentionHeadsOf(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i]);
+    if (heads.chosen == 0) continue;
+    const uint64_t rows = std::min<uint64_t>(limits.max_step_tokens, kGroupRows);
+    const uint64_t scores = std::min(rows * positions, std::max(kGroupScores, positions));
+    const uint64_t tiles = kKernelThreads * RoundUp(heads.index_dim, 16) * kKeysOfTile;
+    most = std::max(most, (RoundUp(scores, 16) + tiles) * kFloatBytes);
+  }
+  return most;
+}
+
 uint64_t ExchangeBytesOfGroup(uint64_t members, uint64_t payload) {
   if (members <= 1) return 0;
   // Two payloads, so that a rank may fill one while others still read the other, and a small ring
@@ -213,11 +237,14 @@ absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
 
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32) {
   const WeightRole role = slice.binding.role;
-  if (IsVector(role)) return slice.cols.size() * kFloatBytes;
+  if (IsVector(role)) return slice.rows.size() * slice.cols.size() * kFloatBytes;
+  // Which matrices are quantised where no checkpoint was seen.
   const bool outer = role == WeightRole::kEmbedding || role == WeightRole::kHead;
-  if (fp32 || role == WeightRole::kRouter) {
+  const bool plain =
+      OnlyExperts(stored) ? slice.binding.expert < 0 : stored == DType::kF8E4M3 && outer;
+  if (fp32 || IsHeldAsFloat32(role)) {
     stored = DType::kF32;
-  } else if (stored == DType::kF8E4M3 && !slice.binding.stored.has_value() && outer) {
+  } else if (!slice.binding.stored.has_value() && plain) {
     stored = DType::kBF16;
   } else if (IsHeldUnquantised(slice.binding) &&
              (InfoOf(stored).block_elements > 1 || stored == DType::kF8E4M3)) {
@@ -262,8 +289,8 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   const uint64_t rope_tables = ContextTokens(spec, limits) * RotationWidth(spec, layout);
   // One call at a time has the kernels' workspace.
   const uint64_t kernels =
-      std::max(FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), limits),
-               AttentionWorkspace(layout, spec, limits));
+      std::max({FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), limits),
+                AttentionWorkspace(layout, spec, limits), IndexWorkspace(layout, spec, limits)});
   return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
          HeadBytes(spec, layout) + kSmallPieces;
 }

@@ -36,9 +36,10 @@ struct MemoryPlan {
 };
 
 // Bytes of `slice` as the kernels hold it when the checkpoint stores `stored` (see
-// kernels/packed_matrix.h for the packed formats; `fp32` = everything in float32). Vectors and the
-// router are always float32; embedding and head of an f8_e4m3 model are bf16 unless their bindings
-// say otherwise; types without a packed format of their own (f16, Q6_K) become bf16.
+// kernels/packed_matrix.h for the packed formats; `fp32` = everything in float32). Vectors and
+// what IsHeldAsFloat32 names are always float32; unless the bindings say otherwise, embedding and
+// head of an f8_e4m3 model and all but the experts of a 4-bit one (OnlyExperts) are bf16; types
+// without a packed format of their own (f16, Q6_K) become bf16.
 uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32);
 // Of all slices of a rank, each rounded up to a cache line. A slice's own `binding.stored` wins
 // over `stored`.

@@ -131,6 +131,27 @@ TEST(MemoryPlanTest, Fp32CacheTakesTwice) {
   EXPECT_EQ(KvBytesPerToken(layout, spec, true), 30u * 2 * 64 * 4);
 }
 
+// Latent, rotated key and index key, once for all heads, on every rank of a tensor-parallel group.
+TEST(MemoryPlanTest, IndexKeysStandBesideTheLatents) {
+  const LatentAttention attention{
+      .num_heads = 4,
+      .q_lora_rank = 24,
+      .kv_lora_rank = 16,
+      .nope_head_dim = 8,
+      .rope_head_dim = 6,
+      .value_head_dim = 12,
+      .indexer = SparseIndexer{.num_heads = 2, .head_dim = 10, .top_k = 8}};
+  ModelSpec spec{.family = "deepseek_v32", .hidden_size = 40, .vocab_size = 64};
+  spec.layers.assign(3, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 48}});
+  for (const uint32_t tp : {1u, 2u}) {
+    const RankLayout layout = LayoutOf({.tp = tp}, spec, tp - 1, 1);
+    EXPECT_EQ(KvBytesPerToken(layout, spec, false), 3u * (16 + 6 + 10) * 2);
+  }
+  const WeightBinding weights{.role = WeightRole::kIndexWeights, .rows = 2, .cols = 40};
+  EXPECT_EQ(PackedBytes({.binding = weights, .rows = {0, 2}, .cols = {0, 40}}, DType::kBF16, false),
+            32u * 40 * 4);
+}
+
 TEST(MemoryPlanTest, UsesTheMemoryItHasButNoMore) {
   const ModelSpec spec = SmallMoe();
   const RankLayout layout = LayoutOf({.tp = 2}, spec, 0, 1);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/attention.h"
+#include "kernels/index_selection.h"
 #include "kernels/latent_attention.h"
 #include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
@@ -17,19 +18,20 @@ struct Format {
   DType stored;
   WeightFormat format;
 };
-constexpr Format kFormats[] = {{DType::kF32, WeightFormat::kF32},
-                               {DType::kBF16, WeightFormat::kBF16},
-                               {DType::kQ8_0, WeightFormat::kQ8},
-                               {DType::kQ4_1, WeightFormat::kQ4},
-                               {DType::kF8E4M3, WeightFormat::kFp8}};
+constexpr Format kFormats[] = {
+    {DType::kF32, WeightFormat::kF32},      {DType::kBF16, WeightFormat::kBF16},
+    {DType::kQ8_0, WeightFormat::kQ8},      {DType::kQ4_1, WeightFormat::kQ4},
+    {DType::kF8E4M3, WeightFormat::kFp8},   {DType::kF4E2M1, WeightFormat::kFp4},
+    {DType::kOffsetI4, WeightFormat::kInt4}};
 
 TEST(PackedBytesAgreementTest, MatricesTakeWhatTheKernelsPack) {
   for (const Format& format : kFormats) {
     for (const uint32_t rows : {1u, 31u, 32u, 33u, 64u, 65u, 576u, 49152u}) {
       for (const uint32_t cols : {32u, 64u, 96u, 1536u}) {
-        const WeightSlice slice{.binding = {.role = WeightRole::kUp, .rows = rows, .cols = cols},
-                                .rows = {0, rows},
-                                .cols = {0, cols}};
+        const WeightSlice slice{
+            .binding = {.role = WeightRole::kUp, .expert = 0, .rows = rows, .cols = cols},
+            .rows = {0, rows},
+            .cols = {0, cols}};
         EXPECT_EQ(PackedBytes(slice, format.stored, false),
                   kernels::PackedMatrixBytes(format.format, rows, cols))
             << "format " << static_cast<int>(format.format) << " " << rows << " x " << cols;
@@ -64,6 +66,19 @@ TEST(PackedBytesAgreementTest, EmbeddingAndHeadOfFp8ModelsAreBFloat16) {
     EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false), 64u * 256 * 2);
     slice.binding.stored = DType::kF8E4M3;
     EXPECT_EQ(PackedBytes(slice, DType::kF8E4M3, false), 64u * (256 + 8));
+  }
+}
+
+// Only the routed experts are 4-bit in such a model.
+TEST(PackedBytesAgreementTest, AllButExpertsOf4BitModelsIsBFloat16) {
+  for (const DType stored : {DType::kF4E2M1, DType::kOffsetI4}) {
+    WeightSlice slice{.binding = {.role = WeightRole::kUp, .rows = 64, .cols = 256},
+                      .rows = {0, 64},
+                      .cols = {0, 256}};
+    EXPECT_EQ(PackedBytes(slice, stored, false), 64u * 256 * 2);
+    slice.binding.expert = 3;
+    EXPECT_EQ(PackedBytes(slice, stored, false), 64u * 256 * 9 / 16);
+    EXPECT_EQ(PackedBytes(slice, stored, true), 64u * 256 * 4);
   }
 }
 
@@ -172,6 +187,37 @@ TEST(PackedBytesAgreementTest, LatentAttentionWorkspaceStaysBelowThePlan) {
           EXPECT_LE(engine + workspace, ActivationBytes(layout, spec, limits))
               << heads << " heads, context " << context << ", threads " << threads;
         }
+      }
+    }
+  }
+}
+
+TEST(PackedBytesAgreementTest, IndexWorkspaceStaysBelowThePlan) {
+  const MoeFfn ffn{.num_experts = 2, .top_k = 1, .intermediate_size = 32};
+  const LatentAttention attention{
+      .num_heads = 1,
+      .q_lora_rank = 8,
+      .kv_lora_rank = 8,
+      .nope_head_dim = 8,
+      .rope_head_dim = 8,
+      .value_head_dim = 8,
+      .indexer = SparseIndexer{.num_heads = 64, .head_dim = 130, .top_k = 2048}};
+  const SparseIndexer& indexer = *attention.indexer;
+  for (const uint32_t context : {256u, 131072u, 16u << 20}) {
+    for (const ServingLimits& limits :
+         {ServingLimits{}, ServingLimits{.max_step_tokens = 4, .max_sequences = 2}}) {
+      const ModelSpec spec = SpecOf(attention, ffn, context);
+      const RankLayout layout = LayoutOf({}, spec, 0, 1);
+      // Queries, key and weights of the indexer and what it chose, beside the 3 of the engine.
+      const uint64_t engine = uint64_t{limits.max_step_tokens} * 4 *
+                              (3 * 576 + indexer.num_heads * indexer.head_dim + indexer.head_dim +
+                               indexer.num_heads + indexer.top_k);
+      for (const uint32_t threads : {1u, 2u, 64u}) {
+        const uint64_t workspace = kernels::IndexWorkspaceBytes(
+            {.dim = indexer.head_dim, .max_rows = limits.max_step_tokens, .max_positions = context},
+            threads);
+        EXPECT_LE(engine + workspace, ActivationBytes(layout, spec, limits))
+            << "context " << context << ", threads " << threads;
       }
     }
   }

@@ -37,16 +37,31 @@ struct ParallelPlan {
   bool operator==(const ParallelPlan&) const = default;
 };
 
-// Granularity at which columns may be cut when the matrices are stored as `stored`: the length of
-// the blocks that share a scale in the kernels' packed formats, 1 for plain types and for
-// e4m3, whose blocks may be cut anywhere.
-uint32_t QuantBlockOf(DType stored);
+// Granularity at which columns may be cut: the length of the blocks that share a scale in the
+// kernels' packed formats, 1 for plain types and for e4m3, whose blocks may be cut anywhere.
+struct QuantBlock {
+  constexpr QuantBlock(
+      uint32_t of_all = 1)  // NOLINT(google-explicit-constructor): nearly always one
+      : experts(of_all), others(of_all) {}
+  constexpr QuantBlock(uint32_t of_experts, uint32_t of_others)
+      : experts(of_experts), others(of_others) {}
+
+  uint32_t experts;  // routed ones
+  uint32_t others;
+  bool operator==(const QuantBlock&) const = default;
+};
+
+// Whether a checkpoint stored so holds its routed experts so, and everything else in plain types:
+// f4_e2m1, i4.
+bool OnlyExperts(DType stored);
+// When the matrices are stored as `stored`.
+QuantBlock QuantBlockOf(DType stored);
 
 // OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example
 // "tp=16 exceeds the model's 9 attention heads" or "pp=40 exceeds the model's 30 layers".
 // `quant_block` is the one that LayoutOf will be given.
 absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec,
-                          uint32_t quant_block = 1);
+                          QuantBlock quant_block = 1);
 
 // A half-open range.
 struct Range {
@@ -82,7 +97,7 @@ struct RankLayout {
 
   // Per layer of `layers`, in order.
   struct Layer {
-    Range heads;  // query heads
+    Range heads;  // query heads; of a gated delta net value heads
     // KV heads; above the KV-head count ranks share one (replicated). Empty without a KV cache.
     Range kv_heads;
     // Columns of a dense FFN's intermediate (split over tp), or of an MoE layer's shared expert
@@ -108,15 +123,15 @@ struct RankLayout {
 //    every rank local query head i reads local KV head i / (heads.size() / kv_heads.size()).
 //    Latent attention: heads one by one, the latent whole on every rank as its one KV head (its
 //    cache and the projections to it do not shrink with tp). Lightning attention: heads one by one,
-//    and no KV heads.
+//    and no KV heads. Gated delta nets: value heads, all of a key head together, and no KV heads.
 //  * FFN columns: consecutive multiples of quant_block, one more on the higher ranks. Experts:
 //    consecutive, one more on the higher ranks, which by the rule above have the fewer heads.
 //  * Vocabulary: multiples of 64 rows (less where there are more ranks than that), one more on the
 //    lower ranks.
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
-                    uint32_t quant_block);
+                    QuantBlock quant_block);
 // Of all ranks: index = rank.
 std::vector<RankLayout> LayoutsOf(const ParallelPlan& plan, const ModelSpec& spec,
-                                  uint32_t quant_block);
+                                  QuantBlock quant_block);
 
 }  // namespace essor::model

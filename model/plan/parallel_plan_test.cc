@@ -228,6 +228,38 @@ TEST(LayoutTest, QuantBlockFollowsTheStoredType) {
   EXPECT_EQ(QuantBlockOf(DType::kQ6_K), 32u);
   EXPECT_EQ(QuantBlockOf(DType::kF8E4M3), 1u);
   EXPECT_EQ(QuantBlockOf(DType::kBF16), 1u);
+  for (const DType experts_only : {DType::kF4E2M1, DType::kOffsetI4}) {
+    EXPECT_TRUE(OnlyExperts(experts_only));
+    EXPECT_EQ(QuantBlockOf(experts_only), QuantBlock(32, 1));
+  }
+  EXPECT_FALSE(OnlyExperts(DType::kQ4_1));
+}
+
+// gpt-oss's 2880 intermediate columns are 90 groups of 32: four ranks have 22, 22, 23, 23 of them.
+// Nothing else is cut at groups.
+TEST(LayoutTest, ExpertsInGroupsAreSharedUnevenly) {
+  ModelSpec spec = SmallMoe();
+  for (LayerSpec& layer : spec.layers) {
+    std::get<GroupedQueryAttention>(layer.attention).head_dim = 12;
+    auto& moe = std::get<MoeFfn>(layer.ffn);
+    moe.intermediate_size = 2880;
+    moe.shared_intermediate_size = 42;
+  }
+  const QuantBlock block = QuantBlockOf(DType::kF4E2M1);
+  const ParallelPlan plan{.tp = 4};
+  ASSERT_EQ(ValidatePlan(plan, spec, block), absl::OkStatus());
+  uint64_t begin = 0;
+  for (uint32_t rank = 0; rank < 4; ++rank) {
+    const RankLayout layout = LayoutOf(plan, spec, rank, block);
+    const Range columns = layout.per_layer[0].expert_ffn;
+    EXPECT_EQ(columns.begin, begin);
+    EXPECT_EQ(columns.size(), (rank < 2 ? 22u : 23u) * 32);
+    EXPECT_EQ(layout.per_layer[0].ffn.size(), rank < 2 ? 11u : 10u);
+    begin = columns.end;
+  }
+  EXPECT_EQ(begin, 2880u);
+  std::get<MoeFfn>(spec.layers[1].ffn).intermediate_size = 2890;
+  EXPECT_FALSE(ValidatePlan(plan, spec, block).ok());
 }
 
 TEST(LayoutTest, VocabularySmallerThanSixtyFourRowsARank) {
@@ -278,6 +310,22 @@ TEST(ValidatePlanTest, LatentAttentionSplitsByHeads) {
             "of 32");
 }
 
+// Each query head reads the KV head of its group; linear attention has no KV heads.
+void ExpectHeadsKeepTheirGroups(const AttentionSpec& attention, const RankLayout::Layer& layer) {
+  if (std::holds_alternative<LightningAttention>(attention) ||
+      std::holds_alternative<GatedDeltaNet>(attention)) {
+    ASSERT_EQ(layer.kv_heads.size(), 0u);
+    return;
+  }
+  const auto* grouped = std::get_if<GroupedQueryAttention>(&attention);
+  const uint64_t group = NumHeads(attention) / (grouped ? grouped->num_kv_heads : 1);
+  ASSERT_EQ(layer.heads.size() % layer.kv_heads.size(), 0u);
+  const uint64_t local_group = layer.heads.size() / layer.kv_heads.size();
+  for (uint64_t head = 0; head < layer.heads.size(); ++head) {
+    ASSERT_EQ((layer.heads.begin + head) / group, layer.kv_heads.begin + head / local_group);
+  }
+}
+
 // What the engine relies on: no rank without heads, columns or rows; local query head i reads local
 // KV head i / (heads / kv_heads); every member of a group has the same list.
 TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
@@ -300,13 +348,7 @@ TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
         const RankLayout::Layer& layer = layout.per_layer[i];
         const LayerSpec& parts = spec.layers[layout.layers.begin + i];
         ASSERT_GT(layer.heads.size(), 0u);
-        const auto* grouped = std::get_if<GroupedQueryAttention>(&parts.attention);
-        const uint64_t group = NumHeads(parts.attention) / (grouped ? grouped->num_kv_heads : 1);
-        ASSERT_EQ(layer.heads.size() % layer.kv_heads.size(), 0u);
-        const uint64_t local_group = layer.heads.size() / layer.kv_heads.size();
-        for (uint64_t head = 0; head < layer.heads.size(); ++head) {
-          ASSERT_EQ((layer.heads.begin + head) / group, layer.kv_heads.begin + head / local_group);
-        }
+        ExpectHeadsKeepTheirGroups(parts.attention, layer);
         const bool moe = std::holds_alternative<MoeFfn>(parts.ffn);
         ASSERT_EQ(layer.experts.size() > 0, moe);
         ASSERT_EQ(layer.expert_ffn.size() > 0, moe);

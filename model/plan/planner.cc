@@ -112,7 +112,7 @@ void ShareBlocks(PlannedInstance& instance) {
 
 absl::StatusOr<PlannedInstance> EvaluatePlan(const ParallelPlan& plan,
                                              const PlannerRequest& request) {
-  const uint32_t quant_block = QuantBlockOf(request.stored);
+  const QuantBlock quant_block = QuantBlockOf(request.stored);
   ESSOR_RETURN_IF_ERROR(ValidatePlan(plan, *request.spec, quant_block));
   PlannedInstance instance;
   instance.plan = plan;

@@ -49,6 +49,27 @@ TEST(PlannerTest, PublishedShapesOnEightAndSixteenDevices) {
   }
 }
 
+// Maverick takes 801 GB and for one context of 1 M tokens 206 GB more. Scout's 216 GB fit on less,
+// its context of 10 M tokens does not.
+TEST(PlannerTest, Llama4FitsWhereItsContextDoes) {
+  const ModelSpec maverick = Load("configs/llama-4-maverick");
+  const ModelSpec scout = Load("configs/llama-4-scout");
+  PlannerRequest request{.spec = &maverick, .num_ranks = 16, .memory_bytes = 80 * kGb};
+  EXPECT_TRUE(ChoosePlan(request).ok());
+  request.num_ranks = 8;
+  EXPECT_EQ(ChoosePlan(request).status().code(), absl::StatusCode::kResourceExhausted);
+  request.memory_bytes = 141 * kGb;
+  EXPECT_TRUE(ChoosePlan(request).ok());
+
+  request = {.spec = &scout, .num_ranks = 8, .memory_bytes = 80 * kGb};
+  const auto refused = ChoosePlan(request);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("KV cache for one sequence of 10485760 tokens"));
+  request.limits.max_context_tokens = 131072;
+  EXPECT_TRUE(ChoosePlan(request).ok());
+}
+
 // No other valid plan is both fitting and faster.
 TEST(PlannerTest, ChoosesTheFastestFittingPlan) {
   const ModelSpec spec = Load("configs/mixtral-8x22b");

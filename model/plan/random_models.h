@@ -35,6 +35,24 @@ class RandomModels {
             .slopes = std::vector<double>(heads, 0.5)};
   }
 
+  GatedDeltaNet DeltaNet() {
+    const uint32_t key_heads = Between(1, 6);
+    return {.num_key_heads = key_heads,
+            .num_value_heads = key_heads * Between(1, 3),
+            .key_head_dim = 8 * Between(1, 3),
+            .value_head_dim = 32 * Between(1, 2),
+            .conv_taps = Between(1, 4)};
+  }
+
+  // With an indexer now and then.
+  LatentAttention AnyLatent() {
+    LatentAttention attention = Latent();
+    if (attention.q_lora_rank == 0 || Coin()) return attention;
+    attention.indexer = SparseIndexer{
+        .num_heads = Between(1, 5), .head_dim = 8 * Between(2, 4), .top_k = Between(1, 300)};
+    return attention;
+  }
+
   // Heads that do not divide evenly, odd widths, either kind of attention, dense and MoE layers
   // mixed, tied or not.
   ModelSpec Spec() {
@@ -48,18 +66,23 @@ class RandomModels {
                                     .head_dim = 32 * Between(1, 2),
                                     .qkv_bias = Coin(),
                                     .output_bias = Coin(),
-                                    .qk_norm = kNorms[Between(0, 2)]};
+                                    .qk_norm = kNorms[Between(0, 2)],
+                                    .sinks = Coin()};
     attention.num_heads = attention.num_kv_heads * Between(1, 5);
     // A shared expert may have fewer pieces than a stage has ranks.
     const MoeFfn moe{.num_experts = Between(1, 9),
                      .top_k = 1,
                      .intermediate_size = 32 * Between(1, 9),
                      .shared_intermediate_size = Coin() ? 0 : 32 * Between(1, 4),
-                     .router = {.correction_bias = Coin()}};
+                     .router = {.correction_bias = Coin(), .logit_bias = Coin()},
+                     .expert_bias = Coin()};
     const DenseFfn dense{.intermediate_size = 32 * Between(1, 12)};
     const bool mixed = Coin();
-    const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(Latent()) : attention;
-    const AttentionSpec other = Between(0, 3) == 0 ? AttentionSpec(Lightning()) : kind;
+    const AttentionSpec kind = Between(0, 3) == 0 ? AttentionSpec(AnyLatent()) : attention;
+    AttentionSpec other = kind;
+    const uint32_t choice = Between(0, 5);
+    if (choice == 0) other = Lightning();
+    if (choice == 1) other = DeltaNet();
     for (uint32_t layer = 0, end = Between(1, 9); layer < end; ++layer) {
       LayerSpec parts{.attention = Coin() ? kind : other, .ffn = moe};
       if (mixed && Coin()) parts.ffn = dense;

@@ -71,32 +71,33 @@ absl::Status CheckColumns(const std::string& what, uint32_t columns, uint32_t pa
                              parts, " parts"));
 }
 
-absl::Status CheckFfn(const ParallelPlan& plan, const DenseFfn& ffn, uint32_t quant_block) {
+absl::Status CheckFfn(const ParallelPlan& plan, const DenseFfn& ffn, QuantBlock quant_block) {
   return CheckColumns("the FFN", ffn.intermediate_size, plan.tp, absl::StrCat("tp=", plan.tp),
-                      quant_block);
+                      quant_block.others);
 }
 
-absl::Status CheckFfn(const ParallelPlan& plan, const MoeFfn& ffn, uint32_t quant_block) {
+absl::Status CheckFfn(const ParallelPlan& plan, const MoeFfn& ffn, QuantBlock quant_block) {
   if (plan.ep > ffn.num_experts) {
     return Refuse(
         absl::StrCat("ep=", plan.ep, " exceeds the model's ", ffn.num_experts, " experts"));
   }
   // The shared expert may leave ranks without a piece, but no piece may cut a quantised block.
-  if (ffn.shared_intermediate_size % quant_block != 0 && plan.RanksPerStage() > 1) {
+  if (ffn.shared_intermediate_size % quant_block.others != 0 && plan.RanksPerStage() > 1) {
     return Refuse(absl::StrCat(plan.RanksPerStage(), " ranks per stage cut the shared expert of ",
                                ffn.shared_intermediate_size,
-                               " columns, which is not whole quantised blocks of ", quant_block));
+                               " columns, which is not whole quantised blocks of ",
+                               quant_block.others));
   }
   return CheckColumns("each expert", ffn.intermediate_size, plan.RanksPerStage() / plan.ep,
-                      absl::StrCat("tp=", plan.tp, " with ep=", plan.ep), quant_block);
+                      absl::StrCat("tp=", plan.tp, " with ep=", plan.ep), quant_block.experts);
 }
 
 }  // namespace
 
-absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec, uint32_t quant_block) {
+absl::Status ValidatePlan(const ParallelPlan& plan, const ModelSpec& spec, QuantBlock quant_block) {
   ESSOR_RETURN_IF_ERROR(CheckFactors(plan, spec));
   for (const LayerSpec& layer : spec.layers) {
-    ESSOR_RETURN_IF_ERROR(CheckAttention(plan, layer.attention, quant_block));
+    ESSOR_RETURN_IF_ERROR(CheckAttention(plan, layer.attention, quant_block.others));
     ESSOR_RETURN_IF_ERROR(
         std::visit([&](const auto& ffn) { return CheckFfn(plan, ffn, quant_block); }, layer.ffn));
   }

@@ -50,69 +50,123 @@ bool HasHead(const RankLayout::Layer& layer, const WeightBinding& weight) {
   return head >= layer.heads.begin && head < layer.heads.end;
 }
 
-// Rows of a head in the query projection (and of a KV head in those of keys and values), columns in
-// the output projection, and columns in the QK-norms: 0 where all heads share them.
-struct HeadDims {
-  uint32_t query;
-  uint32_t output;
-  uint32_t norm;
-};
-
-HeadDims HeadDimsOf(const AttentionSpec& attention) {
-  const uint32_t output = OutputHeadDim(attention);
-  if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
-    return {.query = latent->query_head_dim(), .output = output, .norm = 0};
-  }
-  const auto* grouped = std::get_if<GroupedQueryAttention>(&attention);
-  const bool spread = grouped != nullptr && grouped->qk_norm == QkNorm::kFullWidth;
-  return {.query = output, .output = output, .norm = spread ? output : 0};
-}
-
-std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::Layer& layer,
-                                    const HeadDims& dims, const WeightBinding& weight) {
-  const uint32_t head_dim = dims.query;
+// What a rank has of the weights of attention. Norms and what IsReplicated() names are whole, like
+// everything that these do not name.
+std::optional<WeightPart> AttentionPart(const GroupedQueryAttention& attention,
+                                        const RankLayout& layout, const RankLayout::Layer& layer,
+                                        const WeightBinding& weight) {
+  const uint64_t dim = attention.head_dim;
+  const bool spread_norm = attention.qk_norm == QkNorm::kFullWidth;
   switch (weight.role) {
     case WeightRole::kQuery:
-      return Rows(weight, Times(layer.heads, head_dim));
+      return Rows(weight, Times(layer.heads, attention.output_gate ? 2 * dim : dim));
+    case WeightRole::kKey:
+    case WeightRole::kValue:
+      return Rows(weight, Times(layer.kv_heads, dim));
+    case WeightRole::kQueryBias:
+    case WeightRole::kOutput:
+      return Cols(weight, Times(layer.heads, dim));
+    case WeightRole::kKeyBias:
+    case WeightRole::kValueBias:
+      return Cols(weight, Times(layer.kv_heads, dim));
+    case WeightRole::kQueryNorm:
+      return spread_norm ? Cols(weight, Times(layer.heads, dim)) : Whole(weight);
+    case WeightRole::kKeyNorm:
+      return spread_norm ? Cols(weight, Times(layer.kv_heads, dim)) : Whole(weight);
+    case WeightRole::kSinks:
+      return Cols(weight, layer.heads);
+    case WeightRole::kOutputBias:
+      return layout.tp_index == 0 ? Whole(weight) : std::nullopt;
+    default:
+      return Whole(weight);
+  }
+}
+
+std::optional<WeightPart> AttentionPart(const LatentAttention& attention, const RankLayout&,
+                                        const RankLayout::Layer& layer,
+                                        const WeightBinding& weight) {
+  switch (weight.role) {
+    case WeightRole::kQuery:
+      return Rows(weight, Times(layer.heads, attention.query_head_dim()));
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
       return HasHead(layer, weight) ? Whole(weight) : std::nullopt;
-    case WeightRole::kKey:
-    case WeightRole::kValue:
-      return Rows(weight, Times(layer.kv_heads, head_dim));
-    case WeightRole::kQueryBias:
-      return Cols(weight, Times(layer.heads, head_dim));
     case WeightRole::kOutput:
-    case WeightRole::kLinearNorm:
-      return Cols(weight, Times(layer.heads, dims.output));
+      return Cols(weight, Times(layer.heads, attention.value_head_dim));
+    default:
+      return Whole(weight);
+  }
+}
+
+std::optional<WeightPart> AttentionPart(const LightningAttention& attention, const RankLayout&,
+                                        const RankLayout::Layer& layer,
+                                        const WeightBinding& weight) {
+  const uint64_t dim = attention.head_dim;
+  switch (weight.role) {
     case WeightRole::kLinearInput:
-      return Rows(weight, Times(layer.heads, 3 * dims.output));
+      return Rows(weight, Times(layer.heads, 3 * dim));
     case WeightRole::kOutputGate:
-      return Rows(weight, Times(layer.heads, dims.output));
-    case WeightRole::kKeyBias:
-    case WeightRole::kValueBias:
-      return Cols(weight, Times(layer.kv_heads, head_dim));
-    case WeightRole::kQueryNorm:
-      return dims.norm == 0 ? Whole(weight) : Cols(weight, Times(layer.heads, dims.norm));
-    case WeightRole::kKeyNorm:
-      return dims.norm == 0 ? Whole(weight) : Cols(weight, Times(layer.kv_heads, dims.norm));
-    case WeightRole::kOutputBias:
-      return layout.tp_index == 0 ? Whole(weight) : std::nullopt;
+      return Rows(weight, Times(layer.heads, dim));
+    case WeightRole::kLinearNorm:
+    case WeightRole::kOutput:
+      return Cols(weight, Times(layer.heads, dim));
+    default:
+      return Whole(weight);
+  }
+}
+
+std::optional<WeightPart> AttentionPart(const GatedDeltaNet& attention, const RankLayout&,
+                                        const RankLayout::Layer& layer,
+                                        const WeightBinding& weight) {
+  const uint64_t group = attention.values_per_key();
+  const Range keys = {layer.heads.begin / group, layer.heads.end / group};
+  switch (weight.role) {
+    case WeightRole::kLinearInput:
+      return Rows(weight, Times(keys, attention.group_rows()));
+    case WeightRole::kDeltaGates:
+      return Rows(weight, Times(layer.heads, 2));
+    case WeightRole::kQueryFilter:
+    case WeightRole::kKeyFilter:
+      return Rows(weight, Times(keys, attention.key_head_dim));
+    case WeightRole::kValueFilter:
+      return Rows(weight, Times(layer.heads, attention.value_head_dim));
+    case WeightRole::kDecayRate:
+    case WeightRole::kDecayBias:
+      return Cols(weight, layer.heads);
+    case WeightRole::kOutput:
+      return Cols(weight, Times(layer.heads, attention.value_head_dim));
+    default:
+      return Whole(weight);
+  }
+}
+
+std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::Layer& layer,
+                                    const AttentionSpec& attention, const WeightBinding& weight) {
+  switch (weight.role) {
     case WeightRole::kGate:
     case WeightRole::kUp:
       return Rows(weight, FfnColumns(layer, weight));
     case WeightRole::kDown:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
       return Cols(weight, FfnColumns(layer, weight));
-    default:  // other norms and what IsReplicated() names
-      return Whole(weight);
+    case WeightRole::kDownBias: {
+      const Range columns = FfnColumns(layer, weight);
+      return columns.size() > 0 && columns.begin == 0 ? Whole(weight) : std::nullopt;
+    }
+    default:
+      return std::visit(
+          [&](const auto& kind) { return AttentionPart(kind, layout, layer, weight); }, attention);
   }
 }
 
 }  // namespace
 
 bool IsReplicated(WeightRole role) {
-  return role == WeightRole::kRouter || role == WeightRole::kQueryDown ||
-         role == WeightRole::kLatentDown || role == WeightRole::kRopeKey;
+  return role == WeightRole::kRouter || role == WeightRole::kSharedGate ||
+         role == WeightRole::kQueryDown || role == WeightRole::kLatentDown ||
+         role == WeightRole::kRopeKey || role == WeightRole::kIndexQuery ||
+         role == WeightRole::kIndexKey || role == WeightRole::kIndexWeights;
 }
 
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
@@ -121,7 +175,7 @@ std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec
   const auto layer = static_cast<uint64_t>(weight.layer);
   if (layer < layout.layers.begin || layer >= layout.layers.end) return std::nullopt;
   return LayerPart(layout, layout.per_layer[layer - layout.layers.begin],
-                   HeadDimsOf(spec.layers[layer].attention), weight);
+                   spec.layers[layer].attention, weight);
 }
 
 std::vector<WeightSlice> SlicesOf(const RankLayout& layout, const ModelSpec& spec,

@@ -18,10 +18,11 @@ struct WeightPart {
 };
 
 // What the rank of `layout` holds of `weight`, or nothing. Vectors ([1, n]) are cut by columns. The
-// output bias is held by the rank with tp_index 0 alone: it is added once, before the sum over the
-// group. Norms, routers and the projections
-// to latents are held whole by every rank of the layer's stage; what belongs to one head by the
-// ranks that have the head (of QK-norms over the full width, the head's columns).
+// output bias is held by the rank with tp_index 0 alone, an expert's down bias by the rank that has
+// the expert's first columns: they are added once, before the sum over the group. Norms, routers,
+// indexers and the projections to latents are held whole by every rank of the layer's stage; what
+// belongs to one head by the ranks that have the head (of QK-norms over the full width, the head's
+// columns).
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
                                  const WeightBinding& weight);
 

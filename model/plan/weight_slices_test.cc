@@ -28,8 +28,9 @@ void Count(const WeightBinding& weight, const WeightPart& part, std::vector<uint
   for (uint64_t i = cut.begin; i < cut.end; ++i) ++held[i];
 }
 
-// A matrix of an expert, or of a shared expert: these are divided over the whole stage.
+// Of an expert, or of a shared expert: these are divided over the whole stage.
 bool IsExperts(const ModelSpec& spec, const WeightBinding& weight) {
+  if (weight.expert >= 0) return true;
   return IsFfnMatrix(weight.role) &&
          std::holds_alternative<MoeFfn>(spec.layers[static_cast<size_t>(weight.layer)].ffn);
 }
@@ -74,12 +75,27 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kQueryBias:
     case WeightRole::kOutput:
     case WeightRole::kOutputBias:
+    case WeightRole::kSinks:
     case WeightRole::kKeyUp:
     case WeightRole::kValueUp:
     case WeightRole::kLinearInput:
+    case WeightRole::kDeltaGates:
+    case WeightRole::kQueryFilter:
+    case WeightRole::kKeyFilter:
+    case WeightRole::kValueFilter:
+    case WeightRole::kDecayRate:
+    case WeightRole::kDecayBias:
     case WeightRole::kOutputGate:
-    case WeightRole::kLinearNorm:
       return ranks / plan.tp;
+    case WeightRole::kLinearNorm:  // over all heads, or the same for each
+      return std::holds_alternative<LightningAttention>(
+                 spec.layers[static_cast<size_t>(weight.layer)].attention)
+                 ? ranks / plan.tp
+                 : ranks;
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
+    case WeightRole::kDownBias:
+      return 1;
     case WeightRole::kGate:
     case WeightRole::kUp:
     case WeightRole::kDown:

@@ -9,10 +9,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/fp8_blocks.h"
 #include "model/checkpoint/gguf_names.h"
+#include "model/checkpoint/nibble_groups.h"
+#include "model/checkpoint/tensor_error.h"
 #include "model/spec/families.h"
 
 namespace essor::model {
@@ -24,19 +25,27 @@ struct Demand {
   uint64_t cols = 0;
   uint64_t num_weights = 0;
   bool vector = false;
+  std::optional<DType> packed_as = {};
+  std::string scales = {};  // of packed_as
 };
+
+void Add(const WeightBinding& binding, Demand& demand) {
+  const uint64_t rows = binding.transposed ? binding.cols : binding.OutputSpan(binding.rows);
+  demand.vector = IsVector(binding.role);
+  demand.cols = binding.TensorRowElements();
+  demand.rows = std::max(demand.rows, binding.first_row + rows);
+  demand.num_weights += 1;
+  demand.packed_as = binding.packed_as;
+  demand.scales = binding.scales;
+}
 
 bool HoldsWeights(DType dtype) {
   return dtype != DType::kI64 && dtype != DType::kI32 && dtype != DType::kU8 &&
          dtype != DType::kF8E8M0;
 }
 
-std::string ShapeText(const std::vector<uint64_t>& shape) {
-  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
-}
-
-std::string ShapeText(const Demand& demand) {
-  if (demand.vector) return absl::StrCat("[", demand.cols, "]");
+std::string DemandText(const Demand& demand) {
+  if (demand.vector && demand.rows == 1) return absl::StrCat("[", demand.cols, "]");
   if (demand.num_weights == 1) return absl::StrCat("[", demand.rows, ", ", demand.cols, "]");
   return absl::StrCat("[", demand.rows, ", ", demand.cols, "] (or 3-D with the same rows)");
 }
@@ -56,11 +65,6 @@ bool Fits(const std::vector<uint64_t>& shape, const Demand& demand) {
   return rows == demand.rows;
 }
 
-absl::Status Contradiction(const TensorView& tensor, const std::string& problem) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(tensor.file, ": tensor ", tensor.name, ": ", problem));
-}
-
 // Buffers that some exporters save beside the weights, layers that guess ahead, what is not for
 // text, and a head that is the embedding again.
 bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
@@ -78,16 +82,35 @@ bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
          (name == TensorPrefix(spec) + "lm_head.weight" || name == "output.weight");
 }
 
+absl::StatusOr<TensorView> FindScales(const TensorView& tensor, const std::string& name,
+                                      const Checkpoint& checkpoint) {
+  absl::StatusOr<TensorView> scales = checkpoint.Find(name);
+  if (!absl::IsNotFound(scales.status())) return scales;
+  return TensorError(tensor,
+                     absl::StrCat("is ", InfoOf(tensor.dtype).name,
+                                  ", but its scales are missing: ", scales.status().message()));
+}
+
 // The scales beside an e4m3 tensor exist and fit it.
 absl::Status CheckScales(const TensorView& tensor, const Checkpoint& checkpoint) {
-  const absl::StatusOr<TensorView> scales = checkpoint.Find(Fp8ScaleName(tensor.name));
-  if (absl::IsNotFound(scales.status())) {
-    return Contradiction(tensor,
-                         absl::StrCat("is ", InfoOf(tensor.dtype).name,
-                                      ", but its scales are missing: ", scales.status().message()));
-  }
-  ESSOR_RETURN_IF_ERROR(scales.status());
-  return CheckFp8Scales(tensor, *scales);
+  ESSOR_ASSIGN_OR_RETURN(const TensorView scales,
+                         FindScales(tensor, Fp8ScaleName(tensor.name), checkpoint));
+  return CheckFp8Scales(tensor, scales);
+}
+
+// The scales of a 4-bit tensor, and what says its shape where the format has that, exist and fit
+// it. Adds their names to `companions`.
+absl::Status CheckGroups(const TensorView& tensor, const std::string& scale_name,
+                         const Checkpoint& checkpoint,
+                         absl::flat_hash_set<std::string>& companions) {
+  ESSOR_ASSIGN_OR_RETURN(const TensorView scales, FindScales(tensor, scale_name, checkpoint));
+  ESSOR_RETURN_IF_ERROR(CheckNibbleScales(tensor, scales));
+  companions.insert(scale_name);
+  const std::string shape_name = PackedShapeName(tensor.name);
+  if (tensor.dtype != DType::kOffsetI4 || !checkpoint.Contains(shape_name)) return absl::OkStatus();
+  ESSOR_ASSIGN_OR_RETURN(const TensorView shape, checkpoint.Find(shape_name));
+  companions.insert(shape_name);
+  return CheckPackedShape(tensor, shape);
 }
 
 // Sets `stored` and `scales` of the bindings.
@@ -96,15 +119,10 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
   // Ordered, so that the first complaint does not depend on hashing.
   std::map<std::string, Demand> demands;
   for (const WeightBinding& binding : bindings) {
-    Demand& demand = demands[binding.tensor];
-    const uint64_t rows = binding.transposed ? binding.cols : binding.rows;
-    demand.rows = std::max(demand.rows, binding.first_row + rows);
-    demand.cols = binding.TensorRowElements();
-    demand.num_weights += 1;
-    demand.vector = IsVector(binding.role);
+    Add(binding, demands[binding.tensor]);
   }
   absl::flat_hash_map<std::string, DType> types;
-  absl::flat_hash_set<std::string> scales;
+  absl::flat_hash_set<std::string> companions;  // scales, and shapes of packed tensors
   for (const auto& [name, demand] : demands) {
     absl::StatusOr<TensorView> tensor = checkpoint.Find(name);
     if (absl::IsNotFound(tensor.status())) {
@@ -112,22 +130,25 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
           config_file, " asks for a tensor that is missing: ", tensor.status().message()));
     }
     ESSOR_RETURN_IF_ERROR(tensor.status());
+    if (demand.packed_as.has_value()) {
+      ESSOR_ASSIGN_OR_RETURN(*tensor, TakeAsNibbles(*tensor, *demand.packed_as));
+      ESSOR_RETURN_IF_ERROR(CheckGroups(*tensor, demand.scales, checkpoint, companions));
+    }
     if (!HoldsWeights(tensor->dtype)) {
-      return Contradiction(
+      return TensorError(
           *tensor, absl::StrCat("type ", InfoOf(tensor->dtype).name, " does not hold weights"));
     }
     if (demand.vector && tensor->dtype == DType::kF8E4M3) {
-      return Contradiction(*tensor, "a vector of type f8_e4m3 is not supported");
+      return TensorError(*tensor, "a vector of type f8_e4m3 is not supported");
     }
     if (!Fits(tensor->shape, demand)) {
-      return Contradiction(
-          *tensor, absl::StrCat("its shape is ", ShapeText(tensor->shape), ", but ", config_file,
-                                " asks for ", ShapeText(demand)));
+      return TensorError(*tensor, absl::StrCat("its shape is ", ShapeText(tensor->shape), ", but ",
+                                               config_file, " asks for ", DemandText(demand)));
     }
     types[name] = tensor->dtype;
     if (tensor->dtype != DType::kF8E4M3) continue;
     ESSOR_RETURN_IF_ERROR(CheckScales(*tensor, checkpoint));
-    scales.insert(Fp8ScaleName(name));
+    companions.insert(Fp8ScaleName(name));
   }
   for (WeightBinding& binding : bindings) {
     binding.stored = types[binding.tensor];
@@ -135,10 +156,12 @@ absl::Status CheckBindings(const ModelSpec& spec, const Checkpoint& checkpoint,
   }
 
   for (const std::string& name : checkpoint.TensorNames()) {
-    if (demands.contains(name) || scales.contains(name) || IsIgnorable(name, spec)) continue;
+    if (demands.contains(name) || companions.contains(name) || IsIgnorable(name, spec)) {
+      continue;
+    }
     ESSOR_ASSIGN_OR_RETURN(const TensorView tensor, checkpoint.Find(name));
-    return Contradiction(tensor, absl::StrCat("the model that ", config_file, " describes (",
-                                              spec.family, ") has no place for it"));
+    return TensorError(tensor, absl::StrCat("the model that ", config_file, " describes (",
+                                            spec.family, ") has no place for it"));
   }
   return absl::OkStatus();
 }
@@ -197,6 +220,7 @@ DType PredominantType(const std::vector<WeightBinding>& bindings) {
   std::map<DType, uint64_t> bytes;
   for (const WeightBinding& binding : bindings) {
     if (!binding.stored.has_value()) continue;
+    if (IsNibbles(*binding.stored)) return *binding.stored;
     bytes[*binding.stored] += StorageBytes(*binding.stored, binding.rows * binding.cols);
   }
   const auto most = std::max_element(

@@ -125,12 +125,12 @@ absl::Status OpenGguf(const std::string& path, ModelSource& source) {
 
 // Of several modalities: what the whole checkpoint names, else what its language model does.
 absl::StatusOr<DType> TypeNamed(const ConfigView& config) {
-  ESSOR_ASSIGN_OR_RETURN(const bool fp8, IsFp8Checkpoint(config));
-  if (fp8) return DType::kF8E4M3;
+  ESSOR_ASSIGN_OR_RETURN(const std::optional<DType> quantised, QuantisedType(config));
+  if (quantised.has_value()) return *quantised;
   const bool named = config.Has("dtype") || config.Has("torch_dtype");
-  if (!named && config.IsObject("text_config")) {
+  if (config.IsObject("text_config")) {
     ESSOR_ASSIGN_OR_RETURN(const ConfigView text, config.Object("text_config"));
-    return TypeNamed(text);
+    if (!named || text.Has("quantization_config")) return TypeNamed(text);
   }
   const std::string key = config.Has("dtype") ? "dtype" : "torch_dtype";
   ESSOR_ASSIGN_OR_RETURN(const std::string name, config.StringOr(key, "bfloat16"));

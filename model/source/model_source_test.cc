@@ -3,17 +3,20 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/scratch_directory.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/checkpoint_writer.h"
 #include "model/checkpoint/gguf_names.h"
+#include "model/spec/families.h"
 #include "nlohmann/json.hpp"
 
 namespace essor::model {
@@ -122,7 +125,7 @@ TEST(ModelSourceTest, OpensEveryFamily) {
   for (const char* name :
        {"llama", "llama_tied", "qwen2", "qwen3", "qwen3_moe", "qwen3_moe_mixed", "mixtral",
         "deepseek_v3_dense", "moonlight_dense", "ernie4_5", "ernie4_5_moe", "glm4_moe",
-        "deepseek_v3", "llama4", "llama4_multimodal"}) {
+        "deepseek_v3", "llama4", "llama4_multimodal", "gpt_oss"}) {
     SCOPED_TRACE(name);
     const auto opened = ModelSource::Open(NanoPath(name) + "/");
     ASSERT_TRUE(opened.ok()) << opened.status();
@@ -202,6 +205,20 @@ TEST(ModelSourceTest, NamedTemplates) {
   copy.Write("tokenizer_config.json", config);
   EXPECT_THAT(ErrorOf(copy.path()),
               HasSubstr("tokenizer_config.json: chat_template: expected a string"));
+}
+
+TEST(ModelSourceTest, DeepSeekV32HasAnEncoderInsteadOfATemplate) {
+  const ModelCopy copy("llama");
+  copy.Remove("tokenizer_config.json");
+  EXPECT_EQ((*OpenTextFiles(copy.path())).chat_template, nullptr);
+  copy.SetConfig("model_type", "deepseek_v32");
+  const auto files = OpenTextFiles(copy.path());
+  ASSERT_TRUE(files.ok()) << files.status();
+  ASSERT_NE(files->chat_template, nullptr);
+  EXPECT_THAT(Render(*files->chat_template), HasSubstr("<｜User｜>x<｜Assistant｜></think>"));
+  // A template that somebody put there counts more.
+  copy.WriteText("chat_template.jinja", "from the file");
+  EXPECT_THAT(Render(*(*OpenTextFiles(copy.path())).chat_template), HasSubstr("from the file"));
 }
 
 // Special tokens as objects, and from the older file of their own.
@@ -317,10 +334,9 @@ TEST(ModelSourceTest, MissingPathsAndFiles) {
 TEST(ModelSourceTest, UnknownFamily) {
   const ModelCopy copy("llama");
   copy.SetConfig("model_type", "mamba");
-  EXPECT_THAT(ErrorOf(copy.path()), EndsWith("config.json: model_type: unknown family \"mamba\"; "
-                                             "known: deepseek_v3, ernie4_5, ernie4_5_moe, "
-                                             "glm4_moe, kimi_k2, llama, llama4, llama4_text, "
-                                             "mixtral, qwen2, qwen3, qwen3_moe"));
+  EXPECT_THAT(ErrorOf(copy.path()),
+              EndsWith("config.json: model_type: unknown family \"mamba\"; known: " +
+                       absl::StrJoin(KnownFamilies(), ", ")));
 }
 
 // A config that contradicts its tensors: both are named.
@@ -389,9 +405,9 @@ std::vector<float> ValuesOf(const ModelSource& source, WeightRole role, int32_t 
   return {};
 }
 
-// All tensors of the FP8 model, to be written again with changes.
-std::vector<Written> Fp8Tensors() {
-  const auto checkpoint = OpenSafetensors(NanoPath("qwen3_moe_fp8_blocks"));
+// All tensors of a nano model, to be written again with changes.
+std::vector<Written> TensorsOf(const std::string& model) {
+  const auto checkpoint = OpenSafetensors(NanoPath(model));
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
   std::vector<Written> tensors;
   for (const std::string& name : (*checkpoint)->TensorNames()) {
@@ -402,13 +418,19 @@ std::vector<Written> Fp8Tensors() {
   return tensors;
 }
 
+std::vector<Written> Fp8Tensors() { return TensorsOf("qwen3_moe_fp8_blocks"); }
+
 constexpr char kFp8Scales[] = "model.layers.0.self_attn.q_proj.weight_scale_inv";
 
-std::string Fp8ErrorWith(const std::vector<Written>& tensors) {
-  const ModelCopy copy("qwen3_moe_fp8_blocks");
+std::string ErrorWith(const std::string& name, const std::vector<Written>& tensors) {
+  const ModelCopy copy(name);
   copy.Remove("model.safetensors");
   WriteSafetensors(copy.path(), tensors);
   return ErrorOf(copy.path());
+}
+
+std::string Fp8ErrorWith(const std::vector<Written>& tensors) {
+  return ErrorWith("qwen3_moe_fp8_blocks", tensors);
 }
 
 TEST(ModelSourceTest, Fp8TensorsHaveTheirScalesBesideThem) {
@@ -455,6 +477,96 @@ TEST(ModelSourceTest, Fp8TensorsWithoutFittingScalesAreRefused) {
         {{.name = "lm_head.weight_scale_inv", .shape = {1}}, std::vector<std::byte>(4)});
     EXPECT_THAT(Fp8ErrorWith(tensors),
                 HasSubstr("tensor lm_head.weight_scale_inv: the model that "));
+  }
+}
+
+TEST(ModelSourceTest, FourBitExpertsSayHowTheirColumnsMayBeCut) {
+  const struct {
+    const char* name;
+    DType stored;
+  } kCases[] = {{"gpt_oss_mxfp4", DType::kF4E2M1}, {"kimi_k2_int4", DType::kOffsetI4}};
+  for (const auto& test : kCases) {
+    const auto source = ModelSource::Open(NanoPath(test.name));
+    ASSERT_TRUE(source.ok()) << source.status();
+    EXPECT_EQ((*source)->stored, test.stored);
+    EXPECT_EQ(OpenStoredType(NanoPath(test.name)).value(), test.stored);
+    for (const WeightBinding& binding : (*source)->bindings) {
+      const bool expert = binding.expert >= 0 && !IsVector(binding.role);
+      EXPECT_EQ(*binding.stored, expert ? test.stored : DType::kBF16) << binding.tensor;
+    }
+  }
+}
+
+// `change` edits the tensor of that name or answers false, whereupon it is left out.
+std::string ErrorWithout(const std::string& model, const std::string& name,
+                         const std::function<bool(Written&)>& change) {
+  std::vector<Written> tensors = TensorsOf(model);
+  std::erase_if(
+      tensors, [&](Written& tensor) { return tensor.declaration.name == name && !change(tensor); });
+  return ErrorWith(model, tensors);
+}
+
+TEST(ModelSourceTest, FourBitTensorsWithoutFittingCompanionsAreRefused) {
+  const auto leave_out = [](Written&) { return false; };
+  const std::string blocks = "model.layers.1.mlp.experts.down_proj_blocks";
+  const std::string scales = "model.layers.1.mlp.experts.down_proj_scales";
+  EXPECT_THAT(ErrorWithout("gpt_oss_mxfp4", scales, leave_out),
+              HasSubstr("tensor " + blocks + ": is f4_e2m1, but its scales are missing: "));
+  EXPECT_THAT(ErrorWithout("gpt_oss_mxfp4", scales,
+                           [](Written& tensor) {
+                             tensor.declaration.shape = {8, 192 * 5};
+                             return true;
+                           }),
+              HasSubstr("tensor " + scales + ": its shape is [8, 960], but groups of 32 columns"));
+  // Without the blocks the plain tensor is asked for.
+  EXPECT_THAT(ErrorWithout("gpt_oss_mxfp4", blocks, leave_out),
+              HasSubstr("model.layers.1.mlp.experts.down_proj"));
+  EXPECT_THAT(ErrorWithout("gpt_oss_mxfp4", "model.layers.1.mlp.experts.gate_up_proj_bias",
+                           [](Written& tensor) {
+                             tensor.declaration.shape = {2 * 160, 8};
+                             return true;
+                           }),
+              HasSubstr("gate_up_proj_bias: its shape is [320, 8], but "));
+  const std::string packed = "model.layers.1.mlp.experts.4.up_proj.weight_packed";
+  EXPECT_THAT(
+      ErrorWithout("kimi_k2_int4", "model.layers.1.mlp.experts.4.up_proj.weight_scale", leave_out),
+      HasSubstr("tensor " + packed + ": is i4, but its scales are missing: "));
+  EXPECT_THAT(ErrorWithout("kimi_k2_int4", "model.layers.1.mlp.experts.4.up_proj.weight_shape",
+                           [](Written& tensor) {
+                             tensor.data[0] = std::byte{127};
+                             return true;
+                           }),
+              HasSubstr("weight_shape: says [127, 64], but " + packed + " holds [128, 64]"));
+}
+
+// Kimi K2.5: the language model under a prefix, its config and its quantisation in an object.
+TEST(ModelSourceTest, OpensPackedExpertsInsideAMultimodalCheckpoint) {
+  const ModelCopy copy("kimi_k2_int4");
+  copy.Write("config.json", {{"model_type", "kimi_k25"},
+                             {"torch_dtype", "bfloat16"},
+                             {"text_config", copy.Read("config.json")}});
+  std::vector<Written> tensors = TensorsOf("kimi_k2_int4");
+  for (Written& tensor : tensors) {
+    tensor.declaration.name = "language_model." + tensor.declaration.name;
+  }
+  tensors.push_back(
+      {{.name = "vision_tower.patch_embed.proj.weight", .shape = {1}}, std::vector<std::byte>(4)});
+  copy.Remove("model.safetensors");
+  WriteSafetensors(copy.path(), tensors);
+  const auto source = ModelSource::Open(copy.path());
+  ASSERT_TRUE(source.ok()) << source.status();
+  EXPECT_EQ((*source)->spec.family, "kimi_k25");
+  EXPECT_EQ((*source)->stored, DType::kOffsetI4);
+  EXPECT_EQ(OpenStoredType(copy.path()).value(), DType::kOffsetI4);
+  const auto plain = ModelSource::Open(NanoPath("kimi_k2_int4"));
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  ASSERT_EQ((*source)->bindings.size(), (*plain)->bindings.size());
+  for (size_t i = 0; i < (*plain)->bindings.size(); ++i) {
+    const WeightBinding& inner = (*source)->bindings[i];
+    const WeightBinding& same = (*plain)->bindings[i];
+    EXPECT_EQ(inner.tensor, "language_model." + same.tensor);
+    EXPECT_EQ(inner.scales, same.scales.empty() ? "" : "language_model." + same.scales);
+    EXPECT_EQ(inner.stored, same.stored);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "model/chat/deepseek_v32_encoder.h"
 #include "model/checkpoint/gguf_metadata.h"
 #include "model/checkpoint/mapped_file.h"
 #include "model/spec/config_view.h"
@@ -78,6 +79,14 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ParseTemplate(const std::string& s
   return parsed;
 }
 
+// What a model that ships a program instead of a template needs; null for all others.
+absl::StatusOr<std::unique_ptr<ChatTemplate>> EncoderOf(const std::string& directory) {
+  ESSOR_ASSIGN_OR_RETURN(const auto config, ReadConfigIfPresent(PathIn(directory, "config.json")));
+  if (!config.has_value()) return std::unique_ptr<ChatTemplate>();
+  ESSOR_ASSIGN_OR_RETURN(const std::string type, config->StringOr("model_type", ""));
+  return type == "deepseek_v32" ? MakeDeepSeekV32Encoder() : std::unique_ptr<ChatTemplate>();
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, uint64_t max_bytes) {
@@ -143,9 +152,11 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> OpenChatTemplate(const std::string
   const absl::StatusOr<std::string> jinja = ReadTextFile(jinja_path, kMaxConfigBytes);
   if (jinja.ok()) return ParseTemplate(*jinja, std::move(tokens), jinja_path);
   if (!absl::IsNotFound(jinja.status())) return jinja.status();
-  if (!config.has_value()) return std::unique_ptr<ChatTemplate>();
-  ESSOR_ASSIGN_OR_RETURN(const auto source, TemplateIn(*config));
-  if (!source.has_value()) return std::unique_ptr<ChatTemplate>();
+  std::optional<std::string> source;
+  if (config.has_value()) {
+    ESSOR_ASSIGN_OR_RETURN(source, TemplateIn(*config));
+  }
+  if (!source.has_value()) return EncoderOf(directory);
   return ParseTemplate(*source, std::move(tokens), config_path);
 }
 

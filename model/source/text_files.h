@@ -24,7 +24,8 @@ inline constexpr uint64_t kMaxTokenizerBytes = 256 << 20;
 absl::StatusOr<std::unique_ptr<Tokenizer>> OpenTokenizer(const std::string& directory);
 
 // chat_template.jinja, else chat_template of tokenizer_config.json (a string, or a list of named
-// templates of which "default" counts). Null when the directory has none. Special tokens come from
+// templates of which "default" counts), else the encoder that config.json's model_type is known to
+// need (deepseek_v32). Null when the directory has none of them. Special tokens come from
 // tokenizer_config.json, else special_tokens_map.json.
 absl::StatusOr<std::unique_ptr<ChatTemplate>> OpenChatTemplate(const std::string& directory);
 

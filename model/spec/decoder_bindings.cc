@@ -45,6 +45,8 @@ const char* CommonName(WeightRole role) {
       return "self_attn.o_proj.weight";
     case WeightRole::kOutputBias:
       return "self_attn.o_proj.bias";
+    case WeightRole::kSinks:
+      return "self_attn.sinks";
     case WeightRole::kFfnNorm:
       return "post_attention_layernorm.weight";
     case WeightRole::kAttentionPostNorm:
@@ -75,8 +77,33 @@ const char* CommonName(WeightRole role) {
       return "self_attn.output_gate.weight";
     case WeightRole::kLinearNorm:
       return "self_attn.norm.weight";
+    case WeightRole::kDeltaGates:
+      return "linear_attn.in_proj_ba.weight";
+    case WeightRole::kQueryFilter:
+    case WeightRole::kKeyFilter:
+    case WeightRole::kValueFilter:
+      return "linear_attn.conv1d.weight";
+    case WeightRole::kDecayRate:
+      return "linear_attn.A_log";
+    case WeightRole::kDecayBias:
+      return "linear_attn.dt_bias";
+    case WeightRole::kIndexQuery:
+      return "self_attn.indexer.wq_b.weight";
+    case WeightRole::kIndexKey:
+      return "self_attn.indexer.wk.weight";
+    case WeightRole::kIndexKeyNorm:
+      return "self_attn.indexer.k_norm.weight";
+    case WeightRole::kIndexKeyNormBias:
+      return "self_attn.indexer.k_norm.bias";
+    case WeightRole::kIndexWeights:
+      return "self_attn.indexer.weights_proj.weight";
     case WeightRole::kRouter:
     case WeightRole::kRouterBias:
+    case WeightRole::kSharedGate:
+    case WeightRole::kRouterLogitBias:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
+    case WeightRole::kDownBias:
       break;  // their names depend on the family
   }
   ESSOR_CHECK(false);
@@ -85,8 +112,8 @@ const char* CommonName(WeightRole role) {
 // Latent attention, where names and places differ from CommonName: the query's up projection, and
 // the parts of two fused projections. kv_a_proj_with_mqa is [latent, rotated key], kv_b_proj for
 // each head [key, value].
-void BindLatentAttention(const LatentAttention& attention, const std::string& prefix,
-                         WeightBinding& binding) {
+void BindAttention(const LatentAttention& attention, const std::string& prefix,
+                   WeightBinding& binding) {
   const uint64_t head_rows = uint64_t{attention.nope_head_dim} + attention.value_head_dim;
   switch (binding.role) {
     case WeightRole::kQuery:
@@ -107,9 +134,35 @@ void BindLatentAttention(const LatentAttention& attention, const std::string& pr
   }
 }
 
-// Linear attention's output projection has a name of its own.
-void BindLinearAttention(const std::string& prefix, WeightBinding& binding) {
+void BindAttention(const GroupedQueryAttention&, const std::string&, WeightBinding&) {}
+
+void BindAttention(const LightningAttention&, const std::string& prefix, WeightBinding& binding) {
   if (binding.role == WeightRole::kOutput) binding.tensor = prefix + "self_attn.out_proj.weight";
+}
+
+// The filters of queries, keys and values are one tensor, in this order.
+void BindAttention(const GatedDeltaNet& attention, const std::string& prefix,
+                   WeightBinding& binding) {
+  const uint64_t key_width = uint64_t{attention.num_key_heads} * attention.key_head_dim;
+  switch (binding.role) {
+    case WeightRole::kLinearInput:
+      binding.tensor = prefix + "linear_attn.in_proj_qkvz.weight";
+      break;
+    case WeightRole::kLinearNorm:
+      binding.tensor = prefix + "linear_attn.norm.weight";
+      break;
+    case WeightRole::kOutput:
+      binding.tensor = prefix + "linear_attn.out_proj.weight";
+      break;
+    case WeightRole::kKeyFilter:
+      binding.first_row = key_width;
+      break;
+    case WeightRole::kValueFilter:
+      binding.first_row = 2 * key_width;
+      break;
+    default:
+      break;
+  }
 }
 
 // Gate and up of a dense FFN, where the family stores them as one tensor.
@@ -126,11 +179,13 @@ class MoeBinder {
  public:
   MoeBinder(const std::string& layer_prefix, uint64_t intermediate, const DecoderTensorNames& names,
             const TensorExists& exists)
-      : intermediate_(intermediate), names_(names) {
+      : intermediate_(intermediate), names_(names), exists_(exists) {
     const std::string own = absl::StrCat(layer_prefix, names.moe, ".");
     const std::string generic = absl::StrCat(layer_prefix, "mlp.");
     stacked_ = exists(own + "experts.gate_up_proj") || exists(generic + "experts.gate_up_proj");
-    prefix_ = exists(generic + "gate.weight") ? generic : own;
+    prefix_ = exists(generic + names.router) ? generic : own;
+    packed_ =
+        exists(absl::StrCat(prefix_, "experts.0.", PartName(WeightRole::kGate), ".weight_packed"));
   }
 
   void Bind(WeightBinding& binding) const {
@@ -138,13 +193,20 @@ class MoeBinder {
       binding.tensor = prefix_ + names_.router;
     } else if (binding.role == WeightRole::kRouterBias) {
       binding.tensor = prefix_ + names_.router_bias;
+    } else if (binding.role == WeightRole::kSharedGate) {
+      binding.tensor = prefix_ + names_.shared_gate;
+    } else if (binding.role == WeightRole::kRouterLogitBias) {
+      binding.tensor = prefix_ + names_.router_logit_bias;
     } else if (binding.expert < 0) {
       binding.tensor = absl::StrCat(prefix_, names_.shared, ".", PartName(binding.role), ".weight");
+    } else if (names_.bind_expert != nullptr) {
+      names_.bind_expert(prefix_ + "experts.", exists_, binding);
     } else if (stacked_) {
       BindStacked(binding);
     } else {
       binding.tensor =
           absl::StrCat(prefix_, "experts.", binding.expert, ".", PartName(binding.role), ".weight");
+      if (packed_) TakePacked(binding);
     }
   }
 
@@ -153,6 +215,12 @@ class MoeBinder {
     return role == WeightRole::kGate ? names_.expert_gate
            : role == WeightRole::kUp ? names_.expert_up
                                      : names_.expert_down;
+  }
+
+  static void TakePacked(WeightBinding& binding) {
+    binding.scales = binding.tensor + "_scale";
+    binding.tensor += "_packed";
+    binding.packed_as = DType::kOffsetI4;
   }
 
   void BindStacked(WeightBinding& binding) const {
@@ -177,12 +245,25 @@ class MoeBinder {
 
   const uint64_t intermediate_;
   const DecoderTensorNames& names_;
+  const TensorExists& exists_;
   bool stacked_ = false;
+  bool packed_ = false;
   std::string prefix_;
 };
 
 bool IsMoePart(WeightRole role) {
-  return role == WeightRole::kRouter || role == WeightRole::kRouterBias || IsFfnMatrix(role);
+  switch (role) {
+    case WeightRole::kRouter:
+    case WeightRole::kRouterBias:
+    case WeightRole::kRouterLogitBias:
+    case WeightRole::kSharedGate:
+    case WeightRole::kGateBias:
+    case WeightRole::kUpBias:
+    case WeightRole::kDownBias:
+      return true;
+    default:
+      return IsFfnMatrix(role);
+  }
 }
 
 }  // namespace
@@ -206,13 +287,8 @@ std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTenso
         const bool ffn = IsFfnMatrix(weights[next].role);
         add(ffn ? absl::StrCat(prefix, names.dense, ".") : prefix, std::move(weights[next]));
         BindDenseFfn(names, prefix, bindings.back());
-        const AttentionSpec& attention = spec.layers[layer].attention;
-        if (const auto* latent = std::get_if<LatentAttention>(&attention)) {
-          BindLatentAttention(*latent, prefix, bindings.back());
-        }
-        if (std::holds_alternative<LightningAttention>(attention)) {
-          BindLinearAttention(prefix, bindings.back());
-        }
+        std::visit([&](const auto& kind) { BindAttention(kind, prefix, bindings.back()); },
+                   spec.layers[layer].attention);
         continue;
       }
       binder.Bind(weights[next]);

@@ -43,7 +43,7 @@ absl::Status RefuseUnsupported(const ConfigView& config) {
   if (activation != "silu" && activation != "swish") {
     return config.Error(key, absl::StrCat("activation \"", activation, "\" is not silu"));
   }
-  return IsFp8Checkpoint(config).status();
+  return QuantisedType(config).status();
 }
 
 absl::StatusOr<GroupedQueryAttention> ReadAttention(const ConfigView& config, uint32_t hidden_size,
@@ -120,6 +120,24 @@ absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config, const std::strin
   return ffn;
 }
 
+absl::StatusOr<std::vector<bool>> ReadFullAttentionLayers(const ConfigView& config,
+                                                          uint32_t num_layers) {
+  ESSOR_ASSIGN_OR_RETURN(const auto types, config.Strings("layer_types"));
+  if (types.size() != num_layers) {
+    return config.Error("layer_types",
+                        absl::StrCat(types.size(), " entries for ", num_layers, " layers"));
+  }
+  std::vector<bool> full;
+  for (const std::string& type : types) {
+    if (type != "full_attention" && type != "linear_attention") {
+      return config.Error("layer_types",
+                          absl::StrCat("layer type \"", type, "\" is not supported"));
+    }
+    full.push_back(type == "full_attention");
+  }
+  return full;
+}
+
 absl::StatusOr<std::vector<uint32_t>> ReadQwenWindows(const ConfigView& config,
                                                       uint32_t num_layers) {
   std::vector<uint32_t> windows(num_layers, 0);
@@ -135,6 +153,12 @@ absl::StatusOr<std::vector<uint32_t>> ReadQwenWindows(const ConfigView& config,
     }
     return windows;
   }
+  return ReadLayerWindows(config, num_layers, window);
+}
+
+absl::StatusOr<std::vector<uint32_t>> ReadLayerWindows(const ConfigView& config,
+                                                       uint32_t num_layers, uint32_t window) {
+  std::vector<uint32_t> windows(num_layers, 0);
   ESSOR_ASSIGN_OR_RETURN(const auto types, config.Strings("layer_types"));
   if (types.size() != num_layers) {
     return config.Error("layer_types",

@@ -53,6 +53,15 @@ absl::StatusOr<Decoder> ReadDecoder(const ConfigView& config, const DecoderDefau
 absl::StatusOr<DenseFfn> ReadDenseFfn(const ConfigView& config,
                                       const std::string& key = "intermediate_size");
 
+// Which layers have softmax attention by `layer_types`, whose other kind is "linear_attention".
+absl::StatusOr<std::vector<bool>> ReadFullAttentionLayers(const ConfigView& config,
+                                                          uint32_t num_layers);
+
+// Keys visible in each layer, 0 = all: `window` in those that `layer_types`, which is there, calls
+// sliding_attention.
+absl::StatusOr<std::vector<uint32_t>> ReadLayerWindows(const ConfigView& config,
+                                                       uint32_t num_layers, uint32_t window);
+
 // Keys visible in each layer, 0 = all: `sliding_window` where `use_sliding_window` is set, in the
 // layers that `layer_types` names or, without it, from `max_window_layers` on (Qwen).
 absl::StatusOr<std::vector<uint32_t>> ReadQwenWindows(const ConfigView& config,

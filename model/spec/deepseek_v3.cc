@@ -1,7 +1,11 @@
 // DeepSeek V3 and R1, and their relatives Kimi K2 and Moonlight, which carry other numbers: latent
 // attention with an own latent for the query (Moonlight: without), YaRN whose magnitude goes into
 // the softmax scale; a sigmoid router limited to groups, a shared expert, the first layers dense.
+// DeepSeek V3.2 adds an indexer that chooses the positions attention reads.
 #include <cmath>
+#include <string>
+#include <variant>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
@@ -16,6 +20,10 @@ namespace {
 
 // transformers builds both latent norms without the config's epsilon.
 constexpr double kLatentNormEps = 1e-6;
+// Nor does it read one for the indexer's keys.
+constexpr double kIndexKeyNormEps = 1e-6;
+// Each token of a step has a list of that length.
+constexpr uint32_t kMaxIndexTopK = 1u << 16;
 
 absl::Status CheckWidths(const ConfigView& config, const LatentAttention& attention,
                          uint32_t num_layers) {
@@ -69,23 +77,77 @@ absl::StatusOr<LatentAttention> ReadAttention(const ConfigView& config, const De
   return attention;
 }
 
-absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
-  const DecoderDefaults defaults{.norm_eps = 1e-6, .max_position_embeddings = 4096};
+absl::StatusOr<SparseIndexer> ReadIndexer(const ConfigView& config,
+                                          const LatentAttention& attention) {
+  if (attention.q_lora_rank == 0) {
+    return config.Error("q_lora_rank", "missing: the indexer reads the query's latent");
+  }
+  SparseIndexer indexer{.key_norm_eps = kIndexKeyNormEps};
+  ESSOR_ASSIGN_OR_RETURN(indexer.num_heads, config.SizeOr("index_n_heads", kMaxHeads, 64));
+  ESSOR_ASSIGN_OR_RETURN(indexer.head_dim, config.SizeOr("index_head_dim", kMaxWidth, 128));
+  ESSOR_ASSIGN_OR_RETURN(indexer.top_k, config.SizeOr("index_topk", kMaxIndexTopK, 2048));
+  if (uint64_t{indexer.num_heads} * indexer.head_dim > kMaxWidth) {
+    return config.Error("index_head_dim",
+                        absl::StrCat(indexer.num_heads, " heads of ", indexer.head_dim,
+                                     " exceed a width of ", kMaxWidth));
+  }
+  if (indexer.head_dim < attention.rope_head_dim) {
+    return config.Error("index_head_dim",
+                        absl::StrCat(indexer.head_dim, " is less than the ",
+                                     attention.rope_head_dim, " dims that rotate"));
+  }
+  return indexer;
+}
+
+// transformers 5 also writes the layers' kinds as a list, which may not say anything else.
+absl::Status CheckLayerTypes(const ConfigView& config, const ModelSpec& spec) {
+  if (!config.Has("mlp_layer_types")) return absl::OkStatus();
+  ESSOR_ASSIGN_OR_RETURN(const auto types, config.Strings("mlp_layer_types"));
+  std::vector<std::string> expected;
+  for (const LayerSpec& layer : spec.layers) {
+    expected.push_back(std::holds_alternative<DenseFfn>(layer.ffn) ? "dense" : "sparse");
+  }
+  if (types == expected) return absl::OkStatus();
+  return config.Error("mlp_layer_types", "differs from first_k_dense_replace");
+}
+
+absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config, const DecoderDefaults& defaults,
+                                   bool sparse) {
   ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoderFrame(config, defaults));
-  ESSOR_ASSIGN_OR_RETURN(const LatentAttention attention, ReadAttention(config, decoder, defaults));
+  ESSOR_ASSIGN_OR_RETURN(LatentAttention attention, ReadAttention(config, decoder, defaults));
+  if (sparse) {
+    ESSOR_ASSIGN_OR_RETURN(attention.indexer, ReadIndexer(config, attention));
+  }
   ESSOR_RETURN_IF_ERROR(AddDenseThenMoeLayers(
       config, attention, {.num_groups = 8, .top_groups = 4, .num_dense = 3, .scale = 2.5},
       &decoder));
+  ESSOR_RETURN_IF_ERROR(CheckLayerTypes(config, decoder.spec));
   return decoder.spec;
+}
+
+absl::StatusOr<ModelSpec> MakeV3Spec(const ConfigView& config) {
+  return MakeSpec(config, {.norm_eps = 1e-6, .max_position_embeddings = 4096}, /*sparse=*/false);
+}
+
+absl::StatusOr<ModelSpec> MakeV32Spec(const ConfigView& config) {
+  return MakeSpec(config, {.norm_eps = 1e-6, .max_position_embeddings = 163840}, /*sparse=*/true);
 }
 
 std::vector<WeightBinding> Bind(const ModelSpec& spec, const TensorExists& exists) {
   return BindDecoder(spec, {}, exists);
 }
 
+// Kimi K2.5's other modality.
+constexpr const char* kVision[] = {"vision_tower.", "mm_projector.", "multi_modal_projector."};
+
 }  // namespace
 
-extern const ModelFamily kDeepseekV3Family = {"deepseek_v3", MakeSpec, Bind, IsLayerBehindTheLast};
-extern const ModelFamily kKimiK2Family = {"kimi_k2", MakeSpec, Bind, IsLayerBehindTheLast};
+extern const ModelFamily kDeepseekV3Family = {"deepseek_v3", MakeV3Spec, Bind,
+                                              IsLayerBehindTheLast};
+extern const ModelFamily kDeepseekV32Family = {"deepseek_v32", MakeV32Spec, Bind,
+                                               IsLayerBehindTheLast};
+extern const ModelFamily kKimiK2Family = {"kimi_k2", MakeV3Spec, Bind, IsLayerBehindTheLast};
+extern const MultimodalFamily kKimiK25Family = {"kimi_k25", &kKimiK2Family, "language_model.",
+                                                kVision};
 
 }  // namespace essor::model

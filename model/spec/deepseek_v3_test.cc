@@ -218,6 +218,88 @@ TEST(DeepseekV3Test, PublishedModelWithItsExperts) {
                                .scale = 2.5}}));
 }
 
+nlohmann::json V32Config() {
+  std::ifstream file(std::string(ESSOR_SOURCE_DIR) +
+                     "/tests/data/configs/deepseek-v3.2/config.json");
+  return nlohmann::json::parse(file);
+}
+
+// V3 with an indexer of 14M parameters in each of 61 layers.
+TEST(DeepseekV32Test, PublishedModel) {
+  const auto spec = SpecOf(V32Config());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const LatentAttention& attention = AttentionOf(*spec);
+  EXPECT_EQ(attention.indexer,
+            (SparseIndexer{.num_heads = 64, .head_dim = 128, .top_k = 2048, .key_norm_eps = 1e-6}));
+  EXPECT_EQ(attention.cached_dim(), 576u);
+  EXPECT_TRUE(attention.rope.interleaved);
+  EXPECT_EQ(spec->num_draft_layers, 1u);
+  EXPECT_EQ(spec->max_context_tokens, 163840u);
+  nlohmann::json without = V32Config();
+  without["model_type"] = "deepseek_v3";
+  const auto v3 = SpecOf(without);
+  ASSERT_TRUE(v3.ok()) << v3.status();
+  EXPECT_FALSE(AttentionOf(*v3).indexer.has_value());
+  const uint64_t indexer = 64 * 128 * 1536 + 128 * 7168 + 2 * 128 + 64 * 7168;
+  EXPECT_EQ(spec->NumParameters(), v3->NumParameters() + 61 * indexer);
+  EXPECT_NEAR(static_cast<double>(spec->NumParameters()), 672e9, 1e9);
+}
+
+TEST(DeepseekV32Test, BindsTheIndexer) {
+  const auto spec = SpecOf(V32Config());
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const struct {
+    WeightRole role;
+    const char* name;
+    uint64_t rows;
+    uint64_t cols;
+  } kExpected[] = {{WeightRole::kIndexQuery, "wq_b.weight", 8192, 1536},
+                   {WeightRole::kIndexKey, "wk.weight", 128, 7168},
+                   {WeightRole::kIndexKeyNorm, "k_norm.weight", 1, 128},
+                   {WeightRole::kIndexKeyNormBias, "k_norm.bias", 1, 128},
+                   {WeightRole::kIndexWeights, "weights_proj.weight", 64, 7168}};
+  uint32_t found = 0;
+  for (const WeightBinding& binding : BindingsOf(*spec, [](const auto&) { return false; })) {
+    for (const auto& expected : kExpected) {
+      if (binding.role != expected.role || binding.layer != 60) continue;
+      ++found;
+      EXPECT_EQ(binding.tensor, std::string("model.layers.60.self_attn.indexer.") + expected.name);
+      EXPECT_EQ(binding.rows, expected.rows);
+      EXPECT_EQ(binding.cols, expected.cols);
+      EXPECT_EQ(IsVector(binding.role), expected.rows == 1);
+    }
+  }
+  EXPECT_EQ(found, 5u);
+}
+
+TEST(DeepseekV32Test, RefusesWithTheKeysName) {
+  const struct {
+    const char* key;
+    nlohmann::json value;
+    const char* message;
+  } kCases[] = {
+      {"q_lora_rank", nullptr, "q_lora_rank: missing: the indexer reads the query's latent"},
+      {"index_n_heads", 0, "index_n_heads: 0 is outside"},
+      {"index_topk", 0, "index_topk: 0 is outside"},
+      {"index_topk", 1000000, "index_topk: 1000000 is outside 1 to 65536"},
+      {"index_head_dim", 32, "index_head_dim: 32 is less than the 64 dims that rotate"},
+      {"index_head_dim", 100000, "index_head_dim: 64 heads of 100000 exceed a width"},
+      {"mlp_layer_types", {"dense"}, "mlp_layer_types: differs from first_k_dense_replace"},
+  };
+  for (const auto& test : kCases) {
+    nlohmann::json config = V32Config();
+    config[test.key] = test.value;
+    const auto spec = SpecOf(config);
+    EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << test.key;
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(test.message));
+  }
+  nlohmann::json config = V32Config();
+  std::vector<std::string> types(61, "sparse");
+  types[0] = types[1] = types[2] = "dense";
+  config["mlp_layer_types"] = types;
+  EXPECT_TRUE(SpecOf(config).ok());
+}
+
 // Each head has weights of its own: a lying config must not make us list millions of them.
 TEST(DeepseekV3Test, RefusesMoreHeadsThanAnyModelHas) {
   nlohmann::json config = PublishedConfig();

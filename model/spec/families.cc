@@ -11,13 +11,16 @@
 namespace essor::model {
 
 // One file each.
+extern const ModelFamily kDeepseekV32Family;
 extern const ModelFamily kDeepseekV3Family;
 extern const ModelFamily kErnie45Family;
 extern const ModelFamily kErnie45MoeFamily;
 extern const ModelFamily kGlm4Family;
 extern const ModelFamily kGlm4MoeFamily;
 extern const ModelFamily kGlmFamily;
+extern const ModelFamily kGptOssFamily;
 extern const ModelFamily kKimiK2Family;
+extern const MultimodalFamily kKimiK25Family;
 extern const ModelFamily kLlama4TextFamily;
 extern const ModelFamily kLlamaFamily;
 extern const MultimodalFamily kLlama4Family;
@@ -29,17 +32,18 @@ extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
 extern const ModelFamily kQwen3Family;
 extern const ModelFamily kQwen3MoeFamily;
+extern const ModelFamily kQwen3NextFamily;
 
 namespace {
 
 constexpr const ModelFamily* kFamilies[] = {
-    &kDeepseekV3Family,    &kErnie45Family, &kErnie45MoeFamily, &kGlm4Family,
-    &kGlm4MoeFamily,       &kGlmFamily,     &kKimiK2Family,     &kLlamaFamily,
-    &kLlama4TextFamily,    &kMiniMaxFamily, &kMiniMaxM1Family,  &kMiniMaxM2Family,
-    &kMiniMaxText01Family, &kMixtralFamily, &kQwen2Family,      &kQwen3Family,
-    &kQwen3MoeFamily,
+    &kDeepseekV32Family, &kDeepseekV3Family, &kErnie45Family,       &kErnie45MoeFamily,
+    &kGlm4Family,        &kGlm4MoeFamily,    &kGlmFamily,           &kGptOssFamily,
+    &kKimiK2Family,      &kLlamaFamily,      &kLlama4TextFamily,    &kMiniMaxFamily,
+    &kMiniMaxM1Family,   &kMiniMaxM2Family,  &kMiniMaxText01Family, &kMixtralFamily,
+    &kQwen2Family,       &kQwen3Family,      &kQwen3MoeFamily,      &kQwen3NextFamily,
 };
-constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kLlama4Family};
+constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kKimiK25Family, &kLlama4Family};
 
 template <typename Family, size_t kCount>
 const Family* Find(const Family* const (&families)[kCount], const std::string& model_type) {
@@ -58,7 +62,7 @@ const ModelFamily* FindTextFamily(const std::string& model_type) {
 // The object that describes the language model. What stands outside of it is read for what would
 // change how the tensors are to be understood.
 absl::StatusOr<ConfigView> TextConfig(const ConfigView& config, const MultimodalFamily& family) {
-  ESSOR_RETURN_IF_ERROR(IsFp8Checkpoint(config).status());
+  ESSOR_RETURN_IF_ERROR(QuantisedType(config).status());
   ESSOR_ASSIGN_OR_RETURN(ConfigView text, config.Object("text_config"));
   ESSOR_ASSIGN_OR_RETURN(const std::string type, text.StringOr("model_type", family.model_type));
   const ModelFamily* const named = FindTextFamily(type);
@@ -111,7 +115,10 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
   std::vector<WeightBinding> bindings =
       family->bind(spec, [&](const std::string& name) { return exists(prefix + name); });
   if (prefix.empty()) return bindings;
-  for (WeightBinding& binding : bindings) binding.tensor = prefix + binding.tensor;
+  for (WeightBinding& binding : bindings) {
+    binding.tensor = prefix + binding.tensor;
+    if (!binding.scales.empty()) binding.scales = prefix + binding.scales;
+  }
   return bindings;
 }
 

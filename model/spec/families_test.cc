@@ -150,72 +150,66 @@ TEST(FamiliesTest, MiniMaxKeepsItsTwoSetsOfKeysApart) {
   EXPECT_EQ(AttentionOf(own, 1).rope.rotary_dim, 16u) << "without rotary_dim a whole head rotates";
 }
 
-TEST(FamiliesTest, MiniMaxM2) {
-  const ModelSpec spec = Load("configs/minimax-m2");
-  ASSERT_EQ(spec.layers.size(), 62u);
-  EXPECT_EQ(spec.hidden_size, 3072u);
-  EXPECT_EQ(spec.norm_eps, 1e-6);
-  EXPECT_EQ(spec.max_context_tokens, 196608u);
-  EXPECT_EQ(spec.num_draft_layers, 3u);
-  EXPECT_THAT(spec.eos_tokens, ElementsAre(200020));
-  const GroupedQueryAttention& attention = AttentionOf(spec, 61);
-  EXPECT_EQ(attention.num_heads, 48u);
-  EXPECT_EQ(attention.num_kv_heads, 8u);
-  EXPECT_EQ(attention.head_dim, 128u);
-  EXPECT_EQ(attention.qk_norm, QkNorm::kFullWidth);
-  EXPECT_EQ(attention.rope, (RopeSpec{.theta = 5e6, .rotary_dim = 64}));
-  EXPECT_EQ(std::get<MoeFfn>(spec.layers[0].ffn),
-            (MoeFfn{.num_experts = 256,
-                    .top_k = 8,
-                    .intermediate_size = 1536,
-                    .router = {.score = RouterSpec::Score::kSigmoid, .correction_bias = true}}));
-}
-
-TEST(FamiliesTest, MiniMaxM2RefusesWhatItsReleasesDoNotHave) {
-  const struct {
-    const char* key;
-    nlohmann::json value;
-    const char* message;
-  } kCases[] = {
-      {"attn_type_list", {1, 0, 1}, "attn_type_list: attention other than full"},
-      {"qk_norm_type", "per_head", "qk_norm_type: \"per_head\" is not per_layer"},
-      {"scoring_func", "softmax", "scoring_func: \"softmax\" is not sigmoid"},
-      {"shared_intermediate_size", 8, "shared_intermediate_size: a shared expert"},
-      {"rotary_dim", 17, "rotary_dim: 17 is outside 1 to 16"},
-      {"rotary_dim", 7, "7 rotated dimensions of 16: must be even"},
-      {"num_mtp_modules", -1, "num_mtp_modules: -1 is outside"},
-  };
-  for (const auto& test : kCases) {
-    nlohmann::json config = ReadJson("nano/minimax_m2/config.json");
-    config[test.key] = test.value;
-    EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr(test.message));
-  }
-  nlohmann::json config = ReadJson("nano/minimax_m2/config.json");
-  config["use_qk_norm"] = false;
-  config["use_routing_bias"] = false;
-  config.erase("rotary_dim");
-  const auto plain = SpecOf(config);
-  ASSERT_TRUE(plain.ok()) << plain.status();
-  EXPECT_EQ(AttentionOf(*plain, 0).qk_norm, QkNorm::kNone);
-  EXPECT_EQ(AttentionOf(*plain, 0).rope.rotary_dim, 16u);
-  EXPECT_FALSE(std::get<MoeFfn>(plain->layers[0].ffn).router.correction_bias);
-}
-
-TEST(FamiliesTest, Glm4) {
-  const ModelSpec spec = Load("configs/glm-4-9b");
-  ASSERT_EQ(spec.layers.size(), 40u);
-  EXPECT_EQ(spec.norm_eps, 1.5625e-7);
-  EXPECT_THAT(spec.eos_tokens, ElementsAre(151329, 151336, 151338));
-  const GroupedQueryAttention& attention = AttentionOf(spec, 39);
-  EXPECT_EQ(attention.num_heads, 32u);
+TEST(FamiliesTest, Qwen3Next) {
+  const ModelSpec spec = Load("configs/qwen3-next-80b-a3b");
+  ASSERT_EQ(spec.layers.size(), 48u);
+  EXPECT_EQ(std::get<GatedDeltaNet>(spec.layers[46].attention),
+            (GatedDeltaNet{.num_key_heads = 16,
+                           .num_value_heads = 32,
+                           .key_head_dim = 128,
+                           .value_head_dim = 128,
+                           .conv_taps = 4}));
+  const GroupedQueryAttention& attention = AttentionOf(spec, 47);
+  EXPECT_TRUE(attention.output_gate && !attention.qkv_bias);
+  EXPECT_EQ(attention.head_dim, 256u);
   EXPECT_EQ(attention.num_kv_heads, 2u);
-  EXPECT_TRUE(attention.qkv_bias && !attention.output_bias);
-  EXPECT_EQ(attention.rope, (RopeSpec{.rotary_dim = 64, .interleaved = true}));
-  EXPECT_EQ(std::get<DenseFfn>(spec.layers[0].ffn).intermediate_size, 13696u);
-  EXPECT_FALSE(spec.layers[0].post_norms);
-  const ModelSpec with_post_norms = Load("configs/glm-4-32b-0414");
-  EXPECT_TRUE(with_post_norms.layers[60].post_norms);
-  EXPECT_FALSE(AttentionOf(with_post_norms, 60).qkv_bias);
+  EXPECT_EQ(attention.qk_norm, QkNorm::kPerHead);
+  EXPECT_EQ(attention.rope, (RopeSpec{.theta = 1e7, .rotary_dim = 64}));
+  EXPECT_EQ(std::get<MoeFfn>(spec.layers[0].ffn), (MoeFfn{.num_experts = 512,
+                                                          .top_k = 10,
+                                                          .intermediate_size = 512,
+                                                          .shared_intermediate_size = 512,
+                                                          .shared_gate = true}));
+  EXPECT_NEAR(static_cast<double>(spec.NumParameters()), 79.7e9, 0.1e9);
+  EXPECT_NEAR(static_cast<double>(spec.NumActiveParameters()), 3.6e9, 0.3e9);
+  EXPECT_TRUE(IsDraftTensor(spec, "mtp.layers.0.mlp.gate.weight"));
+  EXPECT_FALSE(IsDraftTensor(spec, "model.layers.0.mlp.gate.weight"));
+  for (const WeightBinding& binding : BindingsOf(spec, [](const std::string&) { return false; })) {
+    const bool norm = binding.tensor.ends_with("norm.weight");
+    EXPECT_EQ(binding.zero_centred, norm && !binding.tensor.ends_with("linear_attn.norm.weight"))
+        << binding.tensor;
+  }
+}
+
+TEST(FamiliesTest, GptOss) {
+  const ModelSpec spec = Load("configs/gpt-oss-120b");
+  ASSERT_EQ(spec.layers.size(), 36u);
+  EXPECT_EQ(spec.max_context_tokens, 131072u);
+  const GroupedQueryAttention& attention = AttentionOf(spec, 0);
+  EXPECT_EQ(attention.head_dim, 64u);
+  EXPECT_TRUE(attention.sinks && attention.qkv_bias && attention.output_bias);
+  EXPECT_EQ(attention.sliding_window, 128u);
+  EXPECT_EQ(AttentionOf(spec, 1).sliding_window, 0u);
+  const auto& yarn = std::get<RopeSpec::YarnScaling>(attention.rope.scaling);
+  EXPECT_FALSE(yarn.truncate);
+  EXPECT_NEAR(yarn.attention_factor, 0.1 * std::log(32) + 1, 1e-12);
+  EXPECT_EQ(std::get<MoeFfn>(spec.layers[35].ffn),
+            (MoeFfn{.num_experts = 128,
+                    .top_k = 4,
+                    .intermediate_size = 2880,
+                    .router = {.logit_bias = true},
+                    .expert_bias = true,
+                    .clamped = ClampedSwiglu{.limit = 7, .alpha = 1.702}}));
+
+  nlohmann::json config = ReadJson("configs/gpt-oss-20b/config.json");
+  config.erase("layer_types");
+  config.erase("sliding_window");
+  config["attention_bias"] = false;
+  const auto other = SpecOf(config);
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_EQ(AttentionOf(*other, 22).sliding_window, 128u);
+  EXPECT_EQ(AttentionOf(*other, 23).sliding_window, 0u);
+  EXPECT_FALSE(AttentionOf(*other, 0).qkv_bias || AttentionOf(*other, 0).output_bias);
 }
 
 TEST(FamiliesTest, TensorsOfDraftLayersAreKnownByTheirNames) {
@@ -224,9 +218,6 @@ TEST(FamiliesTest, TensorsOfDraftLayersAreKnownByTheirNames) {
   EXPECT_TRUE(IsDraftTensor(glm, "model.layers.92.eh_proj.weight"));
   EXPECT_FALSE(IsDraftTensor(glm, "model.layers.91.eh_proj.weight"));
   EXPECT_FALSE(IsDraftTensor(glm, "model.layers.93.eh_proj.weight")) << "a model cut short";
-  const ModelSpec minimax = Load("configs/minimax-m2");
-  EXPECT_TRUE(IsDraftTensor(minimax, "model.layers.64.eh_proj.weight"));
-  EXPECT_FALSE(IsDraftTensor(minimax, "model.layers.65.eh_proj.weight"));
   const ModelSpec ernie = Load("configs/ernie-4.5-300b-a47b");
   EXPECT_TRUE(IsDraftTensor(ernie, "model.mtp_block.0.mlp.up_proj.weight"));
   EXPECT_TRUE(IsDraftTensor(ernie, "model.mtp_emb_norm.0.weight"));
@@ -358,13 +349,12 @@ TEST(FamiliesTest, ParameterCountsOfPublishedShapes) {
   const ModelSpec glm = Load("configs/glm-4.5");
   EXPECT_NEAR(static_cast<double>(glm.NumParameters()), 353e9, 4e9);  // without its MTP layer
   EXPECT_NEAR(static_cast<double>(glm.NumActiveParameters()), 32e9, 1.5e9);
-  const ModelSpec minimax = Load("configs/minimax-m2");  // 230B with 10B active
-  EXPECT_NEAR(static_cast<double>(minimax.NumParameters()), 228.7e9, 0.1e9);
-  EXPECT_NEAR(static_cast<double>(minimax.NumActiveParameters()), 10e9, 0.5e9);
-  const ModelSpec glm4 = Load("configs/glm-4-9b");
-  EXPECT_NEAR(static_cast<double>(glm4.NumParameters()), 9.4e9, 0.05e9);
-  const ModelSpec glm4_32b = Load("configs/glm-4-32b-0414");
-  EXPECT_NEAR(static_cast<double>(glm4_32b.NumParameters()), 32.6e9, 0.1e9);
+  const ModelSpec oss = Load("configs/gpt-oss-120b");
+  EXPECT_EQ(oss.NumParameters(), 116829156672u);
+  EXPECT_EQ(oss.NumActiveParameters(), 5132849472u);
+  const ModelSpec small_oss = Load("configs/gpt-oss-20b");
+  EXPECT_EQ(small_oss.NumParameters(), 20914757184u);
+  EXPECT_EQ(small_oss.NumActiveParameters(), 3608307264u);
   const ModelSpec mixtral = Load("configs/mixtral-8x22b");
   EXPECT_NEAR(static_cast<double>(mixtral.NumParameters()), 140.6e9, 0.1e9);
   EXPECT_NEAR(static_cast<double>(mixtral.NumActiveParameters()), 39.0e9, 0.2e9);
@@ -410,6 +400,11 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   const BadConfig kCases[] = {
       {"nano/llama", "model_type", "gpt9",
        "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, "},
+      {"nano/qwen3_next", "linear_num_value_heads", 6,
+       "linear_num_value_heads: 6 is not a multiple of the 4 key heads"},
+      {"nano/qwen3_next", "linear_conv_kernel_dim", 9,
+       "linear_conv_kernel_dim: 9 is outside 1 to 8"},
+      {"nano/qwen3_next", "attention_bias", true, "attention_bias: is not supported beside"},
       {"nano/minimax_text_01", "postnorm", false, "postnorm: false is not supported"},
       {"nano/minimax_text_01", "shared_intermediate_size", 32,
        "shared_intermediate_size: 32: a shared expert is not supported"},
@@ -483,6 +478,47 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   }
 }
 
+TEST(FamiliesTest, GptOssRefusesWithTheKeysName) {
+  const BadConfig kCases[] = {
+      {"", "rope_scaling", nullptr, "config.json: rope_scaling: missing"},
+      {"", "swiglu_limit", 0, "swiglu_limit: 0 is not above 0"},
+      {"", "swiglu_alpha", "x", "swiglu_alpha: "},
+      {"", "num_experts_per_tok", 33, "num_experts_per_tok: 33 exceeds the 32 experts"},
+      {"", "layer_types", {"sliding_attention"}, "layer_types: 1 entries for 24 layers"},
+  };
+  for (const BadConfig& test : kCases) {
+    nlohmann::json config = ReadJson("configs/gpt-oss-20b/config.json");
+    config[test.key] = test.value;
+    EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr(test.message));
+  }
+}
+
+TEST(FamiliesTest, OtherPackedIntegersAreRefused) {
+  const struct {
+    const char* path;  // in quantization_config
+    nlohmann::json value;
+    const char* message;
+  } kCases[] = {
+      {"/format", "int-quantized", "format: \"int-quantized\" is not pack-quantized"},
+      {"/config_groups/group_0/weights/num_bits", 8, "weights.num_bits: 8 is not 4"},
+      {"/config_groups/group_0/weights/group_size", 128, "weights.group_size: 128 is not 32"},
+      {"/config_groups/group_0/weights/group_size", nullptr, "weights.group_size: missing"},
+      {"/config_groups/group_0/weights/type", "float", "weights.type: \"float\" is not int"},
+      {"/config_groups/group_0/weights/symmetric", false, "weights.symmetric: weights with zero"},
+      {"/config_groups/group_0/weights/actorder", "group", "weights.actorder: reordered columns"},
+      {"/config_groups/group_0/input_activations", {{"num_bits", 8}}, "quantised activations"},
+      {"/config_groups/group_1", {{"weights", 1}}, "config_groups.group_1: several kinds"},
+      {"/config_groups", nullptr, "quantization_config.config_groups: "},
+  };
+  for (const auto& test : kCases) {
+    nlohmann::json config = ReadJson("nano/kimi_k2_int4/config.json");
+    config["quantization_config"][nlohmann::json::json_pointer(test.path)] = test.value;
+    const absl::Status status = SpecOf(config).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(test.message));
+  }
+}
+
 // A lying config must not make us list millions of experts.
 TEST(FamiliesTest, RefusesMoreExpertsThanAnyModelHas) {
   for (const char* path : {"nano/qwen3_moe", "nano/mixtral"}) {
@@ -528,31 +564,6 @@ TEST(BindingsTest, TiedModelsHaveNoHead) {
   EXPECT_EQ(bindings.back().role, WeightRole::kFinalNorm);
 }
 
-TEST(BindingsTest, MiniMaxM2Names) {
-  const auto bindings = BindingsOf(Load("nano/minimax_m2"), NeverExists);
-  EXPECT_EQ(Find(bindings, WeightRole::kRouterBias, 1).tensor,
-            "model.layers.1.block_sparse_moe.e_score_correction_bias");
-  EXPECT_EQ(Find(bindings, WeightRole::kUp, 1, 7).tensor,
-            "model.layers.1.block_sparse_moe.experts.7.w3.weight");
-  EXPECT_EQ(Find(bindings, WeightRole::kQueryNorm, 1).cols, 96u);
-  EXPECT_EQ(Find(bindings, WeightRole::kKeyNorm, 1).cols, 48u);
-}
-
-TEST(BindingsTest, GlmHasGateAndUpInOneTensor) {
-  const auto bindings = BindingsOf(Load("nano/glm4"), NeverExists);
-  const WeightBinding& gate = Find(bindings, WeightRole::kGate, 1);
-  const WeightBinding& up = Find(bindings, WeightRole::kUp, 1);
-  EXPECT_EQ(gate.tensor, "model.layers.1.mlp.gate_up_proj.weight");
-  EXPECT_EQ(up.tensor, gate.tensor);
-  EXPECT_EQ(gate.first_row, 0u);
-  EXPECT_EQ(up.first_row, 40u);
-  EXPECT_EQ(Find(bindings, WeightRole::kDown, 1).tensor, "model.layers.1.mlp.down_proj.weight");
-  EXPECT_EQ(Find(bindings, WeightRole::kAttentionPostNorm, 1).tensor,
-            "model.layers.1.post_self_attn_layernorm.weight");
-  EXPECT_EQ(Find(bindings, WeightRole::kFfnPostNorm, 1).tensor,
-            "model.layers.1.post_mlp_layernorm.weight");
-}
-
 TEST(BindingsTest, MixtralNames) {
   const auto bindings = BindingsOf(Load("nano/mixtral"), NeverExists);
   EXPECT_EQ(Find(bindings, WeightRole::kRouter, 1).tensor,
@@ -586,6 +597,43 @@ TEST(BindingsTest, StackedExperts) {
     EXPECT_EQ(down.rows, 32u);
     EXPECT_EQ(down.cols, width);
   }
+}
+
+// Gates and ups in turn: as columns in plain types, as rows in MXFP4, as entries of biases.
+TEST(BindingsTest, GptOssExperts) {
+  const ModelSpec spec = Load("nano/gpt_oss_mxfp4");
+  const std::string experts = "model.layers.1.mlp.experts.";
+  const auto plain = BindingsOf(spec, NeverExists);
+  EXPECT_EQ(Find(plain, WeightRole::kRouter, 1).tensor, "model.layers.1.mlp.router.weight");
+  EXPECT_EQ(Find(plain, WeightRole::kRouterLogitBias, 1).tensor, "model.layers.1.mlp.router.bias");
+  EXPECT_EQ(Find(plain, WeightRole::kSinks, 1).tensor, "model.layers.1.self_attn.sinks");
+  const WeightBinding& up = Find(plain, WeightRole::kUp, 1, 3);
+  EXPECT_EQ(up.tensor, experts + "gate_up_proj");
+  EXPECT_TRUE(up.transposed);
+  EXPECT_EQ(up.first_row, 3u * 192);
+  EXPECT_EQ(up.output_step, 2u);
+  EXPECT_EQ(up.first_col, 1u);
+  EXPECT_EQ(up.TensorRowElements(), 2u * 160);
+  EXPECT_EQ(Find(plain, WeightRole::kGate, 1, 3).first_col, 0u);
+  const WeightBinding& down = Find(plain, WeightRole::kDown, 1, 3);
+  EXPECT_TRUE(down.transposed);
+  EXPECT_EQ(down.first_row, 3u * 160);
+  EXPECT_EQ(down.output_step, 1u);
+  const WeightBinding& bias = Find(plain, WeightRole::kUpBias, 1, 3);
+  EXPECT_EQ(bias.tensor, experts + "gate_up_proj_bias");
+  EXPECT_EQ(bias.first_row, 3u);
+  EXPECT_EQ(bias.first_col, 1u);
+  EXPECT_EQ(bias.TensorRowElements(), 2u * 160);
+
+  const auto packed =
+      BindingsOf(spec, [](const std::string& name) { return name.ends_with("_blocks"); });
+  const WeightBinding& blocks = Find(packed, WeightRole::kUp, 1, 3);
+  EXPECT_EQ(blocks.tensor, experts + "gate_up_proj_blocks");
+  EXPECT_EQ(blocks.scales, experts + "gate_up_proj_scales");
+  EXPECT_EQ(blocks.packed_as, DType::kF4E2M1);
+  EXPECT_FALSE(blocks.transposed);
+  EXPECT_EQ(blocks.first_row, 3u * 2 * 160 + 1);
+  EXPECT_EQ(blocks.first_col, 0u);
 }
 
 }  // namespace

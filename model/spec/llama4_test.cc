@@ -179,9 +179,9 @@ TEST(Llama4Test, RefusesWithTheKeysName) {
     EXPECT_THAT(std::string(spec.status().message()), HasSubstr(c.message));
   }
   nlohmann::json config = ReadConfig("configs/llama-4-scout");
-  config["quantization_config"] = {{"quant_method", "compressed-tensors"}};
+  config["quantization_config"] = {{"quant_method", "awq"}};
   EXPECT_THAT(std::string(SpecOf(config).status().message()),
-              HasSubstr("\"compressed-tensors\" checkpoints are not supported"));
+              HasSubstr("\"awq\" checkpoints are not supported"));
   config.erase("quantization_config");
   config.erase("text_config");
   EXPECT_THAT(std::string(SpecOf(config).status().message()),
@@ -246,6 +246,11 @@ TEST(Llama4BindingsTest, ExpertsAreStackedAndTransposedBelowThePrefix) {
   EXPECT_TRUE(IsUnusedTensor(spec, "multi_modal_projector.linear_1.weight"));
   EXPECT_FALSE(IsUnusedTensor(spec, "language_model.vision_model.weight"));
   EXPECT_FALSE(IsDraftTensor(spec, "language_model.model.layers.48.eh_proj.weight"));
+
+  const auto packed =
+      BindingsOf(spec, [](const std::string& name) { return name.ends_with("weight_packed"); });
+  EXPECT_EQ(Find(packed, WeightRole::kUp, 1, 3).tensor, ffn + "experts.3.up_proj.weight_packed");
+  EXPECT_EQ(Find(packed, WeightRole::kUp, 1, 3).scales, ffn + "experts.3.up_proj.weight_scale");
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ class LayerLister {
     const uint64_t query = attention.num_heads * head_dim;
     const uint64_t key = attention.num_kv_heads * head_dim;
     Add(WeightRole::kAttentionNorm, 1, hidden);
-    Add(WeightRole::kQuery, query, hidden);
+    Add(WeightRole::kQuery, attention.output_gate ? 2 * query : query, hidden);
     Add(WeightRole::kKey, key, hidden);
     Add(WeightRole::kValue, key, hidden);
     if (attention.qkv_bias) {
@@ -33,6 +33,7 @@ class LayerLister {
       Add(WeightRole::kQueryNorm, 1, query);
       Add(WeightRole::kKeyNorm, 1, key);
     }
+    if (attention.sinks) Add(WeightRole::kSinks, 1, attention.num_heads);
     Add(WeightRole::kOutput, hidden, query);
     if (attention.output_bias) Add(WeightRole::kOutputBias, 1, hidden);
   }
@@ -57,6 +58,7 @@ class LayerLister {
       weights_.back().head = static_cast<int32_t>(head);
     }
     Add(WeightRole::kOutput, hidden, heads * attention.value_head_dim);
+    if (attention.indexer) Indexer(*attention.indexer, attention.q_lora_rank);
   }
 
   void Attention(const LightningAttention& attention) {
@@ -67,6 +69,24 @@ class LayerLister {
     Add(WeightRole::kOutputGate, width, hidden);
     Add(WeightRole::kLinearNorm, 1, width);
     Add(WeightRole::kOutput, hidden, width);
+  }
+
+  void Attention(const GatedDeltaNet& attention) {
+    const uint64_t hidden = spec_.hidden_size;
+    const uint64_t heads = attention.num_value_heads;
+    const uint64_t key_width = uint64_t{attention.num_key_heads} * attention.key_head_dim;
+    const uint64_t value_width = heads * attention.value_head_dim;
+    Add(WeightRole::kAttentionNorm, 1, hidden);
+    Add(WeightRole::kLinearInput, uint64_t{attention.num_key_heads} * attention.group_rows(),
+        hidden);
+    Add(WeightRole::kDeltaGates, 2 * heads, hidden);
+    Add(WeightRole::kQueryFilter, key_width, attention.conv_taps);
+    Add(WeightRole::kKeyFilter, key_width, attention.conv_taps);
+    Add(WeightRole::kValueFilter, value_width, attention.conv_taps);
+    Add(WeightRole::kDecayRate, 1, heads);
+    Add(WeightRole::kDecayBias, 1, heads);
+    Add(WeightRole::kLinearNorm, 1, attention.value_head_dim);
+    Add(WeightRole::kOutput, hidden, value_width);
   }
 
   void PostNorms() {
@@ -83,19 +103,37 @@ class LayerLister {
     Add(WeightRole::kFfnNorm, 1, spec_.hidden_size);
     Add(WeightRole::kRouter, ffn.num_experts, spec_.hidden_size);
     if (ffn.router.correction_bias) Add(WeightRole::kRouterBias, 1, ffn.num_experts);
+    if (ffn.router.logit_bias) Add(WeightRole::kRouterLogitBias, 1, ffn.num_experts);
     if (ffn.shared_intermediate_size > 0) GatedFfn(ffn.shared_intermediate_size, -1);
+    if (ffn.shared_gate) Add(WeightRole::kSharedGate, 1, spec_.hidden_size);
     for (uint32_t expert = 0; expert < std::min(ffn.num_experts, max_experts); ++expert) {
       GatedFfn(ffn.intermediate_size, static_cast<int32_t>(expert));
+      if (ffn.expert_bias) GatedFfnBiases(ffn.intermediate_size, static_cast<int32_t>(expert));
     }
   }
 
   std::vector<WeightBinding> Take() { return std::move(weights_); }
 
  private:
+  void Indexer(const SparseIndexer& indexer, uint64_t q_lora_rank) {
+    const uint64_t head_dim = indexer.head_dim;
+    Add(WeightRole::kIndexQuery, indexer.num_heads * head_dim, q_lora_rank);
+    Add(WeightRole::kIndexKey, head_dim, spec_.hidden_size);
+    Add(WeightRole::kIndexKeyNorm, 1, head_dim);
+    Add(WeightRole::kIndexKeyNormBias, 1, head_dim);
+    Add(WeightRole::kIndexWeights, indexer.num_heads, spec_.hidden_size);
+  }
+
   void GatedFfn(uint64_t intermediate, int32_t expert) {
     Add(WeightRole::kGate, intermediate, spec_.hidden_size, expert);
     Add(WeightRole::kUp, intermediate, spec_.hidden_size, expert);
     Add(WeightRole::kDown, spec_.hidden_size, intermediate, expert);
+  }
+
+  void GatedFfnBiases(uint64_t intermediate, int32_t expert) {
+    Add(WeightRole::kGateBias, 1, intermediate, expert);
+    Add(WeightRole::kUpBias, 1, intermediate, expert);
+    Add(WeightRole::kDownBias, 1, spec_.hidden_size, expert);
   }
 
   void Add(WeightRole role, uint64_t rows, uint64_t cols, int32_t expert = -1) {

@@ -30,29 +30,21 @@ std::vector<double> Slopes(uint32_t num_heads, uint32_t layer, uint32_t num_laye
   return slopes;
 }
 
-// Which layers have softmax attention.
+// Which layers have softmax attention: `layer_types`, or the vendor's `attn_type_list` of 0 and 1.
 absl::StatusOr<std::vector<bool>> ReadSoftmaxLayers(const ConfigView& config, uint32_t num_layers) {
-  std::vector<bool> softmax;
-  const char* key = config.Has("layer_types") ? "layer_types" : "attn_type_list";
-  if (config.Has("layer_types")) {
-    ESSOR_ASSIGN_OR_RETURN(const auto types, config.Strings(key));
-    for (const std::string& type : types) {
-      if (type != "full_attention" && type != "linear_attention") {
-        return config.Error(key, absl::StrCat("layer type \"", type, "\" is not supported"));
-      }
-      softmax.push_back(type == "full_attention");
-    }
-  } else {
-    ESSOR_ASSIGN_OR_RETURN(const auto types, config.Integers(key));
-    for (const int64_t type : types) {
-      if (type != 0 && type != 1) {
-        return config.Error(key, absl::StrCat("attention type ", type, " is not 0 or 1"));
-      }
-      softmax.push_back(type == 1);
-    }
+  if (config.Has("layer_types")) return ReadFullAttentionLayers(config, num_layers);
+  ESSOR_ASSIGN_OR_RETURN(const auto types, config.Integers("attn_type_list"));
+  if (types.size() != num_layers) {
+    return config.Error("attn_type_list",
+                        absl::StrCat(types.size(), " entries for ", num_layers, " layers"));
   }
-  if (softmax.size() != num_layers) {
-    return config.Error(key, absl::StrCat(softmax.size(), " entries for ", num_layers, " layers"));
+  std::vector<bool> softmax;
+  for (const int64_t type : types) {
+    if (type != 0 && type != 1) {
+      return config.Error("attn_type_list",
+                          absl::StrCat("attention type ", type, " is not 0 or 1"));
+    }
+    softmax.push_back(type == 1);
   }
   return softmax;
 }

@@ -50,7 +50,15 @@ const RopeSpec& RopeOf(const AttentionSpec& attention) {
 }
 
 uint32_t NumHeads(const AttentionSpec& attention) {
-  return std::visit([](const auto& kind) { return kind.num_heads; }, attention);
+  return std::visit(
+      [](const auto& kind) {
+        if constexpr (requires { kind.num_key_heads; }) {
+          return kind.num_key_heads;
+        } else {
+          return kind.num_heads;
+        }
+      },
+      attention);
 }
 
 bool IsVector(WeightRole role) {
@@ -72,10 +80,20 @@ bool IsVector(WeightRole role) {
     case WeightRole::kValueUp:
     case WeightRole::kLinearInput:
     case WeightRole::kOutputGate:
+    case WeightRole::kDeltaGates:
+    case WeightRole::kSharedGate:
+    case WeightRole::kIndexQuery:
+    case WeightRole::kIndexKey:
+    case WeightRole::kIndexWeights:
       return false;
     default:
       return true;
   }
+}
+
+bool IsHeldAsFloat32(WeightRole role) {
+  return role == WeightRole::kRouter || role == WeightRole::kSharedGate ||
+         role == WeightRole::kIndexWeights;
 }
 
 // The keys of latent attention are transposed in every checkpoint, also where none is opened yet.

@@ -81,7 +81,21 @@ struct GroupedQueryAttention {
   // (gpt-oss).
   bool sinks = false;
   std::optional<Temperature> temperature = {};
+  // The query projection gives a gate behind each head's query; results are multiplied by its
+  // sigmoid (Qwen3-Next).
+  bool output_gate = false;
   bool operator==(const GroupedQueryAttention&) const = default;
+};
+
+// Chooses the positions that a token attends to (DeepSeek V3.2's sparse attention,
+// kernels/index_selection.h): a small attention of its own whose heads share one key per token. It
+// rotates the first rope_head_dim dims of its heads by halves, whatever the latents' layout.
+struct SparseIndexer {
+  uint32_t num_heads = 0;
+  uint32_t head_dim = 0;
+  uint32_t top_k = 0;       // positions chosen; a context no longer than that is read whole
+  double key_norm_eps = 0;  // of the keys' LayerNorm
+  bool operator==(const SparseIndexer&) const = default;
 };
 
 // Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1): keys and values of all
@@ -97,6 +111,8 @@ struct LatentAttention {
   double latent_norm_eps = 0;   // of the norms of both latents
   RopeSpec rope = {};           // rotary_dim = rope_head_dim
   double softmax_scale = 0;
+  // Reads the query's latent, so q_lora_rank is not 0 with it.
+  std::optional<SparseIndexer> indexer = {};
   bool operator==(const LatentAttention&) const = default;
 
   uint32_t query_head_dim() const { return nope_head_dim + rope_head_dim; }
@@ -117,9 +133,29 @@ struct LightningAttention {
   bool operator==(const LightningAttention&) const = default;
 };
 
-using AttentionSpec = std::variant<GroupedQueryAttention, LatentAttention, LightningAttention>;
+// Gated delta net (arXiv 2412.06464; Qwen3-Next): linear attention that overwrites what a key stood
+// for, S = decay S + k ((v - decay S^T k) beta)^T, y = S^T q, with decay and beta of each token and
+// head. q, k and v go through a causal convolution over a few tokens, one filter a channel, and
+// silu; q and k then have length 1. Results are normalised per head and multiplied by silu of
+// another projection, z.
+struct GatedDeltaNet {
+  uint32_t num_key_heads = 0;
+  uint32_t num_value_heads = 0;  // a multiple; value heads i * n .. read key head i
+  uint32_t key_head_dim = 0;
+  uint32_t value_head_dim = 0;
+  uint32_t conv_taps = 0;  // tokens that the convolution sees, the own one included
+  bool operator==(const GatedDeltaNet&) const = default;
+
+  uint32_t values_per_key() const { return num_value_heads / num_key_heads; }
+  // Of one key head in the fused projection: query, key, then value and z of its value heads.
+  uint32_t group_rows() const { return 2 * (key_head_dim + values_per_key() * value_head_dim); }
+};
+
+using AttentionSpec =
+    std::variant<GroupedQueryAttention, LatentAttention, LightningAttention, GatedDeltaNet>;
 // Of a kind without positions: one that rotates nothing.
 const RopeSpec& RopeOf(const AttentionSpec& attention);
+// Heads that tensor parallelism divides: query heads, of a gated delta net key heads.
 uint32_t NumHeads(const AttentionSpec& attention);
 
 // down(silu(gate(x)) * up(x))
@@ -141,7 +177,17 @@ struct RouterSpec {
   double scale = 1;         // and multiply them (config key routed_scaling_factor)
   // A weight multiplies what its expert is given, not what it answers (Llama 4).
   bool weigh_input = false;
+  bool logit_bias = false;  // the router is an affine map: a bias added to its logits
   bool operator==(const RouterSpec&) const = default;
+};
+
+// The activation of gpt-oss's experts, with c = min(gate(x), limit): c * sigmoid(alpha * c) *
+// (clamp(up(x), -limit, limit) + 1) instead of silu(gate(x)) * up(x) (config keys swiglu_limit,
+// swiglu_alpha).
+struct ClampedSwiglu {
+  double limit = 7;
+  double alpha = 1.702;
+  bool operator==(const ClampedSwiglu&) const = default;
 };
 
 // Each token goes through top_k of num_experts FFNs, weighted, and through the shared expert.
@@ -152,7 +198,10 @@ struct MoeFfn {
   // One FFN that every token goes through with weight 1; several shared experts are one FFN of
   // their summed width. 0 = none.
   uint32_t shared_intermediate_size = 0;
+  bool shared_gate = false;  // its result is multiplied by the sigmoid of a projection to one value
   RouterSpec router = {};
+  bool expert_bias = false;                   // experts add biases to gate, up and down
+  std::optional<ClampedSwiglu> clamped = {};  // activation of the experts
   bool operator==(const MoeFfn&) const = default;
 };
 
@@ -202,7 +251,8 @@ enum class WeightRole {
   kFinalNorm,      // [1, hidden]
   kHead,           // [vocab, hidden]; absent when tied
   kAttentionNorm,  // [1, hidden]
-  kQuery,          // [heads * head_dim, hidden]
+  kQuery,          // [heads * head_dim, hidden]; with an output gate twice the rows, a head's gate
+                   // behind its query
   kKey,            // [kv_heads * head_dim, hidden]
   kValue,          // [kv_heads * head_dim, hidden]
   kQueryBias,
@@ -212,13 +262,18 @@ enum class WeightRole {
   kKeyNorm,    // [1, head_dim]; over the full width [1, kv_heads * head_dim]
   kOutput,     // [hidden, heads * head_dim]
   kOutputBias,
-  kFfnNorm,     // [1, hidden]
-  kRouter,      // [experts, hidden]
-  kRouterBias,  // [1, experts], the correction bias
-  kGate,        // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
-                // an expert number) the shared expert
-  kUp,          // likewise
-  kDown,        // [hidden, intermediate]
+  kSinks,            // [1, heads]
+  kFfnNorm,          // [1, hidden]
+  kRouter,           // [experts, hidden]
+  kRouterBias,       // [1, experts], the correction bias
+  kRouterLogitBias,  // [1, experts], added to the logits
+  kGate,      // [intermediate, hidden], of the dense FFN, one expert or (in an MoE layer, without
+              // an expert number) the shared expert
+  kUp,        // likewise
+  kDown,      // [hidden, intermediate]
+  kGateBias,  // [1, intermediate], of experts
+  kUpBias,    // [1, intermediate], likewise
+  kDownBias,  // [1, hidden], likewise; held by the rank with the expert's first columns
 
   // Of layers with post_norms.
   kAttentionPostNorm,  // [1, hidden]
@@ -234,17 +289,37 @@ enum class WeightRole {
   kKeyUp,          // of one head: [kv_lora, nope_head_dim], from a query to the latent
   kValueUp,        // of one head: [value_head_dim, kv_lora]
 
+  // Of its indexer.
+  kIndexQuery,        // [index_heads * index_head_dim, q_lora]
+  kIndexKey,          // [index_head_dim, hidden]
+  kIndexKeyNorm,      // [1, index_head_dim]
+  kIndexKeyNormBias,  // likewise
+  kIndexWeights,      // [index_heads, hidden]
+
   // Of linear attention. kOutput is as above.
-  kLinearInput,  // lightning: [heads * 3 * head_dim, hidden], per head query, key, value
-  kOutputGate,   // [heads * head_dim, hidden]
-  kLinearNorm,   // [1, heads * head_dim]
+  kLinearInput,  // lightning: [heads * 3 * head_dim, hidden], per head query, key, value;
+                 // delta net: [key_heads * group_rows, hidden]
+  kOutputGate,   // lightning: [heads * head_dim, hidden]
+  kLinearNorm,   // lightning: [1, heads * head_dim]; delta net: [1, value_head_dim]
+  kDeltaGates,   // delta net: [2 * value_heads, hidden], per key head the write gates of its value
+                 // heads, then their decays
+  kQueryFilter,  // delta net: [key_heads * key_head_dim, taps], the last tap is the own token's
+  kKeyFilter,    // likewise
+  kValueFilter,  // [value_heads * value_head_dim, taps]
+  kDecayRate,    // [1, value_heads]: logarithms
+  kDecayBias,    // [1, value_heads]
+  kSharedGate,   // [1, hidden], of a gated shared expert
 };
 
-// Norms and biases: vectors, kept in float32 whatever the checkpoint stores. All others are
-// matrices.
+// Norms, biases and filters: kept in float32, row by row, whatever the checkpoint stores. All
+// others are matrices, which are packed.
 bool IsVector(WeightRole role);
 // Gate, up or down.
 bool IsFfnMatrix(WeightRole role);
+
+// Matrices whose products decide between alternatives: in anything less than float32 they would
+// decide differently now and then, so they are held as float32 whatever the checkpoint stores.
+bool IsHeldAsFloat32(WeightRole role);
 
 // Where a logical weight stands in the checkpoint.
 struct WeightBinding {
@@ -260,19 +335,32 @@ struct WeightBinding {
   // The tensor holds the transpose: there the weight is [cols, rows], and first_row counts rows of
   // [*, rows].
   bool transposed = false;
-  // The tensor holds other weights beside this one (transposed gate and up): rows of `tensor_cols`
-  // elements, of which the weight's begin at `first_col`. 0 = the weight's alone.
+  // Rows of several weights stand beside each other in the tensor, which is taken as [*,
+  // tensor_cols] (0: rows of the weight's alone), and this one's begin at column first_col: Llama
+  // 4's transposed gates and ups, the biases of gpt-oss's.
   uint64_t first_col = 0;
   uint64_t tensor_cols = 0;
+  // From one output (row; entry of a vector) to the next the tensor steps so many rows, or, of a
+  // vector or where transposed, columns: 2 where gates and ups stand in turn (gpt-oss).
+  uint64_t output_step = 1;
   // Rows of each head stand in interleaved-pair order (GGUF's llama architecture): row 2i and 2i+1
   // of a head are rows i and i + head_dim/2 of the canonical order. 0 = canonical, else head_dim.
   uint32_t interleaved_head_dim = 0;
-  // Element type of the tensor, where a checkpoint was opened.
+  // The tensor holds the weight minus 1 (vectors only).
+  bool zero_centred = false;
+  // What the tensor's bytes are in truth, where its own type is but a container
+  // (model/checkpoint/nibble_groups.h).
+  std::optional<DType> packed_as = {};
+  // Element type of the tensor, or packed_as, where a checkpoint was opened.
   std::optional<DType> stored = {};
-  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h); empty unless
-  // `stored` is kF8E4M3.
+  // Name of the tensor with the scales of its blocks (model/checkpoint/fp8_blocks.h) or groups;
+  // empty unless `stored` is kF8E4M3 or packed_as is set.
   std::string scales = {};
 
+  // Rows or columns of the tensor from the first to the last of `count` outputs.
+  uint64_t OutputSpan(uint64_t count) const {
+    return count == 0 ? 0 : (count - 1) * output_step + 1;
+  }
   // Elements of a row of the tensor, taken as [*, row].
   uint64_t TensorRowElements() const {
     if (tensor_cols != 0) return tensor_cols;

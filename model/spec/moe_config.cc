@@ -1,5 +1,6 @@
 #include "model/spec/moe_config.h"
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -77,6 +78,30 @@ absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::st
   ESSOR_ASSIGN_OR_RETURN(const uint32_t count,
                          config.CountOr(count_key, kMaxWidth / width, default_count));
   return count * width;
+}
+
+absl::StatusOr<MoeFfn> ReadQwenMoe(const ConfigView& config, uint32_t num_layers,
+                                   bool default_renormalise) {
+  MoeFfn ffn;
+  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers));
+  ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
+  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
+  ESSOR_ASSIGN_OR_RETURN(ffn.router.renormalise,
+                         config.BoolOr("norm_topk_prob", default_renormalise));
+  return ffn;
+}
+
+absl::StatusOr<std::vector<bool>> ReadQwenSparseLayers(const ConfigView& config,
+                                                       uint32_t num_layers) {
+  ESSOR_ASSIGN_OR_RETURN(const auto dense_layers, config.Integers("mlp_only_layers"));
+  ESSOR_ASSIGN_OR_RETURN(const uint32_t step, config.SizeOr("decoder_sparse_step", kMaxLayers, 1));
+  std::vector<bool> sparse;
+  for (uint32_t layer = 0; layer < num_layers; ++layer) {
+    const bool listed =
+        std::find(dense_layers.begin(), dense_layers.end(), layer) != dense_layers.end();
+    sparse.push_back(!listed && (layer + 1) % step == 0);
+  }
+  return sparse;
 }
 
 absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers,

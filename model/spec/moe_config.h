@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "model/spec/config_view.h"
@@ -26,6 +27,16 @@ absl::StatusOr<uint32_t> ReadTopK(const ConfigView& config, uint32_t num_experts
 // Width of a shared expert: `count_key` times `width` (0 experts: 0).
 absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::string& count_key,
                                          uint32_t width, uint32_t default_count);
+
+// Experts behind Qwen's softmax router: `num_experts`, `num_experts_per_tok`,
+// `moe_intermediate_size`, `norm_topk_prob` (absent: `default_renormalise`).
+absl::StatusOr<MoeFfn> ReadQwenMoe(const ConfigView& config, uint32_t num_layers,
+                                   bool default_renormalise);
+
+// Which layers have experts: those that `decoder_sparse_step` does not skip and `mlp_only_layers`
+// does not name (Qwen).
+absl::StatusOr<std::vector<bool>> ReadQwenSparseLayers(const ConfigView& config,
+                                                       uint32_t num_layers);
 
 // What the family's config class in transformers assumes for absent keys.
 struct SigmoidMoeDefaults {

@@ -1,7 +1,5 @@
 // Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder: Qwen3 attention; layers are MoE except those that
 // mlp_only_layers names and those that decoder_sparse_step skips.
-#include <algorithm>
-
 #include "common/status_macros.h"
 #include "model/spec/decoder_bindings.h"
 #include "model/spec/decoder_config.h"
@@ -10,15 +8,6 @@
 
 namespace essor::model {
 namespace {
-
-absl::StatusOr<MoeFfn> ReadMoe(const ConfigView& config, uint32_t num_layers) {
-  MoeFfn ffn;
-  ESSOR_ASSIGN_OR_RETURN(ffn.num_experts, ReadNumExperts(config, num_layers));
-  ESSOR_ASSIGN_OR_RETURN(ffn.top_k, ReadTopK(config, ffn.num_experts));
-  ESSOR_ASSIGN_OR_RETURN(ffn.intermediate_size, config.Size("moe_intermediate_size", kMaxWidth));
-  ESSOR_ASSIGN_OR_RETURN(ffn.router.renormalise, config.BoolOr("norm_topk_prob", false));
-  return ffn;
-}
 
 absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(
@@ -34,15 +23,11 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
     ESSOR_ASSIGN_OR_RETURN(decoder.attention.sliding_window,
                            config.SizeOr("sliding_window", kMaxPositions, 4096));
   }
-  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadMoe(config, decoder.num_layers));
-  ESSOR_ASSIGN_OR_RETURN(const auto dense_layers, config.Integers("mlp_only_layers"));
-  ESSOR_ASSIGN_OR_RETURN(const uint32_t sparse_step,
-                         config.SizeOr("decoder_sparse_step", kMaxLayers, 1));
+  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadQwenMoe(config, decoder.num_layers, false));
+  ESSOR_ASSIGN_OR_RETURN(const auto sparse, ReadQwenSparseLayers(config, decoder.num_layers));
   for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
     LayerSpec parts{.attention = decoder.attention, .ffn = moe};
-    const bool listed =
-        std::find(dense_layers.begin(), dense_layers.end(), layer) != dense_layers.end();
-    if (listed || (layer + 1) % sparse_step != 0) {
+    if (!sparse[layer]) {
       ESSOR_ASSIGN_OR_RETURN(parts.ffn, ReadDenseFfn(config));
     }
     decoder.spec.layers.push_back(parts);

@@ -83,6 +83,10 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(s
     }
     if (nodes_[node].token < 0) nodes_[node].token = static_cast<int32_t>(i);
   }
+  const auto starts = [](uint32_t node) { return node != 0; };
+  if (std::ranges::count_if(root_, starts) == 1) {
+    only_first_byte_ = static_cast<char>(std::ranges::find_if(root_, starts) - root_.begin());
+  }
 }
 
 uint32_t AddedTokenMatcher::Child(uint32_t node, uint8_t byte) const {
@@ -90,6 +94,15 @@ uint32_t AddedTokenMatcher::Child(uint32_t node, uint8_t byte) const {
     if (label == byte) return child;
   }
   return 0;
+}
+
+size_t AddedTokenMatcher::FirstCandidate(std::string_view text, size_t position) const {
+  if (tokens_.empty()) return text.size();
+  if (only_first_byte_.has_value()) {
+    return std::min(text.find(*only_first_byte_, position), text.size());
+  }
+  while (position < text.size() && root_[static_cast<uint8_t>(text[position])] == 0) ++position;
+  return position;
 }
 
 int32_t AddedTokenMatcher::Longest(std::string_view text, size_t position) const {
@@ -111,11 +124,7 @@ void AddedTokenMatcher::Split(std::string_view text, bool parse_special,
   };
   size_t text_begin = 0;  // of what no token has taken yet
   size_t position = 0;
-  while (position < text.size()) {
-    if (root_[static_cast<uint8_t>(text[position])] == 0) {
-      ++position;
-      continue;
-    }
+  while ((position = FirstCandidate(text, position)) < text.size()) {
     const int32_t index = Longest(text, position);
     if (index < 0) {
       ++position;

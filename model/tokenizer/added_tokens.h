@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,13 +41,16 @@ class AddedTokenMatcher {
     int32_t token = -1;  // index into tokens_
   };
 
+  // From `position` on, the first place where a token may begin; the text's end when none can.
+  size_t FirstCandidate(std::string_view text, size_t position) const;
   // The longest token at `position`, or -1.
   int32_t Longest(std::string_view text, size_t position) const;
   uint32_t Child(uint32_t node, uint8_t byte) const;  // 0 (the root): none
 
   std::vector<AddedToken> tokens_;
   std::vector<Node> nodes_;
-  std::array<uint32_t, 256> root_{};  // first byte -> node; 0: none
+  std::array<uint32_t, 256> root_{};     // first byte -> node; 0: none
+  std::optional<char> only_first_byte_;  // when all tokens begin with the same one
 };
 
 }  // namespace essor::model

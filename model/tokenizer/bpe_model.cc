@@ -1,7 +1,6 @@
 #include "model/tokenizer/bpe_model.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 
 #include "absl/strings/str_format.h"
@@ -16,32 +15,18 @@ namespace {
 
 // Up to this length, looking through all pairs for the lowest rank beats a heap.
 constexpr size_t kShortWord = 48;
-constexpr size_t kCacheSlots = 8192;
-constexpr size_t kCachedTokens = 7;
+constexpr size_t kCacheBuckets = 32768;
+// Pieces of at most this many bytes are not cut into parts.
+constexpr size_t kPartBytes = 3;
 
-// Multiply-and-fold; the constants are fractions of the golden ratio and of sqrt(3).
-uint64_t Mix(uint64_t a, uint64_t b) {
-  __extension__ using Wide = unsigned __int128;
-  const Wide product = static_cast<Wide>(a ^ 0x9e3779b97f4a7c15u) * (b ^ 0xbb67ae8584caa73bu);
-  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+size_t BucketOf(const WordKey& key) { return key.Hash() >> 32 & (kCacheBuckets - 1); }
+
+// Whether a character of three bytes or more is among the first two: scripts without blanks consist
+// of them, and their pieces seldom occur twice. `piece` has two bytes or more.
+bool BeginsWide(std::string_view piece) {
+  constexpr uint8_t kWide = 0xe0;
+  return static_cast<uint8_t>(piece[0]) >= kWide || static_cast<uint8_t>(piece[1]) >= kWide;
 }
-
-uint64_t LoadBytes(const char* data, size_t size) {
-  uint64_t value = 0;
-  std::memcpy(&value, data, size);
-  return value;
-}
-
-uint64_t HashBytes(std::string_view bytes, uint64_t seed) {
-  uint64_t hash = Mix(seed, bytes.size());
-  while (bytes.size() > 8) {
-    hash = Mix(hash, LoadBytes(bytes.data(), 8));
-    bytes.remove_prefix(8);
-  }
-  return Mix(hash, LoadBytes(bytes.data(), bytes.size()));
-}
-
-uint64_t PairKey(TokenId left, TokenId right) { return (uint64_t{left} << 32) | right; }
 
 // Token texts to ids.
 using IdMap = absl::flat_hash_map<std::string, TokenId>;
@@ -67,42 +52,21 @@ bool HasInnerBlank(std::string_view text) {
   return false;
 }
 
-// At most half full.
-size_t TableSize(size_t entries) { return std::bit_ceil(std::max<size_t>(entries, 4) * 2); }
-
 }  // namespace
 
-WordKey WordKey::Of(std::string_view word, const char* text_end) {
-  WordKey key;
-  const size_t size = word.size();
-  if (size > kInlineBytes) {
-    key.low = HashBytes(word, 1);
-    key.high = HashBytes(word, 2) | (uint64_t{0xff} << 56);
-    return key;
-  }
-  if (text_end - word.data() >= 16) {
-    std::memcpy(&key.low, word.data(), 8);
-    std::memcpy(&key.high, word.data() + 8, 8);
-    const auto mask = [](size_t bytes) {
-      return bytes >= 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * bytes)) - 1;
-    };
-    key.low &= mask(size);
-    key.high &= size > 8 ? mask(size - 8) : 0;
-  } else {
-    key.low = LoadBytes(word.data(), std::min<size_t>(size, 8));
-    if (size > 8) key.high = LoadBytes(word.data() + 8, size - 8);
-  }
-  key.high |= uint64_t{size} << 56;
-  return key;
-}
-
-uint64_t WordKey::Hash() const { return Mix(low, high); }
-
 struct BpeScratch::Buffers {
-  struct CacheSlot {
-    WordKey key;  // all zero: free (no piece is empty)
-    uint32_t count = 0;
-    std::array<TokenId, kCachedTokens> ids;
+  struct CachedPiece {
+    WordKey key;                                   // all zero: free (no piece is empty)
+    std::array<TokenId, TokenOutput::kGroup> ids;  // kNoToken behind the last one
+  };
+  // A cache line; the piece stored last comes first.
+  struct alignas(64) Bucket {
+    std::array<CachedPiece, 2> pieces;
+
+    void Store(const WordKey& key, const std::array<TokenId, TokenOutput::kGroup>& ids) {
+      pieces[1] = pieces[0];
+      pieces[0] = {key, ids};
+    }
   };
   // A pair that may merge: the node it begins at, and what the node and its neighbour were.
   struct Candidate {
@@ -122,7 +86,7 @@ struct BpeScratch::Buffers {
     int32_t next;  // -1: none
   };
 
-  std::vector<CacheSlot> cache = std::vector<CacheSlot>(kCacheSlots);
+  std::vector<Bucket> cache = std::vector<Bucket>(kCacheBuckets);
   std::vector<TokenId> tokens;
   std::vector<Candidate> heap;
   std::vector<Node> nodes;
@@ -139,6 +103,7 @@ void BpeScratch::Shrink(size_t bytes) {
   shrink(buffers_->heap);
   shrink(buffers_->nodes);
 }
+
 BpeModel::~BpeModel() = default;
 
 absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const BpeDefinition& definition) {
@@ -149,6 +114,7 @@ absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(const BpeDefinition& 
   } else {
     model->AddRanks(definition);
   }
+  model->AddBoundaries(definition);
   model->AddWords(definition);
   return model;
 }
@@ -157,6 +123,7 @@ absl::Status BpeModel::AddSymbols(const BpeDefinition& definition) {
   byte_tokens_.fill(kNoToken);
   byte_level_ = definition.byte_level;
   fuse_unk_ = definition.fuse_unk;
+  ignore_merges_ = definition.ignore_merges;
   std::string bytes;
   bool inner_blank = false;
   for (const auto& [text, id] : definition.vocab) {
@@ -183,7 +150,7 @@ absl::Status BpeModel::AddSymbols(const BpeDefinition& definition) {
 
 absl::Status BpeModel::AddMerges(const BpeDefinition& definition) {
   const IdMap ids = MakeIdMap(definition);
-  merges_.resize(TableSize(definition.merges.size()));
+  merges_ = MergeTable(definition.merges.size());
   uint32_t rank = 0;
   for (const auto& [left, right] : definition.merges) {
     const auto find = [&](const std::string& text) {
@@ -198,7 +165,7 @@ absl::Status BpeModel::AddMerges(const BpeDefinition& definition) {
           "merge %d (\"%s\" with \"%s\"): \"%s\" is not in the vocabulary", rank, left, right,
           left_id == kNoToken ? left : (right_id == kNoToken ? right : left + right)));
     }
-    InsertMerge(left_id, right_id, {rank, result});
+    merges_.Insert(left_id, right_id, {rank, result});
     ++rank;
   }
   return absl::OkStatus();
@@ -225,22 +192,47 @@ void BpeModel::AddRanks(const BpeDefinition& definition) {
       found.push_back({left->second, right->second, {definition.ranks[i], id}});
     }
   }
-  merges_.resize(TableSize(found.size()));
-  for (const Found& merge : found) InsertMerge(merge.left, merge.right, merge.merge);
+  merges_ = MergeTable(found.size());
+  for (const Found& merge : found) merges_.Insert(merge.left, merge.right, merge.merge);
 }
 
-// Of a pair given twice, the last rank holds.
-void BpeModel::InsertMerge(TokenId left, TokenId right, const Merge& merge) {
-  const uint64_t pair = PairKey(left, right);
-  size_t slot = Mix(pair, 0) & (merges_.size() - 1);
-  while (merges_[slot].pair != UINT64_MAX && merges_[slot].pair != pair) {
-    slot = (slot + 1) & (merges_.size() - 1);
+void BpeModel::AddBoundaries(const BpeDefinition& definition) {
+  // Bytes without a token are dropped or fused over any boundary.
+  if (!byte_level_ || std::ranges::find(byte_tokens_, kNoToken) != byte_tokens_.end()) return;
+  // Tokens that bytes can become; one that is spelled otherwise never comes about.
+  absl::flat_hash_map<TokenId, std::string> bytes_of;
+  // The last rank that a character needs to become one token.
+  absl::flat_hash_map<std::string, uint32_t> rank_of_character;
+  BpeScratch scratch;
+  for (const auto& [text, id] : definition.vocab) {
+    std::string bytes;
+    if (!ByteLevelDecode(text, &bytes) || bytes.empty()) continue;
+    if (bytes.size() > 1 && bytes.size() <= 4 && IsValidUtf8(bytes) && IsOneCharacter(bytes)) {
+      BytesToTokens(bytes, &scratch.buffers_->tokens);
+      const uint32_t rank = MergeShort(&scratch);
+      if (scratch.buffers_->tokens == std::vector<TokenId>{id}) {
+        character_tokens_[DecodeUtf8(bytes.data()).value] = id;
+        rank_of_character[bytes] = rank;
+      }
+    }
+    bytes_of.emplace(id, std::move(bytes));
   }
-  merges_[slot] = {pair, merge};
+  const auto rank_of = [&](std::string_view character) {
+    const auto found =
+        rank_of_character.find(absl::string_view(character.data(), character.size()));
+    return found == rank_of_character.end() ? 0 : found->second;
+  };
+  boundaries_.emplace(definition.vocab.size());
+  merges_.ForEach([&](TokenId left_id, TokenId right_id, const Merge& merge) {
+    const auto left = bytes_of.find(left_id);
+    const auto right = bytes_of.find(right_id);
+    if (left == bytes_of.end() || right == bytes_of.end()) return;
+    boundaries_->Add(left->second, right->second, merge.rank, rank_of);
+  });
 }
 
 void BpeModel::AddWords(const BpeDefinition& definition) {
-  word_slots_.resize(TableSize(definition.vocab.size()));
+  words_.emplace(definition.vocab.size());
   BpeScratch scratch;
   std::string bytes;
   for (const auto& [text, id] : definition.vocab) {
@@ -251,46 +243,11 @@ void BpeModel::AddWords(const BpeDefinition& definition) {
       continue;
     }
     if (bytes.empty()) continue;
-    if (!definition.ignore_merges) {
-      EncodeByMerging(bytes, &scratch);
-      const std::vector<TokenId>& tokens = scratch.buffers_->tokens;
-      if (tokens.size() != 1 || tokens[0] != id) continue;
-    }
-    InsertWord(bytes, id);
+    EncodeByMerging(bytes, /*by_character=*/false, &scratch);
+    const std::vector<TokenId>& tokens = scratch.buffers_->tokens;
+    const bool merges_to_it = tokens.size() == 1 && tokens[0] == id;
+    if (merges_to_it || ignore_merges_) words_->Insert(bytes, id, /*whole_only=*/!merges_to_it);
   }
-}
-
-void BpeModel::InsertWord(std::string_view word, TokenId id) {
-  const WordKey key = WordKey::Of(word, word.data() + word.size());
-  size_t slot = key.Hash() & (word_slots_.size() - 1);
-  while (word_slots_[slot].id != kNoToken) slot = (slot + 1) & (word_slots_.size() - 1);
-  word_slots_[slot] = {.key = key,
-                       .id = id,
-                       .offset = static_cast<uint32_t>(words_.size()),
-                       .size = static_cast<uint32_t>(word.size())};
-  if (!key.is_inline()) words_.append(word);
-}
-
-const BpeModel::WordSlot* BpeModel::FindWord(std::string_view word, const WordKey& key) const {
-  for (size_t slot = key.Hash() & (word_slots_.size() - 1); word_slots_[slot].id != kNoToken;
-       slot = (slot + 1) & (word_slots_.size() - 1)) {
-    const WordSlot& candidate = word_slots_[slot];
-    if (candidate.key != key) continue;
-    if (key.is_inline()) return &candidate;
-    if (std::string_view(words_).substr(candidate.offset, candidate.size) == word) {
-      return &candidate;
-    }
-  }
-  return nullptr;
-}
-
-BpeModel::Merge BpeModel::FindMerge(TokenId left, TokenId right) const {
-  const uint64_t pair = PairKey(left, right);
-  for (size_t slot = Mix(pair, 0) & (merges_.size() - 1); merges_[slot].pair != UINT64_MAX;
-       slot = (slot + 1) & (merges_.size() - 1)) {
-    if (merges_[slot].pair == pair) return merges_[slot].merge;
-  }
-  return {};
 }
 
 void BpeModel::BytesToTokens(std::string_view piece, std::vector<TokenId>* tokens) const {
@@ -329,27 +286,30 @@ void BpeModel::CharactersToTokens(std::string_view piece, std::vector<TokenId>* 
   if (unk_waits) tokens->push_back(unk_);
 }
 
-void BpeModel::MergeShort(BpeScratch* scratch) const {
+uint32_t BpeModel::MergeShort(BpeScratch* scratch) const {
   std::vector<TokenId>& tokens = scratch->buffers_->tokens;
   std::array<Merge, kShortWord> merges;  // merges[i]: of tokens i and i + 1
   size_t count = tokens.size();
-  for (size_t i = 0; i + 1 < count; ++i) merges[i] = FindMerge(tokens[i], tokens[i + 1]);
+  for (size_t i = 0; i + 1 < count; ++i) merges[i] = merges_.Find(tokens[i], tokens[i + 1]);
+  uint32_t highest = 0;
   while (count > 1) {
     size_t best = 0;
     for (size_t i = 1; i + 1 < count; ++i) {
       if (merges[i].rank < merges[best].rank) best = i;
     }
-    if (merges[best].rank == UINT32_MAX) break;
+    if (merges[best].rank == Merge::kNone) break;
+    highest = std::max(highest, merges[best].rank);
     tokens[best] = merges[best].result;
     for (size_t i = best + 1; i + 1 < count; ++i) {
       tokens[i] = tokens[i + 1];
       merges[i - 1] = merges[i];
     }
     --count;
-    if (best > 0) merges[best - 1] = FindMerge(tokens[best - 1], tokens[best]);
-    if (best + 1 < count) merges[best] = FindMerge(tokens[best], tokens[best + 1]);
+    if (best > 0) merges[best - 1] = merges_.Find(tokens[best - 1], tokens[best]);
+    if (best + 1 < count) merges[best] = merges_.Find(tokens[best], tokens[best + 1]);
   }
   tokens.resize(count);
+  return highest;
 }
 
 void BpeModel::MergeLong(BpeScratch* scratch) const {
@@ -365,8 +325,8 @@ void BpeModel::MergeLong(BpeScratch* scratch) const {
   }
   const auto add = [&](int32_t node) {
     const int32_t next = nodes[node].next;
-    const Merge merge = FindMerge(nodes[node].token, nodes[next].token);
-    if (merge.rank == UINT32_MAX) return false;
+    const Merge merge = merges_.Find(nodes[node].token, nodes[next].token);
+    if (merge.rank == Merge::kNone) return false;
     heap.push_back({merge.rank, static_cast<uint32_t>(node), nodes[node].token, nodes[next].token,
                     merge.result});
     return true;
@@ -397,46 +357,130 @@ void BpeModel::MergeLong(BpeScratch* scratch) const {
   for (int32_t i = 0; i >= 0; i = nodes[i].next) tokens.push_back(nodes[i].token);
 }
 
-void BpeModel::EncodeByMerging(std::string_view piece, BpeScratch* scratch) const {
-  if (byte_level_) {
-    BytesToTokens(piece, &scratch->buffers_->tokens);
-  } else {
-    CharactersToTokens(piece, &scratch->buffers_->tokens);
+bool BpeModel::WholeCharactersToTokens(std::string_view piece, std::vector<TokenId>* tokens) const {
+  tokens->clear();
+  for (size_t i = 0; i < piece.size();) {
+    const CodePoint c = DecodeUtf8(piece.data() + i);
+    i += c.size;
+    if (c.size == 1) {
+      tokens->push_back(byte_tokens_[c.value]);
+      continue;
+    }
+    const auto known = character_tokens_.find(c.value);
+    if (known == character_tokens_.end()) return false;
+    tokens->push_back(known->second);
   }
-  const size_t count = scratch->buffers_->tokens.size();
-  if (count < 2) return;
-  if (count <= kShortWord) {
+  return true;
+}
+
+void BpeModel::EncodeByMerging(std::string_view piece, bool by_character,
+                               BpeScratch* scratch) const {
+  std::vector<TokenId>* const tokens = &scratch->buffers_->tokens;
+  if (!byte_level_) {
+    CharactersToTokens(piece, tokens);
+  } else if (!by_character || !WholeCharactersToTokens(piece, tokens)) {
+    BytesToTokens(piece, tokens);
+  }
+  if (tokens->size() < 2) return;
+  if (tokens->size() <= kShortWord) {
     MergeShort(scratch);
   } else {
     MergeLong(scratch);
   }
 }
 
-void BpeModel::Encode(std::string_view piece, const char* text_end, BpeScratch* scratch,
-                      std::vector<TokenId>* ids) const {
-  const WordKey key = WordKey::Of(piece, text_end);
-  if (const WordSlot* word = FindWord(piece, key)) {
-    ids->push_back(word->id);
-    return;
-  }
-  const std::vector<TokenId>& tokens = scratch->buffers_->tokens;
-  if (!key.is_inline()) {
-    EncodeByMerging(piece, scratch);
-    ids->insert(ids->end(), tokens.begin(), tokens.end());
-    return;
-  }
-  auto& slot = scratch->buffers_->cache[(key.Hash() >> 32) & (kCacheSlots - 1)];
-  if (slot.key != key) {
-    EncodeByMerging(piece, scratch);
-    if (tokens.size() > kCachedTokens) {
-      ids->insert(ids->end(), tokens.begin(), tokens.end());
-      return;
+[[gnu::noinline]] void BpeModel::EncodeUncached(std::string_view piece, const WordKey& key,
+                                                Range range, const char* text_end,
+                                                BpeScratch* scratch, TokenOutput* output) const {
+  auto& bucket = scratch->buffers_->cache[BucketOf(key)];
+  const WordTable::Word* const word = words_->Find(piece, key);
+  const bool whole = range == Range::kPiece;
+  if (word != nullptr && (whole || !word->whole_only)) {
+    output->Append(word->id);
+    if (key.is_inline() && !word->whole_only) {
+      bucket.Store(key, {word->id, kNoToken, kNoToken, kNoToken});
     }
-    slot.key = key;
-    slot.count = static_cast<uint32_t>(tokens.size());
-    std::copy(tokens.begin(), tokens.end(), slot.ids.begin());
+    return;
   }
-  ids->insert(ids->end(), slot.ids.begin(), slot.ids.begin() + slot.count);
+  const bool ends_in_ascii = static_cast<int8_t>(piece.back()) >= 0;
+  if (whole && boundaries_.has_value() && piece.size() > kPartBytes && !ends_in_ascii) {
+    EncodeParts(piece, text_end, scratch, output);
+    return;
+  }
+  EncodeByMerging(piece, range == Range::kCharacters, scratch);
+  const std::vector<TokenId>& tokens = scratch->buffers_->tokens;
+  output->Append(tokens);
+  if (!key.is_inline() || tokens.size() > TokenOutput::kGroup || word != nullptr) return;
+  std::array<TokenId, TokenOutput::kGroup> ids;
+  ids.fill(kNoToken);
+  std::copy(tokens.begin(), tokens.end(), ids.begin());
+  bucket.Store(key, ids);
+}
+
+inline void BpeModel::EncodeKeyed(std::string_view piece, const WordKey& key, Range range,
+                                  const char* text_end, BpeScratch* scratch,
+                                  TokenOutput* output) const {
+  const auto& [first, second] = scratch->buffers_->cache[BucketOf(key)].pieces;
+  const bool is_second = second.key == key;
+  if (is_second || first.key == key) [[likely]] {
+    output->Append((is_second ? second : first).ids);
+  } else {
+    EncodeUncached(piece, key, range, text_end, scratch, output);
+  }
+}
+
+void BpeModel::EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
+                           TokenOutput* output) const {
+  while (!piece.empty()) {
+    const MergeBoundaries::Part part = boundaries_->FirstPart(piece, text_end);
+    const std::string_view bytes = piece.substr(0, part.size);
+    const WordKey key = WordKey::Of(bytes, text_end);
+    EncodeKeyed(bytes, key, RangeOf(part), text_end, scratch, output);
+    piece.remove_prefix(part.size);
+  }
+}
+
+void BpeModel::FillBlock(std::string_view text, std::span<const Piece>* pieces,
+                         std::string_view* rest, const BpeScratch& scratch, Block* block) const {
+  const bool cut = boundaries_.has_value() && !ignore_merges_;
+  const char* const text_end = text.data() + text.size();
+  const auto* const cache = scratch.buffers_->cache.data();
+  block->size = 0;
+  const auto add = [&](std::string_view bytes, Range range) {
+    const WordKey key = WordKey::Of(bytes, text_end);
+    __builtin_prefetch(&cache[BucketOf(key)]);
+    block->items[block->size++] = {bytes, key, range};
+  };
+  while (block->size < block->items.size()) {
+    if (!rest->empty()) {
+      const MergeBoundaries::Part part = boundaries_->FirstPart(*rest, text_end);
+      add(rest->substr(0, part.size), RangeOf(part));
+      rest->remove_prefix(part.size);
+      continue;
+    }
+    if (pieces->empty()) return;
+    const std::string_view piece = pieces->front().In(text);
+    *pieces = pieces->subspan(1);
+    if (cut && piece.size() > kPartBytes && BeginsWide(piece)) {
+      *rest = piece;
+    } else {
+      add(piece, Range::kPiece);
+    }
+  }
+}
+
+void BpeModel::Encode(std::string_view text, std::span<const Piece> pieces, BpeScratch* scratch,
+                      std::vector<TokenId>* ids) const {
+  const char* const text_end = text.data() + text.size();
+  TokenOutput output(ids);
+  Block block;
+  std::string_view rest;  // of a piece that is being cut
+  while (!pieces.empty() || !rest.empty()) {
+    FillBlock(text, &pieces, &rest, *scratch, &block);
+    for (const Block::Item& item : std::span(block.items).first(block.size)) {
+      EncodeKeyed(item.bytes, item.key, item.range, text_end, scratch, &output);
+    }
+  }
 }
 
 }  // namespace essor::model

@@ -6,7 +6,8 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <string>
+#include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -14,26 +15,20 @@
 #include "absl/status/statusor.h"
 #include "common/ids.h"
 #include "model/tokenizer/byte_fallback.h"
+#include "model/tokenizer/merge_boundaries.h"
+#include "model/tokenizer/merge_table.h"
+#include "model/tokenizer/scanner.h"
+#include "model/tokenizer/token_output.h"
 #include "model/tokenizer/tokenizer_definition.h"
+#include "model/tokenizer/word_key.h"
+#include "model/tokenizer/word_table.h"
 
 namespace essor::model {
 
-// A piece as a fixed-size key: its bytes when there are at most 15 (the last byte holds the
-// length), otherwise two hashes and an owner who compares the bytes.
-struct WordKey {
-  static constexpr size_t kInlineBytes = 15;
-
-  uint64_t low = 0;
-  uint64_t high = 0;
-
-  // `text_end` is the end of the text that `word` lies in: up to there it is safe to read.
-  static WordKey Of(std::string_view word, const char* text_end);
-  bool is_inline() const { return (high >> 56) <= kInlineBytes; }
-  uint64_t Hash() const;
-  bool operator==(const WordKey&) const = default;
-};
-
-// Working memory of encoding, and a cache of pieces that needed merging; both keep their size.
+// Working memory of encoding, and a cache of short pieces with their ids; both keep their size. The
+// cache is one array that a piece's hash points into: nothing is locked, searched or moved, and the
+// worst that one text can do to the next is to have taken all of its places, which costs that one
+// at most a merge of 15 bytes for each of 65536 places (some ten milliseconds in all). 2 MiB.
 // Thread-compatible; belongs to one BpeModel.
 class BpeScratch {
  public:
@@ -56,9 +51,8 @@ class BpeModel {
   static absl::StatusOr<std::unique_ptr<BpeModel>> Create(const BpeDefinition& definition);
   ~BpeModel();
 
-  // Appends the ids of `piece`, which is not empty and lies in a text that ends at `text_end`.
-  // O(n log n) in the piece's length.
-  void Encode(std::string_view piece, const char* text_end, BpeScratch* scratch,
+  // Appends the ids of `pieces` of `text`, none of which is empty. O(n log n) in a piece's length.
+  void Encode(std::string_view text, std::span<const Piece> pieces, BpeScratch* scratch,
               std::vector<TokenId>* ids) const;
 
   // Whether no token reaches over the place before a U+2581 that follows another character: texts
@@ -66,51 +60,71 @@ class BpeModel {
   bool separates_words() const { return separates_words_; }
 
  private:
-  struct Merge {
-    uint32_t rank = UINT32_MAX;  // UINT32_MAX: the pair does not merge
-    TokenId result = 0;
-  };
-  struct MergeSlot {
-    uint64_t pair = UINT64_MAX;
-    Merge merge;
-  };
-  struct WordSlot {
-    WordKey key;
-    TokenId id = UINT32_MAX;  // UINT32_MAX: free
-    uint32_t offset = 0;      // of the bytes in words_, for keys that are hashes
-    uint32_t size = 0;
-  };
-
   BpeModel() = default;
   absl::Status AddMerges(const BpeDefinition& definition);
   void AddRanks(const BpeDefinition& definition);
   absl::Status AddSymbols(const BpeDefinition& definition);
   void AddWords(const BpeDefinition& definition);
-  void InsertMerge(TokenId left, TokenId right, const Merge& merge);
-  void InsertWord(std::string_view word, TokenId id);
-  Merge FindMerge(TokenId left, TokenId right) const;
-  const WordSlot* FindWord(std::string_view word, const WordKey& key) const;
+  // For byte-level vocabularies that have a token for every byte; needs the merges.
+  void AddBoundaries(const BpeDefinition& definition);
+
+  // What bytes to be encoded are.
+  enum class Range {
+    kPiece,       // all that lies between two cuts of the pre-tokeniser
+    kPart,        // a part of a piece, between merge boundaries
+    kCharacters,  // the same, in which merges join whole characters only
+  };
+  static Range RangeOf(const MergeBoundaries::Part& part) {
+    return part.joins_characters ? Range::kCharacters : Range::kPart;
+  }
+  // Pieces and parts of pieces whose keys are made ahead, so that the lines of the cache that they
+  // point to are there when they are needed.
+  struct Block {
+    struct Item {
+      std::string_view bytes;
+      WordKey key;
+      Range range = Range::kPiece;
+    };
+    std::array<Item, 16> items;
+    size_t size = 0;
+  };
+  // The next ones of `pieces` of `text`, which are taken away; what is left of the last one, if it
+  // is being cut, is `rest`.
+  void FillBlock(std::string_view text, std::span<const Piece>* pieces, std::string_view* rest,
+                 const BpeScratch& scratch, Block* block) const;
+  void EncodeKeyed(std::string_view piece, const WordKey& key, Range range, const char* text_end,
+                   BpeScratch* scratch, TokenOutput* output) const;
+  // The same for one that is not in the cache.
+  void EncodeUncached(std::string_view piece, const WordKey& key, Range range, const char* text_end,
+                      BpeScratch* scratch, TokenOutput* output) const;
+  void EncodeParts(std::string_view piece, const char* text_end, BpeScratch* scratch,
+                   TokenOutput* output) const;
 
   void BytesToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
   void CharactersToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
-  void MergeShort(BpeScratch* scratch) const;
+  // Of byte-level vocabularies; false when a character is not one token.
+  bool WholeCharactersToTokens(std::string_view piece, std::vector<TokenId>* tokens) const;
+  // Returns the highest rank of its merges.
+  uint32_t MergeShort(BpeScratch* scratch) const;
   void MergeLong(BpeScratch* scratch) const;
-  // The ids of `piece`, in the scratch's `tokens`.
-  void EncodeByMerging(std::string_view piece, BpeScratch* scratch) const;
+  // The ids of `piece`, in the scratch's `tokens`. `by_character`: see Range::kCharacters.
+  void EncodeByMerging(std::string_view piece, bool by_character, BpeScratch* scratch) const;
 
   static constexpr TokenId kNoToken = UINT32_MAX;
 
   bool byte_level_ = true;
   bool separates_words_ = false;
-  std::array<TokenId, 256> byte_tokens_;                     // of byte-level vocabularies
-  ByteTokens fallback_;                                      // of plain text
-  absl::flat_hash_map<char32_t, TokenId> character_tokens_;  // of plain text
+  std::array<TokenId, 256> byte_tokens_;  // of byte-level vocabularies
+  ByteTokens fallback_;                   // of plain text
+  absl::flat_hash_map<char32_t, TokenId>
+      character_tokens_;  // of byte-level: those of several bytes
   TokenId unk_ = kNoToken;
   bool fuse_unk_ = false;
-  std::vector<MergeSlot> merges_;  // open addressing, a power of two
+  MergeTable merges_;
+  bool ignore_merges_ = false;
   // Pieces that encode to one token, by their bytes: most of real text.
-  std::vector<WordSlot> word_slots_;
-  std::string words_;
+  std::optional<WordTable> words_;
+  std::optional<MergeBoundaries> boundaries_;
 };
 
 }  // namespace essor::model

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
+#include "model/tokenizer/ascii_runs.h"
 
 namespace essor::model {
 namespace {
@@ -28,9 +29,7 @@ const icu::Normalizer2* GetForm(UnicodeForm form, UErrorCode* error) {
   return nullptr;
 }
 
-bool IsAscii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<int8_t>(c) >= 0; });
-}
+bool IsAscii(std::string_view text) { return ascii::SkipRun<ascii::All>(text, 0) == text.size(); }
 
 // True and `*out` when the form differs from the text.
 absl::StatusOr<bool> ApplyForm(UnicodeForm form, std::string_view text, std::string* out) {

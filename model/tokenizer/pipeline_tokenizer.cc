@@ -175,6 +175,7 @@ void PipelineTokenizer::ReturnScratch(std::unique_ptr<Scratch> scratch) const {
     scratch->pre_tokenized = {};
   }
   scratch->pre_tokenized.text = {};
+  if (scratch->words.capacity() * sizeof(Piece) > kKeptBytes) scratch->words = {};
   scratch->bpe.Shrink(kKeptBytes);
   for (auto* segments : {&scratch->raw_segments, &scratch->normalized_segments}) {
     if (segments->capacity() * sizeof(segments->front()) > kKeptBytes) *segments = {};
@@ -257,22 +258,37 @@ absl::Status PipelineTokenizer::EncodeSegments(std::string_view text, bool parse
   return absl::OkStatus();
 }
 
-absl::Status PipelineTokenizer::EncodePiece(std::string_view piece, const char* text_end,
-                                            Scratch* scratch, std::vector<TokenId>* ids) const {
-  if (unigram_ != nullptr) return unigram_->Encode(piece, ids);
+void PipelineTokenizer::SplitWords(std::string_view text, const Piece& piece,
+                                   std::vector<Piece>* words) {
   constexpr std::string_view kBlank = "\u2581";
-  // Words are cached, and short ones are merged fastest.
-  size_t begin = 0;
-  if (model_->separates_words()) {
-    for (size_t at = piece.find(kBlank); at != std::string_view::npos;
-         at = piece.find(kBlank, at + kBlank.size())) {
-      if (at == begin) continue;
-      if (piece.substr(0, at).ends_with(kBlank)) continue;
-      model_->Encode(piece.substr(begin, at - begin), text_end, &scratch->bpe, ids);
-      begin = at;
-    }
+  text = text.substr(0, piece.end);
+  size_t begin = piece.begin;
+  for (size_t at = text.find(kBlank, begin); at != std::string_view::npos;
+       at = text.find(kBlank, at + kBlank.size())) {
+    if (at == begin || text.substr(piece.begin, at - piece.begin).ends_with(kBlank)) continue;
+    words->push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(at)});
+    begin = at;
   }
-  model_->Encode(piece.substr(begin), text_end, &scratch->bpe, ids);
+  words->push_back({static_cast<uint32_t>(begin), piece.end});
+}
+
+absl::Status PipelineTokenizer::EncodePieces(Scratch* scratch, std::vector<TokenId>* ids) const {
+  const std::string_view text = scratch->pre_tokenized.text;
+  const std::vector<Piece>& pieces = scratch->pre_tokenized.pieces;
+  if (unigram_ != nullptr) {
+    for (const Piece& piece : pieces) ESSOR_RETURN_IF_ERROR(unigram_->Encode(piece.In(text), ids));
+    return absl::OkStatus();
+  }
+  if (!model_->separates_words()) {
+    model_->Encode(text, pieces, &scratch->bpe, ids);
+    return absl::OkStatus();
+  }
+  // Words are cached, and short ones are merged fastest.
+  for (const Piece& piece : pieces) {
+    scratch->words.clear();
+    SplitWords(text, piece, &scratch->words);
+    model_->Encode(text, scratch->words, &scratch->bpe, ids);
+  }
   return absl::OkStatus();
 }
 
@@ -280,24 +296,16 @@ absl::Status PipelineTokenizer::EncodeText(std::string_view text, bool at_start,
                                            std::vector<TokenId>* ids) const {
   const Scanner* const scanner = pre_tokenizer_->scanner();
   if (scanner != nullptr && model_ != nullptr) {
-    const char* text_end = text.data() + text.size();
     std::array<Piece, 256> batch;
     size_t position = 0;
     while (const size_t count = scanner->Scan(text, position, batch)) {
-      for (size_t i = 0; i < count; ++i) {
-        model_->Encode(batch[i].In(text), text_end, &scratch->bpe, ids);
-      }
+      model_->Encode(text, std::span(batch).first(count), &scratch->bpe, ids);
       position = batch[count - 1].end;
     }
     return absl::OkStatus();
   }
-  PreTokenized& pre_tokenized = scratch->pre_tokenized;
-  ESSOR_RETURN_IF_ERROR(pre_tokenizer_->Run(text, at_start, &pre_tokenized));
-  const char* text_end = pre_tokenized.text.data() + pre_tokenized.text.size();
-  for (const Piece& piece : pre_tokenized.pieces) {
-    ESSOR_RETURN_IF_ERROR(EncodePiece(piece.In(pre_tokenized.text), text_end, scratch, ids));
-  }
-  return absl::OkStatus();
+  ESSOR_RETURN_IF_ERROR(pre_tokenizer_->Run(text, at_start, &scratch->pre_tokenized));
+  return EncodePieces(scratch, ids);
 }
 
 std::string_view PipelineTokenizer::TokenBytes(TokenId id) const {

@@ -52,6 +52,7 @@ class PipelineTokenizer final : public Tokenizer {
   struct Scratch {
     BpeScratch bpe;
     PreTokenized pre_tokenized;
+    std::vector<Piece> words;
     std::string normalized;
     std::vector<AddedTokenMatcher::Segment> raw_segments;
     std::vector<AddedTokenMatcher::Segment> normalized_segments;
@@ -80,8 +81,10 @@ class PipelineTokenizer final : public Tokenizer {
   // `at_start`: no added token came before `text`.
   absl::Status EncodeText(std::string_view text, bool at_start, Scratch* scratch,
                           std::vector<TokenId>* ids) const;
-  absl::Status EncodePiece(std::string_view piece, const char* text_end, Scratch* scratch,
-                           std::vector<TokenId>* ids) const;
+  // Those in scratch->pre_tokenized.
+  absl::Status EncodePieces(Scratch* scratch, std::vector<TokenId>* ids) const;
+  // Cuts `piece` before each U+2581 that follows another character.
+  static void SplitWords(std::string_view text, const Piece& piece, std::vector<Piece>* words);
   std::unique_ptr<Scratch> TakeScratch() const;
   void ReturnScratch(std::unique_ptr<Scratch> scratch) const;
 

@@ -1,6 +1,7 @@
 #include "model/tokenizer/scanner.h"
 
 #include "common/check.h"
+#include "model/tokenizer/ascii_runs.h"
 #include "model/tokenizer/unicode_classes.h"
 #include "model/tokenizer/utf8.h"
 
@@ -55,7 +56,9 @@ struct Character {
 class View {
  public:
   View(std::string_view text, ClassBits stop)
-      : data_(text.data()), size_(text.size()), stop_(stop), table_(UnicodeClasses::Get().data()) {}
+      : data_(text.data()), size_(text.size()), stop_(stop), table_(UnicodeClasses::Get().data()) {
+    ESSOR_CHECK(!(stop & (kLetter | kSpace)));  // see SkipAscii
+  }
 
   // The same text, which also ends at every character without `mask`.
   View Only(ClassBits mask) const {
@@ -79,6 +82,15 @@ class View {
   Character At(size_t position) const {
     const Character c = AtAny(position);
     return c.Has(stop_) || (c.bits & only_) != only_ ? Character{} : c;
+  }
+  // Letters and whatever else is in `mask`.
+  size_t SkipLettersAnd(size_t position, ClassBits mask) const {
+    return SkipWhile(SkipAscii<ascii::Letters>(position), mask | kLetter);
+  }
+  // A run of ASCII letters or blanks.
+  template <typename Kind>
+  size_t SkipAscii(size_t position) const {
+    return only_ != 0 ? position : ascii::SkipRun<Kind>({data_, size_}, position);
   }
   size_t SkipWhile(size_t position, ClassBits mask) const {
     for (Character c = At(position); c.Has(mask); c = At(position)) position += c.size;
@@ -130,6 +142,13 @@ size_t SkipContraction(const View& view, size_t position, bool fold) {
   return position;
 }
 
+// Moves `end` over a run of blanks, and `last` to the last of them.
+void SkipBlanks(const View& view, size_t* last, size_t* end) {
+  const size_t begin = *end;
+  *end = view.SkipAscii<ascii::Blanks>(begin);
+  if (*end != begin) *last = *end - 1;
+}
+
 // `\s+(?!\S)|\s+` at a white-space character: the run without its last character when something
 // follows, unless that is all there is.
 size_t SkipSpaces(const View& view, size_t position) {
@@ -138,6 +157,7 @@ size_t SkipSpaces(const View& view, size_t position) {
   for (Character c = view.At(end); c.Has(kSpace); c = view.At(end)) {
     last = end;
     end += c.size;
+    if (c.IsBlank()) SkipBlanks(view, &last, &end);
   }
   return view.At(end).IsEnd() || last == position ? end : last;
 }
@@ -152,6 +172,7 @@ size_t SkipSpacesAndNewlines(const View& view, size_t position) {
     last = end;
     end += c.size;
     if (c.IsNewline()) after_newline = end;
+    if (c.IsBlank()) SkipBlanks(view, &last, &end);
   }
   if (after_newline != 0) return after_newline;
   return view.At(end).IsEnd() || last == position ? end : last;
@@ -168,7 +189,7 @@ struct Gpt2 {
     // The optional blank before a word, a number or anything else.
     const size_t start = c.IsBlank() ? position + 1 : position;
     const Character d = c.IsBlank() ? view.At(start) : c;
-    if (d.Has(kLetter)) return view.SkipWhile(start, kLetter);
+    if (d.Has(kLetter)) return view.SkipLettersAnd(start, kLetter);
     if (d.Has(kNumber)) return view.SkipWhile(start, kNumber);
     if (!d.IsEnd() && !d.Has(kSpace)) return view.SkipWhileNot(start, kSpace | kLetter | kNumber);
     return SkipSpaces(view, position);
@@ -193,10 +214,10 @@ struct Cl100k {
       const size_t end = SkipContraction(view, position, /*fold=*/true);
       if (end != position) return end;
     }
-    if (c.Has(kLetter)) return view.SkipWhile(position, kWord);
+    if (c.Has(kLetter)) return view.SkipLettersAnd(position, kWord);
     if (c.Has(kNumber)) return view.SkipAtMost(position, kNumber, kDigits);
     const size_t next = position + c.size;
-    if (!c.IsNewline() && view.At(next).Has(kWord)) return view.SkipWhile(next, kWord);
+    if (!c.IsNewline() && view.At(next).Has(kWord)) return view.SkipLettersAnd(next, kWord);
     if (c.Has(kWord)) return next;  // a single mark
     constexpr ClassBits kNotOther = kSpace | kWord | kNumber;
     const size_t start = c.IsBlank() ? next : position;
@@ -212,23 +233,16 @@ struct DeepSeekV3 {
   static constexpr ClassBits kStop = kNumber | kCjkOrKana;
   static constexpr ClassBits kWord = kLetter | kMark;
 
-  static bool IsAsciiLetter(const View& view, size_t i) {
-    if (i >= view.size()) return false;
-    const char c = static_cast<char>(view.byte(i) | 0x20);
-    return c >= 'a' && c <= 'z';
-  }
-
   // The end of the third pattern's match, or `position` when nothing matches there.
   static size_t Match(const View& view, size_t position, const Character& c) {
     const size_t next = position + c.size;
-    if (c.size == 1 && c.Has(kPunctOrSymbol) && IsAsciiLetter(view, next)) {
-      size_t end = next + 1;
-      while (IsAsciiLetter(view, end)) ++end;
-      return end;
+    if (c.size == 1 && c.Has(kPunctOrSymbol)) {
+      const size_t end = view.SkipAscii<ascii::Letters>(next);
+      if (end != next) return end;
     }
-    if (c.Has(kWord)) return view.SkipWhile(position, kWord);
+    if (c.Has(kWord)) return view.SkipLettersAnd(position, kWord);
     if (!c.Has(kPunctOrSymbol) && !c.IsNewline() && view.At(next).Has(kWord)) {
-      return view.SkipWhile(next, kWord);
+      return view.SkipLettersAnd(next, kWord);
     }
     const size_t start = c.IsBlank() ? next : position;
     if ((c.IsBlank() ? view.At(next) : c).Has(kPunctOrSymbol)) {
@@ -290,7 +304,7 @@ struct O200k {
       end += c.size;
       if (IsLower(c)) after_both = end;
     }
-    size_t mixed = end;
+    size_t mixed = view.SkipAscii<ascii::LowerLetters>(end);
     for (Character c = view.At(mixed); !c.IsEnd() && IsLower(c); c = view.At(mixed))
       mixed += c.size;
     // Without a lower-case run, the first alternative gives characters back until one is in both.

@@ -39,6 +39,7 @@ struct Format {
 };
 constexpr Format kFormats[] = {{"bf16", WeightFormat::kBF16, ComputePeak::kBFloat16Dot},
                                {"fp8", WeightFormat::kFp8, ComputePeak::kBFloat16Dot},
+                               {"fp4", WeightFormat::kFp4, ComputePeak::kBFloat16Dot},
                                {"q8", WeightFormat::kQ8, ComputePeak::kInt8Dot},
                                {"q4", WeightFormat::kQ4, ComputePeak::kInt8Dot},
                                {"f32", WeightFormat::kF32, ComputePeak::kFloatFma}};
@@ -92,6 +93,14 @@ void FillMatrix(const PackedMatrix& matrix, std::byte* destination) {
     case WeightFormat::kQ4:
       PackQ4(quantised, k, target);
       break;
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4: {
+      std::vector<uint8_t> codes(count / 2);
+      for (uint8_t& code : codes) code = static_cast<uint8_t>(engine());
+      const std::vector<uint16_t> scales(count / 32, 0x3c00);  // 1/128
+      PackNibbles(matrix.format, {.codes = codes, .scales = scales}, k, target);
+      break;
+    }
     case WeightFormat::kFp8: {
       // Small values as e4m3: the sign and the low half of the exponents.
       std::vector<uint8_t> codes(count);

@@ -56,6 +56,30 @@ CONVERSATIONS = {
     "no_question": [_m("system", "Alone")],
     "same_role": [_m("user", "one"), _m("user", "two\nthree"), _m("assistant", "four"), _m("assistant", "five"), _m("user", "6")],
     "stray_tool": [_m("user", "Q"), _m("tool", "r", tool_call_id="t")],
+    "long": [_m("system", "You answer in one line.")] + [
+        _m("assistant" if i % 2 else "user", f"{'answer' if i % 2 else 'question'} {i}\n" * (i + 1)) for i in range(9)],
+    "whitespace": [_m("system", " \t\n"), _m("user", "\n\n  two lines\n\tand a tab \u00a0\u3000\r\n"), _m("assistant", "   "),
+                   _m("user", "\u2028x\u2029 \v\f y\x1c")],
+    "markers": [_m("user", "<|im_end|> </think> [INST] <|eot_id|> <s> <\uff5cUser\uff5c> ]~b]user <|call|>"),
+                _m("assistant", "```json\n{\"a\": 1}\n```\n<tool_call>\nno call\n</tool_call>"), _m("user", "<tool_response>x</tool_response>")],
+    "scripts": [_m("system", "\u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac"), _m("user", "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd \u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 e\u0301 \ud55c\uae00 \U0001f1e9\U0001f1ea"),
+                _m("assistant", "\u65e5\u672c\u8a9e\u3002\U00020000\u200b\ufeff"), _m("user", "\u4e2d\u6587\uff1f")],
+    "think_calls": [_m("system", "Think, then act."), _m("user", "Plan a trip"),
+                    _m("assistant", "", reasoning_content="First the weather.", tool_calls=[_call("get_weather", {"city": "Ulm"}, id="functions.get_weather:0")]),
+                    _m("tool", "rain", tool_call_id="functions.get_weather:0"),
+                    _m("assistant", "", reasoning_content="Now the \"museums\".\n", tool_calls=[_call("search", {"query": "museum", "filter": {"lang": None, "max": 1.0}}, id="functions.search:1")]),
+                    _m("tool", "[]", tool_call_id="functions.search:1"),
+                    _m("assistant", "Stay at home.", reasoning_content="Nothing found.")],
+    "calls_again": [_m("user", "Weather?"), _m("assistant", "", tool_calls=[_call("get_weather", {"city": "\u5317\u4eac", "unit": "C"}, id="a")]),
+                    _m("tool", "{\"t\": -3}", tool_call_id="a"), _m("assistant", "Cold.", reasoning_content="below zero"), _m("user", "And there?"),
+                    _m("assistant", "", reasoning_content="again", tool_calls=[_call("get_weather", {"city": "Cairo"}, id="b")]), _m("tool", "hot", tool_call_id="b")],
+    "arguments": [_m("user", "Go"), _m("assistant", "", tool_calls=[_call("search", {
+        "query": "a \"b\" <c> & 'd'\n\\", "empty": "", "list": [], "object": {}, "deep": [[1, [2.5, {"k": [None, True, False]}]]],
+        "big": 12345678901234567890, "small": 1e-7, "negative": -0.0, "\u00fc": "\u00fc\U0001f600"}, id="z")]), _m("tool", "", tool_call_id="z")],
+    "no_arguments": [_m("user", "Time?"), _m("assistant", "", tool_calls=[_call("now", {}, id="n")]), _m("tool", "noon", tool_call_id="n")],
+    "blank_reasoning": [_m("user", "Q1"), _m("assistant", "A1", reasoning_content=""), _m("user", "Q2"),
+                        _m("assistant", "A2", reasoning_content="  \n "), _m("user", "Q3"), _m("assistant", "A3", reasoning_content="r")],
+    "developer": [_m("developer", "Obey."), _m("user", "Q"), _m("assistant", "A", reasoning_content="r")],
     "named": [_m("system", "S", name="rules"), _m("user", "Q", name="ann"), _m("assistant", "A", name="bot"), _m("user", "R")],
 }
 
@@ -90,3 +114,35 @@ FAMILY_CASES = (
     + [("system_chatml", name, {}) for name in ("one", "two_systems", "parts", "turns", "no_question", "assistant_first")]
     + [("system_chatml", "system", dict(enable_thinking=False)), ("system_chatml", "one", dict(add_generation_prompt=False))]
 )
+
+# The turn formats of the families, each with every conversation and with the switches it knows.
+TURN_FORMATS = ("deepseek_r1", "deepseek_v31", "qwq", "llama3", "llama4", "mixtral", "glm45", "ernie45", "kimi_k2", "minimax_m1",
+                "minimax_m2", "harmony")
+_SWITCHES = {
+    "qwen3": [dict(enable_thinking=False), dict(enable_thinking=True)],
+    "deepseek_v31": [dict(thinking=True), dict(enable_thinking=False)],
+    "qwq": [dict(enable_thinking=False)],
+    "glm45": [dict(enable_thinking=False), dict(enable_thinking=True)],
+    "ernie45": [dict(enable_thinking=False), dict(cls_token="<cls>", sep_token="<sep>")],
+    "llama3": [dict(date_string="3 Mar 2026"), dict(tools_in_user_message=False, tools=[SEARCH])],
+    "kimi_k2": [dict(keep_thinking=False)],
+    "harmony": [dict(reasoning_effort="high", model_identity="I")],
+    "minimax_m2": [dict(model_identity="Me.")],
+}
+
+
+def _cases_of(template):
+    cases = [(template, name, {}) for name in CONVERSATIONS]
+    for name in ("system", "call", "think_calls"):
+        cases.append((template, name, dict(tools=_T2)))
+    cases.append((template, "one", dict(tools=[NO_PARAMETERS, WEATHER])))
+    for name in ("reasoning", "answered", "think_calls"):
+        cases.append((template, name, dict(add_generation_prompt=False)))
+    for switch in _SWITCHES.get(template, []):
+        for name in ("one", "reasoning", "calls_again"):
+            cases.append((template, name, switch))
+    return cases
+
+
+for _template in ("qwen3", "deepseek_v3") + TURN_FORMATS:
+    FAMILY_CASES += [case for case in _cases_of(_template) if case not in FAMILY_CASES]

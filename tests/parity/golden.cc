@@ -38,6 +38,7 @@ absl::StatusOr<Golden> ReadGolden(const std::string& name) {
     GoldenPrompt prompt{.ids = entry.at("ids"),
                         .greedy = entry.at("greedy"),
                         .greedy_gaps = entry.at("greedy_gaps"),
+                        .index_gaps = entry.value("index_gaps", std::vector<float>()),
                         .logits = {}};
     ESSOR_ASSIGN_OR_RETURN(const auto logits,
                            tensors->Find(absl::StrCat("logits.", golden.prompts.size())));

@@ -15,7 +15,10 @@ struct GoldenPrompt {
   std::vector<TokenId> ids;
   std::vector<TokenId> greedy;     // the 16 tokens after it
   std::vector<float> greedy_gaps;  // best minus second-best logit at each of them
-  std::vector<float> logits;       // [ids, vocabulary], fp32
+  // Likewise, of models with an indexer: how near its choice for the token before was to another
+  // one, in standard deviations of the scores. Empty for others.
+  std::vector<float> index_gaps;
+  std::vector<float> logits;  // [ids, vocabulary], fp32
 };
 
 struct Golden {

@@ -8,11 +8,13 @@ OUT/golden.json: templates, and cases with the rendered text or the error. Forma
 
 import argparse
 import json
+import lzma
 import pathlib
 import sys
 
 import gguf
 import jinja2
+import tokenizers
 import transformers
 from transformers.utils import chat_template_utils
 
@@ -44,6 +46,15 @@ def real_templates(tokenizers_dir, gguf_path):
     return found
 
 
+def real_tokenizers(tokenizers_dir):
+    return {
+        name: tokenizers.Tokenizer.from_str(
+            lzma.open(tokenizers_dir / name / "tokenizer.json.xz", "rt", encoding="utf-8").read()
+        )
+        for name in ("deepseek_v3", "qwen3")
+    }
+
+
 def own_templates():
     directory = pathlib.Path(__file__).parent / "chat_templates"
     return {path.stem: (path.read_text(), TOKENS) for path in sorted(directory.glob("*.jinja"))}
@@ -51,7 +62,7 @@ def own_templates():
 
 def render(template, case):
     rendered, _ = chat_template_utils.render_jinja_template(
-        conversations=[case["messages"]],
+        conversations=[case.get("messages") or chat_cases.CONVERSATIONS[case["conversation"]]],
         tools=case.get("tools"),
         chat_template=template,
         add_generation_prompt=case["add_generation_prompt"],
@@ -80,7 +91,7 @@ def family_cases(templates):
             if key not in ("tools", "add_generation_prompt")
         }
         case = {
-            "messages": chat_cases.CONVERSATIONS[conversation],
+            "conversation": conversation,
             "add_generation_prompt": options.get("add_generation_prompt", True),
             "tokens": templates[template][1],
         }
@@ -95,12 +106,14 @@ def family_cases(templates):
         yield f"{template} {conversation}{label}", template, case
 
 
-def build(templates):
+def build(templates, real):
     cases = []
     for name, template, case in family_cases(templates):
-        cases.append(
-            {"name": name, "template": template, **case, **outcome(templates[template][0], case)}
-        )
+        result = outcome(templates[template][0], case)
+        # In one place special tokens are written by a user: that text has no ids of its own.
+        if template in real and "text" in result and case["conversation"] != "markers":
+            result["ids"] = real[template].encode(result["text"], add_special_tokens=False).ids
+        cases.append({"name": name, "template": template, **case, **result})
     for name, source, options in chat_snippets.SNIPPETS:
         case = {"add_generation_prompt": options.get("add_generation_prompt", True)}
         full = case | {"messages": SNIPPET_MESSAGES, "tokens": TOKENS, "kwargs": chat_snippets.DATA}
@@ -124,6 +137,15 @@ def check(cases):
         sys.exit("snippets whose outcome their name does not announce")
 
 
+def check_families(cases):
+    """Each family renders at least 25 conversations."""
+    for template in ("qwen3", "deepseek_v3") + chat_cases.TURN_FORMATS:
+        rendered = [c for c in cases if c.get("template") == template and "text" in c]
+        print(f"{template}: {len(rendered)} conversations")
+        if len({case["text"] for case in rendered}) < 25:
+            sys.exit(f"{template}: too few conversations")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -133,11 +155,13 @@ def main():
     parser.add_argument("--smollm2-gguf", type=pathlib.Path, required=True)
     args = parser.parse_args()
     templates = real_templates(args.tokenizers, args.smollm2_gguf) | own_templates()
-    cases = build(templates)
+    cases = build(templates, real_tokenizers(args.tokenizers))
     check(cases)
+    check_families(cases)
     golden = {
         "transformers": transformers.__version__,
         "jinja2": jinja2.__version__,
+        "conversations": chat_cases.CONVERSATIONS,
         "templates": {name: text for name, (text, _) in templates.items()},
         "snippet_messages": SNIPPET_MESSAGES,
         "snippet_tokens": TOKENS,

@@ -26,8 +26,10 @@ import safetensors.torch
 import torch
 import transformers
 
+import index_tap
 import nano_case
 import nano_cases
+import nano_four_bit
 import nano_fp8
 import nano_tokenizer
 
@@ -38,6 +40,9 @@ SEED_TRIES = 40
 # by about 0.02 here.
 MIN_ROUTER_GAP = 0.03
 MIN_GREEDY_GAP = 0.01
+# Between the last position that an indexer chooses and the next, in standard deviations of a token's scores:
+# a hundred times what float32 moves. bf16 has to choose the same for the prompts, which the gap cannot promise.
+MIN_INDEX_GAP = 1e-3
 MIN_DISTINCT_GREEDY = 5  # a continuation that repeats a few tokens would hide a stale cache
 SENSITIVITY_RATIO = 10.0  # models.md: a wrong tensor or key must show at 10x the tolerance
 KL_FLOOR = 1e-4  # tolerance is max(3 * bf16_kl, KL_FLOOR)
@@ -49,15 +54,25 @@ def model_and_config(case, **extra):
     return getattr(transformers, case.model_class), config
 
 
+def neutral_norm(case, name):
+    return 0.0 if case.zero_centred_norms and not name.endswith("linear_attn.norm.weight") else 1.0
+
+
 def draw(case, seed, name, shape):
     """The re-drawn initialisation: no tensor may be neutral, or its absence would go unnoticed."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{case.name}/{name}".encode())])
     noise = rng.standard_normal(shape).astype(np.float32)
     if name.endswith("norm.weight"):
-        return 1.0 + 0.1 * noise
+        return neutral_norm(case, name) + case.norm_spread * noise
+    if name.endswith("dt_bias"):
+        return 0.7 * noise
+    if name.endswith("A_log"):
+        return np.log(2.0) * noise - 1.0  # rates from about 1/8 to 1
     if name.endswith("bias"):
         return 0.2 * noise
-    # Fan-in is the last axis, of fused expert tensors too unless they are transposed (Llama 4).
+    if name.endswith("sinks"):
+        return 1.0 + noise
+    # Fan-in is the last axis, of fused expert tensors too unless they are transposed (Llama 4, gpt-oss).
     transposed = case.transposed_experts and ".experts." in name
     return noise / np.sqrt(np.float32(shape[-2] if transposed else shape[-1]))
 
@@ -96,6 +111,8 @@ def published_config(config):
         config["sliding_window"] = (
             8  # switched off by use_sliding_window, as in QwQ; would act on the long prompt
         )
+    if config["model_type"] == "deepseek_v32":
+        del config["mlp_layer_types"], config["layer_types"]
     if config["model_type"] == "minimax_m2":
         config["rotary_dim"] = round(config["head_dim"] * config.pop("partial_rotary_factor"))
         config["attn_type_list"] = [1] * config["num_hidden_layers"]
@@ -180,6 +197,7 @@ class RouterTap:
         ]
         self.top_k = getattr(model.config, "num_experts_per_tok", 0)
         self.calls = []
+        self.indexers = index_tap.IndexTap(model)
         for index in self.layers:
             router_of(model.model.layers[index]).register_forward_hook(self._record)
 
@@ -191,6 +209,8 @@ class RouterTap:
         # Computed anew: what the first output holds, logits or probabilities, differs between classes.
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
         logits = torch.nn.functional.linear(hidden.float(), module.weight.float())
+        if getattr(module, "bias", None) is not None:  # gpt-oss
+            logits = logits + module.bias.float()
         bias = inputs[1] if len(inputs) > 1 else None  # MiniMax-M2 passes it
         gap = choice_gap(module, bias, logits, self.top_k)
         self.calls.append((gap, weights.float(), experts))
@@ -237,21 +257,32 @@ class Prompt:
     continuation: list
     gaps: list
     router_gap: float | None  # smallest over prompt and continuation
+    index_gaps: list | None  # of each greedy step, where there are indexers
+
+
+def chooses_alike(bf16, tap, ids, routing, chosen):
+    """Whether bf16 has the same experts and index choices for a prompt."""
+    forward(bf16, ids)
+    pairs = zip(routing, tap.take(), strict=True)
+    same_index = index_tap.same_choice(chosen, tap.indexers.take())
+    return same_index and all(
+        torch.equal(a[2].sort(-1).values, b[2].sort(-1).values) for a, b in pairs
+    )
 
 
 def try_prompt(model, bf16, tap, bf16_tap, ids):
     logits, hidden = forward(model, ids)
-    routing = tap.take()
+    routing, chosen = tap.take(), tap.indexers.take()
+    if index_tap.min_gap(chosen) < MIN_INDEX_GAP:
+        return None
     if routing:
         if tap.min_gap(routing) < MIN_ROUTER_GAP:
             return None
-        forward(bf16, ids)
-        pairs = zip(routing, bf16_tap.take(), strict=True)
-        if any(not torch.equal(a[2].sort(-1).values, b[2].sort(-1).values) for a, b in pairs):
+        if not chooses_alike(bf16, bf16_tap, ids, routing, chosen):
             return None
     continuation, gaps = greedy(model, ids, nano_case.GREEDY_STEPS)
-    router_gap = tap.min_gap(tap.take())
-    if router_gap is not None and router_gap < MIN_ROUTER_GAP:
+    router_gap, index_gap = tap.min_gap(tap.take()), index_tap.min_gap(tap.indexers.take())
+    if router_gap is not None and router_gap < MIN_ROUTER_GAP or index_gap < MIN_INDEX_GAP:
         return None
     if (
         min(gaps) < MIN_GREEDY_GAP
@@ -259,7 +290,8 @@ def try_prompt(model, bf16, tap, bf16_tap, ids):
         or len(set(continuation)) < MIN_DISTINCT_GREEDY
     ):
         return None
-    return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap)
+    index_gaps = index_tap.gaps_of_steps(model, tap, ids, continuation) if chosen else None
+    return Prompt(ids, logits, hidden, routing, continuation, gaps, router_gap, index_gaps)
 
 
 def choose_prompts(case, model, bf16, seed):
@@ -278,14 +310,16 @@ def choose_prompts(case, model, bf16, seed):
     return prompts
 
 
-def neutral_variants(model):
+def neutral_variants(case, model):
     """One entry per kind of tensor: (kind, names, neutral value)."""
     kinds = {}
     for name, _ in weights_of(model):
         if name.endswith("norm.weight"):
-            kinds.setdefault(name.split(".")[-2], []).append((name, 1.0))
+            kinds.setdefault(name.split(".")[-2], []).append((name, neutral_norm(case, name)))
         elif name.endswith("bias"):
             kinds.setdefault(".".join(name.split(".")[-2:]), []).append((name, 0.0))
+        elif name.endswith("sinks"):
+            kinds.setdefault("sinks", []).append((name, -1e4))
     return kinds
 
 
@@ -299,11 +333,17 @@ def misread_scales_kl(directory, stored, prompts):
     return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
 
 
+def misread_groups_kl(directory, case, stored, names, prompts):
+    nano_four_bit.write_twin(directory, case, stored, names, misread=True)
+    model = load(directory)
+    return mean_kl([p.logits for p in prompts], [forward(model, p.ids)[0] for p in prompts])
+
+
 def sensitivity(case, directory, prompts):
     """Mean KL caused by making each kind of tensor neutral, and by each wrong config key."""
     reference = [prompt.logits for prompt in prompts]
     moved = {}
-    for kind, entries in neutral_variants(load(directory)).items():
+    for kind, entries in neutral_variants(case, load(directory)).items():
         model = load(directory)
         parameters = dict(weights_of(model))
         with torch.no_grad():
@@ -333,6 +373,8 @@ def build_patched(case, seed, directory):
     redraw(model, case, seed)
     save(model, case, directory)
     stored = nano_fp8.quantise(directory, case, seed) if case.fp8 else None
+    if case.four_bit:
+        packed, names = nano_four_bit.quantise(directory, case)
     model, bf16 = load(directory), load(directory, torch.bfloat16)
     prompts = choose_prompts(case, model, bf16, seed)
     if prompts is None:
@@ -341,6 +383,8 @@ def build_patched(case, seed, directory):
     moved = sensitivity(case, directory, prompts)
     if stored:
         moved["weight_scale_inv"] = misread_scales_kl(directory, stored, prompts)
+    if case.four_bit:
+        moved["group_scales"] = misread_groups_kl(directory, case, packed, names, prompts)
     needed = SENSITIVITY_RATIO * max(3 * bf16_kl, KL_FLOOR)
     weak = {label: kl for label, kl in moved.items() if kl < needed}
     if weak:
@@ -349,6 +393,8 @@ def build_patched(case, seed, directory):
     layers = RouterTap(model).layers
     if stored:
         nano_fp8.write(directory, case, stored)
+    if case.four_bit:
+        nano_four_bit.write(directory, case, packed)
     if case.vendor:
         write_vendor_config(case, directory)
     return prompts, bf16_kl, moved, layers
@@ -376,6 +422,8 @@ def write_golden(case, seed, result, out):
                 min_router_gap=prompt.router_gap and round(prompt.router_gap, 6),
             )
         )
+        if prompt.index_gaps:
+            described[-1]["index_gaps"] = prompt.index_gaps
     out.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(tensors, out / f"{case.name}.safetensors")
     golden = dict(

@@ -22,8 +22,11 @@ class Case:
     transposed_experts: bool = False  # fused experts are [in, out]
     prompt_tries: int = 400  # of a seed, for a prompt without near-ties
     fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
+    norm_spread: float = 0.1  # deviation of norm weights from neutral ones
+    zero_centred_norms: bool = False  # all norms but linear_attn.norm are stored minus 1
     vendor: typing.Callable | None = None  # config.json in the vendor's own form, written last
     patched: typing.Callable = contextlib.nullcontext  # what the class of transformers needs to be changed in
+    four_bit: str = ""  # experts in 4 bits, mxfp4 or int4; see nano_four_bit.py
     sensitivity: tuple = ()  # (label, config overrides): each must move the logits visibly
 
 

@@ -6,9 +6,12 @@ enough to be seen. `published` writes config.json in the form that released chec
 rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rope_parameters, dtype).
 """
 
+import nano_gpt_oss
 import nano_llama4
 import nano_minimax
+import nano_qwen3_next
 from nano_case import TOKENIZER_VOCAB, case, rope
+from nano_sparse import SPARSE_CASES
 from nano_spread import SPREAD_CASES
 
 # With 16 original positions, low 1 and high 2, wavelengths below 8 are kept, above 16 divided by the factor,
@@ -360,4 +363,11 @@ CASES = (
     ),
 )
 
-CASES += SPREAD_CASES + nano_minimax.CASES + nano_llama4.CASES
+CASES += (
+    SPREAD_CASES
+    + SPARSE_CASES
+    + nano_minimax.CASES
+    + nano_llama4.CASES
+    + nano_gpt_oss.CASES
+    + nano_qwen3_next.CASES
+)

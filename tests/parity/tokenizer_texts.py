@@ -99,6 +99,8 @@ LONG = (
     ("ha ", 40), ("\u0301", 40), (" a", 60), ("Donaudampfschifffahrtsgesellschaft", 3), ("x\n", 40), ("\r\n", 40),
     ("antidisestablishmentarianism ", 3), ("\u0e01\u0e34", 30), ("!?", 50), ("<|im_end|>", 20),
     ("\u4e2d\u6587", 100), ("\u4e2da", 60), ("<ud>", 30), ("<0x41>", 20), ("\u2581", 60), ("\u2581a ", 30), ("\u1019\u103c", 40), ("Ab", 60),
+    # Words of 100 kB, which tokenizers must not take quadratic time for.
+    ("a", 100_000), ("=", 100_000), (" ", 100_000),
 )
 
 TEXTS = [(text, 1) for group in (ENGLISH, WHITESPACE, DIGITS, CODE, SCRIPTS, COMBINING, EMOJI, CONTROL, SPECIAL, MIXED)

@@ -159,6 +159,7 @@ void Engine::BuildLayers() {
                   .num_blocks = inputs_.num_blocks,
                   .block_tokens = inputs_.limits.block_tokens},
         .state = state_bytes == 0 ? nullptr : reinterpret_cast<float*>(next + cache_bytes),
+        .state_slots = inputs_.limits.max_sequences,
         .stream = inputs_.stream.get(),
     };
     next += cache_bytes + state_bytes;

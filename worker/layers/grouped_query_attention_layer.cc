@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "common/check.h"
 #include "common/status_macros.h"
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
@@ -32,17 +33,36 @@ GroupedQueryAttentionLayer::GroupedQueryAttentionLayer(const model::GroupedQuery
       hidden_(inputs.spec->hidden_size),
       num_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].heads.size())),
       num_kv_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].kv_heads.size())),
+      query_head_stride_(spec.output_gate ? 2 * spec.head_dim : spec.head_dim),
       cache_(CacheOf(inputs.cache, num_kv_heads_, spec.head_dim)),
       full_width_norm_(static_cast<float>(inputs.spec->norm_eps), inputs.scratch.norm_squares,
-                       inputs.groups.tp, inputs.stream) {}
+                       inputs.groups.tp, inputs.stream) {
+  // No family has both; the norm takes the heads' queries for consecutive.
+  ESSOR_CHECK(!spec.output_gate || spec.qk_norm != model::QkNorm::kFullWidth);
+}
 
 absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float* x, float* y) {
-  const LayerScratch& scratch = inputs_.scratch;
-  const uint32_t query_width = num_heads_ * spec_.head_dim;
-  const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
   Project(batch, x);
   if (spec_.qk_norm == model::QkNorm::kFullWidth) ESSOR_RETURN_IF_ERROR(NormFullWidth(batch));
   NormAndRotate(batch);
+  Attend(batch);
+  // One member of the group adds the bias, so that the sum has it once.
+  const bool adds_bias = inputs_.layout->tp_index == 0;
+  const kernels::LinearOutput output{.weight = inputs_.weights->output,
+                                     .bias = adds_bias ? inputs_.weights->output_bias : nullptr,
+                                     .y = y,
+                                     .y_stride = hidden_};
+  kernels::Linear({.x = inputs_.scratch.attention,
+                   .x_stride = num_heads_ * spec_.head_dim,
+                   .num_rows = batch.num_rows,
+                   .outputs = {&output, 1}},
+                  *inputs_.stream);
+  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
+}
+
+void GroupedQueryAttentionLayer::Attend(const Batch& batch) {
+  const LayerScratch& scratch = inputs_.scratch;
+  const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
   kernels::WriteKv({.cache = cache_,
                     .k = scratch.key,
                     .v = scratch.value,
@@ -52,37 +72,36 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
                    *inputs_.stream);
   kernels::Attention({.cache = cache_,
                       .q = scratch.query,
-                      .q_stride = query_width,
+                      .q_stride = num_heads_ * query_head_stride_,
+                      .q_head_stride = query_head_stride_,
                       .num_heads = num_heads_,
                       .scale = static_cast<float>(spec_.softmax_scale),
                       .sliding_window = spec_.sliding_window,
                       .chunk_size = spec_.chunk_size,
+                      .sinks = inputs_.weights->sinks,
                       .sequences = batch.sequences,
                       .y = scratch.attention},
                      *inputs_.stream);
-  // One member of the group adds the bias, so that the sum has it once.
-  const bool adds_bias = inputs_.layout->tp_index == 0;
-  const kernels::LinearOutput output{.weight = inputs_.weights->output,
-                                     .bias = adds_bias ? inputs_.weights->output_bias : nullptr,
-                                     .y = y,
-                                     .y_stride = hidden_};
-  kernels::Linear({.x = scratch.attention,
-                   .x_stride = query_width,
-                   .num_rows = batch.num_rows,
-                   .outputs = {&output, 1}},
-                  *inputs_.stream);
-  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
+  if (!spec_.output_gate) return;
+  kernels::GateHeads({.y = scratch.attention,
+                      .gate = scratch.query + spec_.head_dim,
+                      .gate_stride = num_heads_ * query_head_stride_,
+                      .gate_head_stride = query_head_stride_,
+                      .num_rows = batch.num_rows,
+                      .num_heads = num_heads_,
+                      .head_dim = spec_.head_dim,
+                      .kind = kernels::Gate::kSigmoid},
+                     *inputs_.stream);
 }
 
 void GroupedQueryAttentionLayer::Project(const Batch& batch, const float* x) {
   const LayerWeights& weights = *inputs_.weights;
-  const uint32_t query_width = num_heads_ * spec_.head_dim;
   const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
   const std::array<kernels::LinearOutput, 3> outputs{{
       {.weight = weights.query,
        .bias = weights.query_bias,
        .y = inputs_.scratch.query,
-       .y_stride = query_width},
+       .y_stride = num_heads_ * query_head_stride_},
       {.weight = weights.key,
        .bias = weights.key_bias,
        .y = inputs_.scratch.key,
@@ -125,8 +144,9 @@ void GroupedQueryAttentionLayer::NormAndRotate(const Batch& batch) {
   kernels::QkNormRope(
       {.q = inputs_.scratch.query,
        .k = inputs_.scratch.key,
-       .q_stride = num_heads_ * spec_.head_dim,
+       .q_stride = num_heads_ * query_head_stride_,
        .k_stride = num_kv_heads_ * spec_.head_dim,
+       .q_head_stride = query_head_stride_,
        .num_rows = batch.num_rows,
        .num_heads = num_heads_,
        .num_kv_heads = num_kv_heads_,

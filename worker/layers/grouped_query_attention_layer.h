@@ -20,12 +20,14 @@ class GroupedQueryAttentionLayer : public SubLayer {
   // QK-norm over the dims of all heads, those of other ranks included.
   absl::Status NormFullWidth(const Batch& batch);
   void NormAndRotate(const Batch& batch);
+  void Attend(const Batch& batch);
 
   const model::GroupedQueryAttention& spec_;
   const LayerInputs inputs_;
   const uint32_t hidden_;
-  const uint32_t num_heads_;     // of this rank
-  const uint32_t num_kv_heads_;  // of this rank
+  const uint32_t num_heads_;          // of this rank
+  const uint32_t num_kv_heads_;       // of this rank
+  const uint32_t query_head_stride_;  // floats from one head's query to the next one's
   const kernels::PagedKv cache_;
   SpreadNorm full_width_norm_;  // of QkNorm::kFullWidth
 };

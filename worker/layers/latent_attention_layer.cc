@@ -18,7 +18,11 @@ LatentAttentionLayer::LatentAttentionLayer(const model::LatentAttention& spec,
               .num_blocks = inputs.cache.num_blocks,
               .block_tokens = inputs.cache.block_tokens,
               .latent_dim = spec.kv_lora_rank,
-              .rope_dim = spec.rope_head_dim}) {}
+              .rope_dim = spec.rope_head_dim}) {
+  if (!spec.indexer) return;
+  const uint64_t latents = uint64_t{cache_.num_blocks} * cache_.block_tokens * spec.cached_dim();
+  selector_.emplace(spec, inputs, inputs.cache.data + latents * (cache_.fp32 ? 4 : 2));
+}
 
 absl::Status LatentAttentionLayer::Forward(const Batch& batch, const float* x, float* y) {
   const LayerScratch& scratch = inputs_.scratch;
@@ -31,19 +35,30 @@ absl::Status LatentAttentionLayer::Forward(const Batch& batch, const float* x, f
                          .sequences = batch.sequences},
                         *inputs_.stream);
   AbsorbKeys(batch);
-  kernels::LatentAttention({.cache = cache_,
-                            .q_latent = scratch.latent_query,
-                            .q_rope = scratch.query + spec_.nope_head_dim,
+  if (selector_) {
+    selector_->Choose(batch, x, scratch.query_latent);
+    Attend(cache_, selector_->whole());
+    Attend(kernels::AsSingleTokens(cache_), selector_->chosen());
+  } else {
+    Attend(cache_, batch.sequences);
+  }
+  ExpandValues(batch);
+  ProjectOutput(batch, y);
+  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
+}
+
+void LatentAttentionLayer::Attend(const kernels::PagedLatents& cache,
+                                  std::span<const kernels::SequenceRows> sequences) {
+  kernels::LatentAttention({.cache = cache,
+                            .q_latent = inputs_.scratch.latent_query,
+                            .q_rope = inputs_.scratch.query + spec_.nope_head_dim,
                             .q_rope_row_stride = num_heads_ * spec_.query_head_dim(),
                             .q_rope_head_stride = spec_.query_head_dim(),
                             .num_heads = num_heads_,
                             .scale = static_cast<float>(spec_.softmax_scale),
-                            .sequences = batch.sequences,
-                            .y = scratch.attention},
+                            .sequences = sequences,
+                            .y = inputs_.scratch.attention},
                            *inputs_.stream);
-  ExpandValues(batch);
-  ProjectOutput(batch, y);
-  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
 }
 
 void LatentAttentionLayer::Multiply(const Batch& batch, const float* x, uint32_t x_stride,

@@ -3,13 +3,17 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 
 #include "kernels/latent_attention.h"
 #include "worker/layers/layer.h"
+#include "worker/layers/position_selector.h"
 
 namespace essor::worker {
 
-// The rank's query heads over the latents of all tokens, which every rank of the tensor-parallel
+// The rank's query heads over the latents of all tokens, or of those that an indexer chooses, which
+// every rank of the tensor-parallel
 // group computes and keeps for itself; the output projection's partial sums are added over the
 // group.
 class LatentAttentionLayer : public SubLayer {
@@ -23,6 +27,7 @@ class LatentAttentionLayer : public SubLayer {
   void Rotate(const Batch& batch);
   // Queries of each head to the space of the latents.
   void AbsorbKeys(const Batch& batch);
+  void Attend(const kernels::PagedLatents& cache, std::span<const kernels::SequenceRows> sequences);
   // What each head gathered there to its values, in the place of the queries.
   void ExpandValues(const Batch& batch);
   void ProjectOutput(const Batch& batch, float* y);
@@ -34,6 +39,7 @@ class LatentAttentionLayer : public SubLayer {
   const uint32_t hidden_;
   const uint32_t num_heads_;  // of this rank
   const kernels::PagedLatents cache_;
+  std::optional<PositionSelector> selector_;
 };
 
 }  // namespace essor::worker

@@ -4,6 +4,7 @@
 
 #include "model/plan/scratch_widths.h"
 #include "worker/layers/dense_ffn_layer.h"
+#include "worker/layers/gated_delta_net_layer.h"
 #include "worker/layers/grouped_query_attention_layer.h"
 #include "worker/layers/latent_attention_layer.h"
 #include "worker/layers/lightning_attention_layer.h"
@@ -33,6 +34,10 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.value = arena.Take<float>(rows * widths.attention.value);
   scratch.attention = arena.Take<float>(rows * widths.attention.result);
   scratch.norm_squares = arena.Take<float>(rows * widths.attention.norm_squares);
+  scratch.index_query = arena.Take<float>(rows * widths.attention.index_query);
+  scratch.index_key = arena.Take<float>(rows * widths.attention.index_key);
+  scratch.index_weights = arena.Take<float>(rows * widths.attention.index_weights);
+  scratch.index_slots = arena.Take<uint32_t>(rows * widths.attention.index_slots);
   scratch.router_logits = arena.Take<float>(rows * widths.experts);
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
@@ -51,6 +56,9 @@ std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs) {
                  },
                  [&](const model::LightningAttention& spec) -> std::unique_ptr<SubLayer> {
                    return std::make_unique<LightningAttentionLayer>(spec, inputs);
+                 },
+                 [&](const model::GatedDeltaNet& spec) -> std::unique_ptr<SubLayer> {
+                   return std::make_unique<GatedDeltaNetLayer>(spec, inputs);
                  }},
       layer.attention);
 }

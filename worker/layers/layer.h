@@ -41,20 +41,26 @@ struct RopeTable {
 // Scratch that all layers of a rank share, sized for the widest of them and max_step_tokens rows.
 // Contents live for one Forward() only.
 struct LayerScratch {
-  // [T, heads * head_dim]; of lightning attention [T, heads * 3 * head_dim]; of latent attention
-  // [T, heads * (nope + rope dims)], and when attention is done the heads' values [T, heads *
-  // value_head_dim].
+  // [T, heads * head_dim], twice as much with an output gate; of lightning attention [T, heads * 3
+  // * head_dim], of a gated delta net [T, key_heads * group_rows]; of latent attention [T, heads *
+  // (nope + rope dims)], and when attention is done the heads' values [T, heads * value_head_dim].
   float* query = nullptr;
   float* latent_query = nullptr;  // [T, heads * kv_lora], of latent attention
   float* query_latent = nullptr;  // [T, q_lora], likewise
-  // [T, kv_heads * head_dim], latents [T, kv_lora], or lightning attention's output gate [T, heads
-  // * head_dim].
+  // [T, kv_heads * head_dim], latents [T, kv_lora], lightning attention's output gate [T, heads *
+  // head_dim], or what a gated delta net's convolution gave: queries, keys, values.
   float* key = nullptr;
-  float* value = nullptr;          // [T, kv_heads * head_dim], or rotated keys [T, rope_head_dim]
-  float* attention = nullptr;      // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
-  float* norm_squares = nullptr;   // [T, norms], where norms span all heads (spread_norm.h)
-  float* router_logits = nullptr;  // [T, experts]
-  uint32_t* expert_ids = nullptr;  // [T, top_k]
+  // [T, kv_heads * head_dim], rotated keys [T, rope_head_dim], or a gated delta net's gates.
+  float* value = nullptr;
+  float* attention = nullptr;     // [T, heads * head_dim], or in latent space [T, heads * kv_lora]
+  float* norm_squares = nullptr;  // [T, norms], where norms span all heads (spread_norm.h)
+  // Of latent attention with an indexer (position_selector.h).
+  float* index_query = nullptr;     // [T, index_heads * index_head_dim]
+  float* index_key = nullptr;       // [T, index_head_dim]
+  float* index_weights = nullptr;   // [T, index_heads]
+  uint32_t* index_slots = nullptr;  // [T, top_k]
+  float* router_logits = nullptr;   // [T, experts]
+  uint32_t* expert_ids = nullptr;   // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
   float* shared = nullptr;          // [T, hidden], where a layer has a shared expert
 };
@@ -83,8 +89,10 @@ struct LayerInputs {
   // The layer's part of the KV cache, as the kind of its attention divides it; the storage's first
   // byte is cache-line aligned.
   LayerCache cache;
-  // [max_sequences, StateFloatsPerSequence()], likewise; null where the layer keeps none.
+  // StateFloatsPerSequence() for each of `state_slots` sequences, likewise; null where the layer
+  // keeps none.
   float* state = nullptr;
+  uint32_t state_slots = 0;
   kernels::Stream* stream;
 };
 std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs);

@@ -35,8 +35,15 @@ absl::Status LightningAttentionLayer::Forward(const Batch& batch, const float* x
                               .weight = inputs_.weights->linear.norm,
                               .total_width = spec_.num_heads * spec_.head_dim};
   ESSOR_RETURN_IF_ERROR(norm_.Apply(batch.num_rows, {&columns, 1}));
-  kernels::MultiplyBySigmoid(scratch.attention, scratch.key, uint64_t{batch.num_rows} * width_,
-                             *inputs_.stream);
+  kernels::GateHeads({.y = scratch.attention,
+                      .gate = scratch.key,
+                      .gate_stride = width_,
+                      .gate_head_stride = spec_.head_dim,
+                      .num_rows = batch.num_rows,
+                      .num_heads = num_heads_,
+                      .head_dim = spec_.head_dim,
+                      .kind = kernels::Gate::kSigmoid},
+                     *inputs_.stream);
   const kernels::LinearOutput output{
       .weight = inputs_.weights->output, .y = y, .y_stride = hidden_};
   kernels::Linear({.x = scratch.attention,

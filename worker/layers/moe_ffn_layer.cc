@@ -9,12 +9,24 @@ namespace essor::worker {
 
 static_assert(model::kMaxExperts <= kernels::kRoutedExpertsMax);
 
+namespace {
+
+kernels::GatedActivation ActivationOf(const model::MoeFfn& spec) {
+  if (!spec.clamped.has_value()) return {};
+  return {.limit = static_cast<float>(spec.clamped->limit),
+          .alpha = static_cast<float>(spec.clamped->alpha)};
+}
+
+}  // namespace
+
 absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) {
   const uint32_t hidden = inputs_.spec->hidden_size;
   const LayerScratch& scratch = inputs_.scratch;
   // Every rank computes the same choice from the same bits; nothing has to be agreed on.
-  const kernels::LinearOutput logits{
-      .weight = inputs_.weights->router, .y = scratch.router_logits, .y_stride = spec_.num_experts};
+  const kernels::LinearOutput logits{.weight = inputs_.weights->router,
+                                     .bias = inputs_.weights->router_logit_bias,
+                                     .y = scratch.router_logits,
+                                     .y_stride = spec_.num_experts};
   kernels::Linear({.x = x, .x_stride = hidden, .num_rows = batch.num_rows, .outputs = {&logits, 1}},
                   *inputs_.stream);
   kernels::Route({.logits = scratch.router_logits,
@@ -41,6 +53,7 @@ absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) 
                    .weigh_input = spec_.router.weigh_input,
                    .first_expert = static_cast<uint32_t>(experts.begin),
                    .experts = inputs_.weights->experts,
+                   .activation = ActivationOf(spec_),
                    .y = y},
                   *inputs_.stream);
   AddSharedExpert(batch, x, y);
@@ -55,8 +68,25 @@ void MoeFfnLayer::AddSharedExpert(const Batch& batch, const float* x, float* y) 
                      .weights = inputs_.weights->dense,
                      .y = inputs_.scratch.shared},
                     *inputs_.stream);
-  kernels::Add(y, inputs_.scratch.shared, uint64_t{batch.num_rows} * inputs_.spec->hidden_size,
-               *inputs_.stream);
+  if (!spec_.shared_gate) {
+    kernels::Add(y, inputs_.scratch.shared, uint64_t{batch.num_rows} * inputs_.spec->hidden_size,
+                 *inputs_.stream);
+    return;
+  }
+  // The router's logits have been used.
+  const kernels::LinearOutput gate{
+      .weight = inputs_.weights->shared_gate, .y = inputs_.scratch.router_logits, .y_stride = 1};
+  kernels::Linear({.x = x,
+                   .x_stride = inputs_.spec->hidden_size,
+                   .num_rows = batch.num_rows,
+                   .outputs = {&gate, 1}},
+                  *inputs_.stream);
+  kernels::AddGated({.y = y,
+                     .x = inputs_.scratch.shared,
+                     .gates = inputs_.scratch.router_logits,
+                     .num_rows = batch.num_rows,
+                     .width = inputs_.spec->hidden_size},
+                    *inputs_.stream);
 }
 
 }  // namespace essor::worker

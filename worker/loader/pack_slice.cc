@@ -7,6 +7,7 @@
 #include "common/float16.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/fp8_blocks.h"
+#include "model/checkpoint/nibble_groups.h"
 
 namespace essor::worker {
 namespace {
@@ -14,9 +15,9 @@ namespace {
 using kernels::PackTarget;
 using kernels::WeightFormat;
 
-// Row of the tensor, taken as [*, cols], that row `row` of the slice is. Rows of interleaved heads
-// are looked up at their stored place: canonical row i of a head's first half is stored as 2i, of
-// the second half as 2(i - half) + 1.
+// Row of the tensor that row `row` of the slice is. Rows of interleaved heads are looked up at
+// their stored place: canonical row i of a head's first half is stored as 2i, of the second half as
+// 2(i - half) + 1.
 uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
   const model::WeightBinding& binding = slice.binding;
   uint64_t whole_row = slice.rows.begin + row;
@@ -26,7 +27,7 @@ uint64_t TensorRow(const model::WeightSlice& slice, uint64_t row) {
     const uint64_t stored = in_head < half ? 2 * in_head : 2 * (in_head - half) + 1;
     whole_row = whole_row - in_head + stored;
   }
-  return binding.first_row + whole_row;
+  return binding.first_row + whole_row * binding.output_step;
 }
 
 // First element, in the tensor, of that row.
@@ -36,20 +37,23 @@ uint64_t ElementOf(const model::WeightSlice& slice, uint64_t row) {
 }
 
 // The part of the tensor that row `i` of the task is.
-model::Fp8Row RowOf(const PackTask& task, uint64_t i) {
+model::RowPart RowOf(const PackTask& task, uint64_t i) {
   const uint64_t first_col = task.slice->binding.first_col;
   return {.row = TensorRow(*task.slice, task.first_row + i),
           .first_col = first_col + task.slice->cols.begin,
           .end_col = first_col + task.slice->cols.end};
 }
 
-// Where the tensor holds the transpose: the part of it that column `c` of the task's rows is.
-model::Fp8Row ColumnOf(const PackTask& task, uint64_t c) {
+// Where the tensor holds the transpose: the part of it that column `c` of the task's rows is, and
+// what stands between them.
+model::RowPart ColumnOf(const PackTask& task, uint64_t c) {
   const model::WeightSlice& slice = *task.slice;
-  const uint64_t first = slice.binding.first_col + slice.rows.begin + task.first_row;
-  return {.row = slice.binding.first_row + slice.cols.begin + c,
+  const model::WeightBinding& binding = slice.binding;
+  const uint64_t first =
+      binding.first_col + (slice.rows.begin + task.first_row) * binding.output_step;
+  return {.row = binding.first_row + slice.cols.begin + c,
           .first_col = first,
-          .end_col = first + task.num_rows};
+          .end_col = first + binding.OutputSpan(task.num_rows)};
 }
 
 PackTarget TargetOf(const PackTask& task) {
@@ -62,8 +66,12 @@ PackTarget TargetOf(const PackTask& task) {
 }
 
 // A part of a row of the tensor as float32.
-absl::Status DecodeRow(const PackTask& task, const model::Fp8Row& row, std::span<float> out) {
-  if (task.scales != nullptr) return model::DecodeFp8Row(*task.tensor, *task.scales, row, out);
+absl::Status DecodeRow(const PackTask& task, const model::RowPart& row, std::span<float> out) {
+  if (task.scales != nullptr) {
+    return model::IsNibbles(task.tensor->dtype)
+               ? model::DecodeNibbleRow(*task.tensor, *task.scales, row, out)
+               : model::DecodeFp8Row(*task.tensor, *task.scales, row, out);
+  }
   const uint64_t row_elements = task.slice->binding.TensorRowElements();
   return model::DecodeToFloat(*task.tensor, row.row * row_elements + row.first_col, out);
 }
@@ -88,12 +96,16 @@ absl::Status PackAsFloat(const PackTask& task) {
   return absl::OkStatus();
 }
 
-// Of a slice that the tensor holds transposed: columns are decoded as they stand there.
+// Of a slice that the tensor holds transposed: columns are decoded as they stand there, then freed
+// of what stands between their elements.
 absl::Status PackColumnsAsFloat(const PackTask& task) {
   const uint64_t n = task.num_rows;
+  const model::WeightBinding& binding = task.slice->binding;
+  std::vector<float> stored(binding.OutputSpan(n));
   std::vector<float> columns(task.slice->cols.size() * n);
   for (uint64_t c = 0; c < task.slice->cols.size(); ++c) {
-    ESSOR_RETURN_IF_ERROR(DecodeRow(task, ColumnOf(task, c), std::span(columns).subspan(c * n, n)));
+    ESSOR_RETURN_IF_ERROR(DecodeRow(task, ColumnOf(task, c), stored));
+    for (uint64_t i = 0; i < n; ++i) columns[c * n + i] = stored[i * binding.output_step];
   }
   if (task.format == WeightFormat::kF32) {
     kernels::PackF32Columns(columns, n, TargetOf(task));
@@ -107,8 +119,8 @@ absl::Status PackColumnsAsFloat(const PackTask& task) {
 // Without conversion, straight from the mapped file.
 absl::Status PackStoredBF16Columns(const PackTask& task) {
   const uint64_t row_elements = task.slice->binding.TensorRowElements();
-  const model::Fp8Row first = ColumnOf(task, 0);
-  const model::Fp8Row last = ColumnOf(task, task.slice->cols.size() - 1);
+  const model::RowPart first = ColumnOf(task, 0);
+  const model::RowPart last = ColumnOf(task, task.slice->cols.size() - 1);
   const uint64_t begin = first.row * row_elements + first.first_col;
   const uint64_t end = last.row * row_elements + last.end_col;
   kernels::PackBF16Columns(task.tensor->data.subspan(2 * begin, 2 * (end - begin)), row_elements,
@@ -116,9 +128,12 @@ absl::Status PackStoredBF16Columns(const PackTask& task) {
   return absl::OkStatus();
 }
 
-// A slice that the tensor holds transposed; such are never held in quantised blocks.
+// A slice that the tensor holds transposed; such are never held in quantised blocks. Big models
+// that are published so (Llama 4) have their outputs one after the other; those in turn (gpt-oss)
+// are published in 4 bits, by rows, and their plain form may take the longer way.
 absl::Status PackColumns(const PackTask& task) {
-  return task.format == WeightFormat::kBF16 && task.tensor->dtype == DType::kBF16
+  return task.format == WeightFormat::kBF16 && task.tensor->dtype == DType::kBF16 &&
+                 task.slice->binding.output_step == 1
              ? PackStoredBF16Columns(task)
              : PackColumnsAsFloat(task);
 }
@@ -127,8 +142,9 @@ absl::Status PackColumns(const PackTask& task) {
 absl::Status PackStoredBF16(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
   const std::byte* data = task.tensor->data.data();
-  const bool consecutive =
-      k == task.slice->binding.TensorRowElements() && task.slice->binding.interleaved_head_dim == 0;
+  const model::WeightBinding& binding = task.slice->binding;
+  const bool consecutive = k == binding.TensorRowElements() && binding.interleaved_head_dim == 0 &&
+                           binding.output_step == 1;
   const std::byte* first = data + 2 * ElementOf(*task.slice, task.first_row);
   if (consecutive && reinterpret_cast<uintptr_t>(first) % alignof(uint16_t) == 0) {
     kernels::PackBF16({reinterpret_cast<const uint16_t*>(first), task.num_rows * k}, k,
@@ -184,17 +200,37 @@ absl::Status PackQuantised4(const PackTask& task) {
 
 absl::Status PackFloat8(const PackTask& task) {
   const uint64_t k = task.slice->cols.size();
-  const uint64_t blocks = RowOf(task, 0).num_blocks();
+  const uint64_t blocks = model::NumFp8Blocks(RowOf(task, 0));
   std::vector<uint8_t> codes(task.num_rows * k);
   std::vector<float> scales(task.num_rows * blocks);
   for (uint64_t i = 0; i < task.num_rows; ++i) {
-    const model::Fp8Row row = RowOf(task, i);
+    const model::RowPart row = RowOf(task, i);
     ESSOR_RETURN_IF_ERROR(
         model::ReadFp8Codes(*task.tensor, row, std::span(codes).subspan(i * k, k)));
     ESSOR_RETURN_IF_ERROR(model::ReadFp8Scales(*task.tensor, *task.scales, row,
                                                std::span(scales).subspan(i * blocks, blocks)));
   }
   kernels::PackFp8({.codes = codes, .scales = scales, .scale_stride = blocks}, k, TargetOf(task));
+  return absl::OkStatus();
+}
+
+absl::Status PackStoredNibbles(const PackTask& task) {
+  const uint64_t k = task.slice->cols.size();
+  const uint64_t groups = k / model::kNibbleGroup;
+  std::vector<uint8_t> codes(task.num_rows * k / 2);
+  std::vector<float> scales(task.num_rows * groups);
+  for (uint64_t i = 0; i < task.num_rows; ++i) {
+    const model::RowPart row = RowOf(task, i);
+    ESSOR_RETURN_IF_ERROR(
+        model::ReadNibbleCodes(*task.tensor, row, std::span(codes).subspan(i * k / 2, k / 2)));
+    ESSOR_RETURN_IF_ERROR(model::ReadNibbleScales(*task.tensor, *task.scales, row,
+                                                  std::span(scales).subspan(i * groups, groups)));
+  }
+  // Exact for powers of two and for scales that are bfloat16 already; others are rounded as plain
+  // weights would be.
+  std::vector<uint16_t> rounded(scales.size());
+  for (size_t i = 0; i < scales.size(); ++i) rounded[i] = ToBFloat16(scales[i]).bits;
+  kernels::PackNibbles(task.format, {.codes = codes, .scales = rounded}, k, TargetOf(task));
   return absl::OkStatus();
 }
 
@@ -211,8 +247,11 @@ std::span<const std::byte> SourceBytes(const PackTask& task) {
   const model::WeightBinding& binding = task.slice->binding;
   const model::WeightSlice& slice = *task.slice;
   const DTypeInfo& dtype = InfoOf(task.tensor->dtype);
-  const uint64_t first = binding.transposed ? slice.cols.begin : slice.rows.begin + task.first_row;
-  const uint64_t num_rows = binding.transposed ? slice.cols.size() : task.num_rows;
+  const uint64_t first = binding.transposed
+                             ? slice.cols.begin
+                             : (slice.rows.begin + task.first_row) * binding.output_step;
+  const uint64_t num_rows =
+      binding.transposed ? slice.cols.size() : binding.OutputSpan(task.num_rows);
   const uint64_t row_bytes = binding.TensorRowElements() / dtype.block_elements * dtype.block_bytes;
   const std::span<const std::byte> data = task.tensor->data;
   const uint64_t begin = std::min<uint64_t>((binding.first_row + first) * row_bytes, data.size());
@@ -232,14 +271,29 @@ absl::Status PackRows(const PackTask& task) {
       return PackQuantised4(task);
     case WeightFormat::kFp8:
       return PackFloat8(task);
+    case WeightFormat::kFp4:
+    case WeightFormat::kInt4:
+      return PackStoredNibbles(task);
   }
   return absl::InternalError("unknown weight format");
 }
 
 absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
                         float* out) {
-  return model::DecodeToFloat(tensor, ElementOf(slice, 0),
-                              std::span<float>(out, slice.cols.size()));
+  const model::WeightBinding& binding = slice.binding;
+  const uint64_t width = slice.cols.size();
+  const uint64_t step = binding.output_step;
+  const uint64_t row_elements = binding.TensorRowElements();
+  std::vector<float> stored(binding.OutputSpan(width));
+  for (uint64_t row = 0; row < slice.rows.size(); ++row) {
+    const uint64_t first = (binding.first_row + slice.rows.begin + row) * row_elements +
+                           binding.first_col + slice.cols.begin * step;
+    ESSOR_RETURN_IF_ERROR(model::DecodeToFloat(tensor, first, stored));
+    for (uint64_t i = 0; i < width; ++i) {
+      out[row * width + i] = stored[i * step] + (binding.zero_centred ? 1.0f : 0.0f);
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace essor::worker

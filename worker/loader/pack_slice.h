@@ -14,8 +14,8 @@ namespace essor::worker {
 
 struct PackTask {
   const model::WeightSlice* slice;
-  const model::TensorView* tensor;
-  const model::TensorView* scales;  // of an e4m3 tensor, else null
+  const model::TensorView* tensor;  // of a 4-bit type as TakeAsNibbles gives it
+  const model::TensorView* scales;  // of an e4m3 or 4-bit tensor, else null
   kernels::WeightFormat format;
   std::byte* destination;  // of the whole packed slice
   uint64_t first_row;      // rows of the slice, relative to it; multiple of kPackRowGroup
@@ -31,7 +31,8 @@ uint32_t BlockOffsetOf(const model::WeightSlice& slice, kernels::WeightFormat fo
 // Thread-safe for tasks of different rows. Errors of the checkpoint's decoders.
 absl::Status PackRows(const PackTask& task);
 
-// A vector (norm or bias) as float32: `out` has slice.cols.size() elements.
+// A norm, bias or filter as float32, row by row: `out` has slice.rows.size() * slice.cols.size()
+// elements.
 absl::Status LoadVector(const model::WeightSlice& slice, const model::TensorView& tensor,
                         float* out);
 

@@ -10,6 +10,15 @@
 
 namespace essor::worker {
 
+// Of latent attention's indexer; see model::WeightRole.
+struct IndexerWeights {
+  kernels::PackedMatrix query;           // [index_heads * index_head_dim, q_lora]
+  kernels::PackedMatrix key;             // [index_head_dim, hidden]
+  const float* key_norm = nullptr;       // [index_head_dim]
+  const float* key_norm_bias = nullptr;  // [index_head_dim]
+  kernels::PackedMatrix weights;         // [index_heads, hidden], float32
+};
+
 // What latent attention has besides query and output; see model::WeightRole.
 struct LatentWeights {
   kernels::PackedMatrix query_down;             // [q_lora, hidden]; n = 0 without query latent
@@ -19,13 +28,22 @@ struct LatentWeights {
   const float* latent_norm = nullptr;           // [kv_lora]
   std::vector<kernels::PackedMatrix> key_up;    // of the rank's heads: [kv_lora, nope_head_dim]
   std::vector<kernels::PackedMatrix> value_up;  // likewise: [value_head_dim, kv_lora]
+  IndexerWeights indexer;                       // where there is one
 };
 
 // What linear attention has besides output; see model::WeightRole.
 struct LinearAttentionWeights {
-  kernels::PackedMatrix input;        // lightning: [heads * 3 * head_dim, hidden]
-  kernels::PackedMatrix output_gate;  // [heads * head_dim, hidden]
-  const float* norm = nullptr;        // [heads * head_dim]
+  // Lightning: [heads * 3 * head_dim, hidden]; delta net: [key_heads * group_rows, hidden].
+  kernels::PackedMatrix input;
+  kernels::PackedMatrix output_gate;  // lightning: [heads * head_dim, hidden]
+  const float* norm = nullptr;        // lightning: [heads * head_dim]; delta net: [value_head_dim]
+
+  kernels::PackedMatrix delta_gates;    // [2 * value_heads, hidden], likewise the rest
+  const float* query_filter = nullptr;  // [key_heads * key_head_dim, taps]
+  const float* key_filter = nullptr;    // likewise
+  const float* value_filter = nullptr;  // [value_heads * value_head_dim, taps]
+  const float* decay_rate = nullptr;    // [value_heads]
+  const float* decay_bias = nullptr;    // [value_heads]
 };
 
 // Vectors are float32 whatever the checkpoint stores; null where the model has none. Matrices are
@@ -42,14 +60,17 @@ struct LayerWeights {
   const float* key_bias = nullptr;
   const float* value_bias = nullptr;
   const float* output_bias = nullptr;
-  const float* query_norm = nullptr;              // [head_dim], or [heads * head_dim]
-  const float* key_norm = nullptr;                // [head_dim], or [kv_heads * head_dim]
-  const float* ffn_norm = nullptr;                // [hidden]
-  const float* attention_post_norm = nullptr;     // [hidden]
-  const float* ffn_post_norm = nullptr;           // [hidden]
-  kernels::GatedFfnWeights dense;                 // of a dense layer; else the shared expert's
-  kernels::PackedMatrix router;                   // [experts of the model, hidden], float32
-  const float* router_bias = nullptr;             // [experts of the model]
+  const float* sinks = nullptr;                // [heads]
+  const float* query_norm = nullptr;           // [head_dim], or [heads * head_dim]
+  const float* key_norm = nullptr;             // [head_dim], or [kv_heads * head_dim]
+  const float* ffn_norm = nullptr;             // [hidden]
+  const float* attention_post_norm = nullptr;  // [hidden]
+  const float* ffn_post_norm = nullptr;        // [hidden]
+  kernels::GatedFfnWeights dense;              // of a dense layer; else the shared expert's
+  kernels::PackedMatrix router;                // [experts of the model, hidden], float32
+  const float* router_bias = nullptr;          // [experts of the model], as is the next
+  const float* router_logit_bias = nullptr;
+  kernels::PackedMatrix shared_gate;              // [1, hidden], float32; n = 0 without
   std::vector<kernels::GatedFfnWeights> experts;  // the rank's experts, ascending
 };
 

@@ -14,6 +14,7 @@
 #include "common/check.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/fp8_blocks.h"
+#include "model/checkpoint/nibble_groups.h"
 #include "worker/loader/pack_slice.h"
 
 namespace essor::worker {
@@ -36,12 +37,24 @@ constexpr size_t kTasksAhead = 48;
 struct Placed {
   const model::WeightSlice* slice;
   model::TensorView tensor;
-  std::optional<model::TensorView> scales;  // of an e4m3 tensor
+  std::optional<model::TensorView> scales;  // of an e4m3 or 4-bit tensor
   bool is_vector;
   WeightFormat format;
   uint64_t offset;
   uint64_t bytes;
 };
+
+// Nothing where the tensor's type needs no scales beside it.
+absl::StatusOr<std::optional<model::TensorView>> FindScales(const LoadRequest& request,
+                                                            const model::WeightBinding& binding,
+                                                            const model::TensorView& tensor) {
+  const bool nibbles = model::IsNibbles(tensor.dtype);
+  if (!nibbles && tensor.dtype != DType::kF8E4M3) return std::nullopt;
+  ESSOR_ASSIGN_OR_RETURN(model::TensorView scales, request.checkpoint->Find(binding.scales));
+  ESSOR_RETURN_IF_ERROR(nibbles ? model::CheckNibbleScales(tensor, scales)
+                                : model::CheckFp8Scales(tensor, scales));
+  return scales;
+}
 
 absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint64_t* total) {
   std::vector<Placed> placed;
@@ -50,17 +63,18 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
   for (const model::WeightSlice& slice : *request.slices) {
     ESSOR_ASSIGN_OR_RETURN(model::TensorView tensor,
                            request.checkpoint->Find(slice.binding.tensor));
+    if (slice.binding.packed_as.has_value()) {
+      ESSOR_ASSIGN_OR_RETURN(tensor, model::TakeAsNibbles(tensor, *slice.binding.packed_as));
+    }
     Placed place{.slice = &slice,
                  .tensor = std::move(tensor),
                  .scales = std::nullopt,
                  .is_vector = model::IsVector(slice.binding.role),
                  .format = WeightFormat::kF32,
                  .offset = offset,
-                 .bytes = slice.cols.size() * sizeof(float)};
+                 .bytes = slice.rows.size() * slice.cols.size() * sizeof(float)};
     if (!place.is_vector) {
-      // The router decides which experts run; in anything less than float32 it would decide
-      // differently now and then.
-      place.format = slice.binding.role == WeightRole::kRouter
+      place.format = model::IsHeldAsFloat32(slice.binding.role)
                          ? WeightFormat::kF32
                          : FormatFor(place.tensor.dtype, request.precision);
       const bool plain = place.format == WeightFormat::kF32 || place.format == WeightFormat::kBF16;
@@ -70,10 +84,7 @@ absl::StatusOr<std::vector<Placed>> PlaceSlices(const LoadRequest& request, uint
       place.bytes = kernels::PackedMatrixBytes(place.format, slice.rows.size(), slice.cols.size(),
                                                BlockOffsetOf(slice, place.format));
     }
-    if (place.tensor.dtype == DType::kF8E4M3) {
-      ESSOR_ASSIGN_OR_RETURN(place.scales, request.checkpoint->Find(slice.binding.scales));
-      ESSOR_RETURN_IF_ERROR(model::CheckFp8Scales(place.tensor, *place.scales));
-    }
+    ESSOR_ASSIGN_OR_RETURN(place.scales, FindScales(request, slice.binding, place.tensor));
     offset += (place.bytes + 63) / 64 * 64;
     placed.push_back(std::move(place));
   }
@@ -212,10 +223,37 @@ class LoadRun {
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
 
-void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatrix& matrix) {
+void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatrix& matrix,
+               const float* vector) {
   if (role == WeightRole::kGate) ffn.gate = matrix;
   if (role == WeightRole::kUp) ffn.up = matrix;
   if (role == WeightRole::kDown) ffn.down = matrix;
+  if (role == WeightRole::kGateBias) ffn.gate_bias = vector;
+  if (role == WeightRole::kUpBias) ffn.up_bias = vector;
+  if (role == WeightRole::kDownBias) ffn.down_bias = vector;
+}
+
+bool AssignIndexer(WeightRole role, const PackedMatrix& matrix, const float* vector,
+                   IndexerWeights& indexer) {
+  switch (role) {
+    case WeightRole::kIndexQuery:
+      indexer.query = matrix;
+      return true;
+    case WeightRole::kIndexKey:
+      indexer.key = matrix;
+      return true;
+    case WeightRole::kIndexKeyNorm:
+      indexer.key_norm = vector;
+      return true;
+    case WeightRole::kIndexKeyNormBias:
+      indexer.key_norm_bias = vector;
+      return true;
+    case WeightRole::kIndexWeights:
+      indexer.weights = matrix;
+      return true;
+    default:
+      return false;
+  }
 }
 
 // Whether `role` is one of latent attention's own. Those of heads come in ascending order.
@@ -244,7 +282,7 @@ bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vect
       latent.value_up.push_back(matrix);
       return true;
     default:
-      return false;
+      return AssignIndexer(role, matrix, vector, latent.indexer);
   }
 }
 
@@ -260,6 +298,24 @@ bool AssignLinear(WeightRole role, const PackedMatrix& matrix, const float* vect
       return true;
     case WeightRole::kLinearNorm:
       linear.norm = vector;
+      return true;
+    case WeightRole::kDeltaGates:
+      linear.delta_gates = matrix;
+      return true;
+    case WeightRole::kQueryFilter:
+      linear.query_filter = vector;
+      return true;
+    case WeightRole::kKeyFilter:
+      linear.key_filter = vector;
+      return true;
+    case WeightRole::kValueFilter:
+      linear.value_filter = vector;
+      return true;
+    case WeightRole::kDecayRate:
+      linear.decay_rate = vector;
+      return true;
+    case WeightRole::kDecayBias:
+      linear.decay_bias = vector;
       return true;
     default:
       return false;
@@ -286,7 +342,8 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
   LayerWeights& layer = weights.layers[index];
   if (binding.expert >= 0) {
     const uint64_t first = layout.per_layer[index].experts.begin;
-    SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix);
+    SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix,
+              vector);
     return;
   }
   if (AssignLatent(binding.role, matrix, vector, layer.latent)) return;
@@ -319,6 +376,9 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kOutputBias:
       layer.output_bias = vector;
       break;
+    case WeightRole::kSinks:
+      layer.sinks = vector;
+      break;
     case WeightRole::kQueryNorm:
       layer.query_norm = vector;
       break;
@@ -340,8 +400,14 @@ void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& w
     case WeightRole::kRouterBias:
       layer.router_bias = vector;
       break;
+    case WeightRole::kSharedGate:
+      layer.shared_gate = matrix;
+      break;
+    case WeightRole::kRouterLogitBias:
+      layer.router_logit_bias = vector;
+      break;
     default:
-      SetExpert(layer.dense, binding.role, matrix);
+      SetExpert(layer.dense, binding.role, matrix, vector);
       break;
   }
 }
@@ -369,6 +435,10 @@ WeightFormat FormatFor(DType stored, Precision precision) {
       return WeightFormat::kQ4;
     case DType::kF8E4M3:
       return WeightFormat::kFp8;
+    case DType::kF4E2M1:
+      return WeightFormat::kFp4;
+    case DType::kOffsetI4:
+      return WeightFormat::kInt4;
     default:
       return WeightFormat::kBF16;
   }

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/float16.h"
+#include "common/float4.h"
 #include "common/float8.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -20,7 +21,8 @@ namespace {
 using model::WeightRole;
 using ::testing::HasSubstr;
 
-// Tensors in memory; value of element i of a tensor is base + i, of e4m3 its code is i mod 127.
+// Tensors in memory; value of element i of a tensor is base + i, of u8 mod 256, of e4m3 its code is
+// i mod 127.
 class FakeCheckpoint : public model::Checkpoint {
  public:
   void Add(const std::string& name, std::vector<uint64_t> shape, float base, DType dtype) {
@@ -34,6 +36,7 @@ class FakeCheckpoint : public model::Checkpoint {
       const uint16_t half = ToBFloat16(value).bits;
       if (dtype == DType::kBF16) std::memcpy(bytes.data() + 2 * i, &half, 2);
       if (dtype == DType::kF8E4M3) bytes[i] = static_cast<std::byte>(i % 127);
+      if (dtype == DType::kU8) bytes[i] = static_cast<std::byte>(static_cast<uint64_t>(base) + i);
     }
     views_[name] = {
         .name = name, .file = "fake", .dtype = dtype, .shape = std::move(shape), .data = bytes};
@@ -344,6 +347,91 @@ TEST_F(Fp8LoadTest, MissingAndBrokenScalesAreRefused) {
   }
 }
 
+// Two experts of three gates and ups in turn over four inputs.
+TEST(WeightLoaderTest, TakesGatesAndUpsApart) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("plain", {2, 4, 6}, 0, DType::kBF16);  // [experts, inputs, outputs]
+  checkpoint.Add("rows", {2, 6, 4}, 0, DType::kF32);    // [experts, outputs, inputs]
+  checkpoint.Add("bias", {2, 6}, 0, DType::kF32);
+  auto plain = Slice(WeightRole::kUp, "plain", {1, 3}, {0, 4}, 4);
+  plain.binding.expert = 1;
+  plain.binding.transposed = true;
+  plain.binding.first_row = 4;
+  auto rows = Slice(WeightRole::kGate, "rows", {1, 3}, {0, 4}, 4);
+  rows.binding.expert = 1;
+  rows.binding.first_row = 6;
+  auto bias = Slice(WeightRole::kUpBias, "bias", {0, 1}, {1, 3}, 3);
+  bias.binding.expert = 1;
+  bias.binding.first_row = 1;
+  for (auto* slice : {&plain, &rows, &bias}) slice->binding.output_step = 2;
+  for (auto* slice : {&plain, &bias}) {
+    slice->binding.first_col = 1;
+    slice->binding.tensor_cols = 6;
+  }
+  const std::vector<model::WeightSlice> slices = {plain, rows, bias};
+  const auto layout = OneLayer({1, 2});
+  const auto weights = LoadRankWeights({.checkpoint = &checkpoint,
+                                        .layout = &layout,
+                                        .slices = &slices,
+                                        .precision = Precision::kFloat32});
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const kernels::GatedFfnWeights& expert = (*weights)->layers[0].experts[0];
+  // Expert 1 begins at element 24; ups are outputs 1, 3 and 5, of which the slice has the last two.
+  EXPECT_EQ(Row(expert.up, 0), (std::vector<float>{27, 33, 39, 45}));
+  EXPECT_EQ(Row(expert.up, 1), (std::vector<float>{29, 35, 41, 47}));
+  EXPECT_EQ(Row(expert.gate, 0), (std::vector<float>{32, 33, 34, 35}));
+  EXPECT_EQ(Row(expert.gate, 1), (std::vector<float>{40, 41, 42, 43}));
+  EXPECT_EQ(expert.up_bias[0], 9);
+  EXPECT_EQ(expert.up_bias[1], 11);
+  EXPECT_EQ(expert.gate_bias, nullptr);
+}
+
+// Columns 32 to 95 of MXFP4 rows of 96, in turn with another weight's.
+TEST(WeightLoaderTest, FourBitSlicesKeepTheirScales) {
+  FakeCheckpoint checkpoint;
+  checkpoint.Add("w_blocks", {1, 140, 3, 16}, 0, DType::kU8);
+  checkpoint.Add("w_scales", {1, 140, 3}, 4, DType::kU8);  // 2^-123 and so on
+  auto slice = Slice(WeightRole::kUp, "w_blocks", {0, 70}, {32, 96}, 96);
+  slice.binding.expert = 0;
+  slice.binding.packed_as = DType::kF4E2M1;
+  slice.binding.scales = "w_scales";
+  slice.binding.output_step = 2;
+  slice.binding.first_row = 1;
+  std::vector<model::WeightSlice> slices = {slice};
+  const auto layout = OneLayer({0, 1});
+  LoadRequest request{.checkpoint = &checkpoint, .layout = &layout, .slices = &slices};
+  // The scale of row 83's last group is 255, a NaN.
+  slices[0].rows = {0, 41};
+  for (const Precision precision : {Precision::kStored, Precision::kFloat32}) {
+    request.precision = precision;
+    const auto weights = LoadRankWeights(request);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    const kernels::PackedMatrix& up = (*weights)->layers[0].experts[0].up;
+    EXPECT_EQ(up.format, precision == Precision::kStored ? kernels::WeightFormat::kFp4
+                                                         : kernels::WeightFormat::kF32);
+    for (uint32_t n = 0; n < up.n; ++n) {
+      const std::vector<float> row = Row(up, n);
+      for (uint32_t c = 0; c < 64; ++c) {
+        const uint32_t stored = 2 * n + 1;
+        const uint32_t byte = (stored * 48 + (32 + c) / 2) % 256;
+        const Float4E2M1 code{static_cast<uint8_t>(c % 2 == 0 ? byte & 15 : byte >> 4)};
+        const Float8E8M0 scale{static_cast<uint8_t>(4 + stored * 3 + (32 + c) / 32)};
+        ASSERT_EQ(row[c], ToFloat(code) * ToFloat(scale)) << n << " " << c;
+      }
+    }
+  }
+  slices[0].rows = {0, 70};
+  for (const Precision precision : {Precision::kStored, Precision::kFloat32}) {
+    request.precision = precision;
+    EXPECT_THAT(std::string(LoadRankWeights(request).status().message()),
+                HasSubstr("fake: tensor w_scales: scale 251 is nan"));
+  }
+  slices[0].cols = {16, 96};
+  request.precision = Precision::kFloat32;
+  EXPECT_THAT(std::string(LoadRankWeights(request).status().message()),
+              HasSubstr("cut groups of 32"));
+}
+
 // The kernels take gate and up in one format, and so all experts of a layer.
 TEST(WeightLoaderTest, MatricesOfAnFfnOfDifferentTypesAreRefused) {
   FakeCheckpoint checkpoint;
@@ -408,6 +496,8 @@ TEST(FormatForTest, MapsStoredTypesAndPrecision) {
   EXPECT_EQ(FormatFor(DType::kQ4_1, Precision::kFloat32), WeightFormat::kF32);
   EXPECT_EQ(FormatFor(DType::kF8E4M3, Precision::kBFloat16), WeightFormat::kFp8);
   EXPECT_EQ(FormatFor(DType::kF8E4M3, Precision::kFloat32), WeightFormat::kF32);
+  EXPECT_EQ(FormatFor(DType::kF4E2M1, Precision::kBFloat16), WeightFormat::kFp4);
+  EXPECT_EQ(FormatFor(DType::kOffsetI4, Precision::kStored), WeightFormat::kInt4);
   EXPECT_THAT(std::string(ParsePrecision("fp8").status().message()), HasSubstr("\"fp8\""));
 }
 
