@@ -148,6 +148,17 @@ absl::Status WriteDeepseek2(GgufKeys& keys, const GgufSizes& sizes, GgufJson& js
   return keys.Positive("expert_weights_scale", 1.0).status();
 }
 
+// V3.2: the same with an indexer.
+absl::Status WriteDeepseek32(GgufKeys& keys, const GgufSizes& sizes, GgufJson& json) {
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t heads, keys.Uint("attention.indexer.head_count"));
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t dim, keys.Uint("attention.indexer.key_length"));
+  ESSOR_ASSIGN_OR_RETURN(const uint64_t top_k, keys.Uint("attention.indexer.top_k"));
+  json.Uint("index_n_heads", heads);
+  json.Uint("index_head_dim", dim);
+  json.Uint("index_topk", top_k);
+  return WriteDeepseek2(keys, sizes, json);
+}
+
 absl::Status WriteGlm4Moe(GgufKeys& keys, const GgufSizes& sizes, GgufJson& json) {
   json.Bool("use_qk_norm", keys.file().Contains("blk.0.attn_q_norm.weight"));
   ESSOR_RETURN_IF_ERROR(CheckGating(keys, kSigmoidGating, kSigmoidGating));
@@ -218,6 +229,12 @@ constexpr GgufArchitecture kArchitectures[] = {
      .latent_attention = true,
      .drafts = true,
      .write = WriteDeepseek2},
+    {.name = "deepseek32",
+     .model_type = "deepseek_v32",
+     .class_name = "DeepseekV32ForCausalLM",
+     .latent_attention = true,
+     .drafts = true,
+     .write = WriteDeepseek32},
     {.name = "ernie4_5", .model_type = "ernie4_5", .class_name = "Ernie4_5ForCausalLM"},
     {.name = "ernie4_5-moe",
      .model_type = "ernie4_5_moe",

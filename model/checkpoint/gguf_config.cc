@@ -19,6 +19,9 @@
 namespace essor::model {
 namespace {
 
+// Far above any model's; products with it stay exact in double.
+constexpr uint64_t kMaxHeadDim = 1u << 20;
+
 absl::Status Bad(const GgufKeys& keys, const std::string& problem) {
   return absl::InvalidArgumentError(absl::StrCat(keys.file().path(), ": ", problem));
 }
@@ -46,6 +49,10 @@ absl::StatusOr<uint64_t> ReadLayers(GgufKeys& keys, const GgufArchitecture& arch
 absl::Status ReadHeads(GgufKeys& keys, const GgufArchitecture& architecture, uint64_t hidden,
                        GgufSizes& sizes) {
   ESSOR_ASSIGN_OR_RETURN(sizes.head_dim, keys.Uint("attention.key_length", hidden / sizes.heads));
+  if (sizes.head_dim > kMaxHeadDim) {
+    return keys.Bad("attention.key_length",
+                    absl::StrCat(" is ", sizes.head_dim, "; the limit is ", kMaxHeadDim));
+  }
   ESSOR_ASSIGN_OR_RETURN(const uint64_t value_dim,
                          keys.Uint("attention.value_length", sizes.head_dim));
   if (value_dim != sizes.head_dim) {

@@ -154,8 +154,9 @@ TEST(GgufConfigTest, ProblemsNameTheKey) {
   unknown.Header(0, 1).Key("general.architecture", GgufValueType::kString).Text("gemma3");
   EXPECT_THAT(
       std::string(Config(unknown).status().message()),
-      HasSubstr("general.architecture gemma3 is not supported (known: deepseek2, ernie4_5, "
-                "ernie4_5-moe, glm4, glm4moe, llama, llama4, minimax-m2, qwen2, qwen3, qwen3moe)"));
+      HasSubstr(
+          "general.architecture gemma3 is not supported (known: deepseek2, deepseek32, ernie4_5, "
+          "ernie4_5-moe, glm4, glm4moe, llama, llama4, minimax-m2, qwen2, qwen3, qwen3moe)"));
   GgufBytes empty;
   empty.Header(0, 0);
   const absl::Status missing = Config(empty).status();
@@ -227,8 +228,8 @@ class Keys {
   std::vector<std::string> tensors_;
 };
 
-Keys Deepseek2() {
-  Keys keys("deepseek2");
+Keys Deepseek2(const std::string& architecture = "deepseek2") {
+  Keys keys(architecture);
   keys.Uint("attention.head_count_kv", 1).Uint("attention.q_lora_rank", 24);
   keys.Uint("attention.kv_lora_rank", 16).Uint("rope.dimension_count", 8);
   keys.Uint("attention.key_length", 24).Uint("attention.value_length", 16);
@@ -302,6 +303,24 @@ TEST(GgufConfigTest, Deepseek2YarnMagnitude) {
   EXPECT_EQ(scaling["beta_slow"], 2.0);
 }
 
+TEST(GgufConfigTest, Deepseek32HasAnIndexer) {
+  Keys keys = Deepseek2("deepseek32");
+  keys.Uint("attention.indexer.head_count", 6).Uint("attention.indexer.key_length", 16);
+  keys.Uint("attention.indexer.top_k", 32).Uint("rope.scaling.original_context_length", 4096);
+  keys.Text("deepseek32.rope.scaling.type", "yarn").Real("rope.scaling.factor", 40.0f);
+  keys.Real("rope.scaling.yarn_log_multiplier", 0.0707f);
+  const nlohmann::json config = keys.ToConfig().value();
+  EXPECT_EQ(config["model_type"], "deepseek_v32");
+  EXPECT_EQ(config["index_n_heads"], 6);
+  EXPECT_EQ(config["index_head_dim"], 16);
+  EXPECT_EQ(config["index_topk"], 32);
+  EXPECT_EQ(config["n_routed_experts"], 8);
+  EXPECT_EQ(config["rope_scaling"]["mscale"], 1.0);
+  EXPECT_EQ(config["rope_scaling"]["mscale_all_dim"], 0.707);
+  EXPECT_THAT(Keys(keys).Drop("attention.indexer.top_k").Error(),
+              HasSubstr("deepseek32.attention.indexer.top_k is missing"));
+}
+
 TEST(GgufConfigTest, Deepseek2ProblemsNameTheKey) {
   for (const char* const key :
        {"attention.kv_lora_rank", "rope.dimension_count", "attention.value_length_mla",
@@ -322,6 +341,10 @@ TEST(GgufConfigTest, Deepseek2ProblemsNameTheKey) {
               HasSubstr("nextn_predict_layers is 3 of 3 layers in all"));
   EXPECT_THAT(Deepseek2().Real("attention.temperature_scale", 0.1f).Error(),
               HasSubstr("metadata key deepseek2.attention.temperature_scale is not understood"));
+  EXPECT_THAT(Deepseek2Yarn().Real("rope.scaling.yarn_log_multiplier", 3e38f).Error(),
+              HasSubstr("rope.scaling.yarn_log_multiplier is 3e+38"));
+  EXPECT_THAT(Keys("qwen3").Uint("attention.key_length", 0xFFFFFFFE).Error(),
+              HasSubstr("attention.key_length is 4294967294; the limit is 1048576"));
   EXPECT_THAT(Deepseek2Yarn().Real("rope.scaling.yarn_attn_factor", 2.0f).Error(),
               HasSubstr("rope.scaling.yarn_attn_factor is not understood"));
 }

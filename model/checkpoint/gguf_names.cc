@@ -43,13 +43,17 @@ constexpr std::array<Names, 11> kLayer = {{
 }};
 
 // Layer names of one family, beside or instead of kLayer's.
-constexpr std::array<Names, 9> kDeepseekV3 = {{
+constexpr std::array<Names, 13> kDeepseekV3 = {{
     {"attn_q_a", "self_attn.q_a_proj"},
     {"attn_q_a_norm", "self_attn.q_a_layernorm"},
     {"attn_q_b", "self_attn.q_b_proj"},
     {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
     {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
     {"attn_kv_b", "self_attn.kv_b_proj"},
+    {"indexer.attn_q_b", "self_attn.indexer.wq_b"},  // V3.2
+    {"indexer.attn_k", "self_attn.indexer.wk"},
+    {"indexer.k_norm", "self_attn.indexer.k_norm"},
+    {"indexer.proj", "self_attn.indexer.weights_proj"},
     {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
     {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
     {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
@@ -110,6 +114,12 @@ constexpr Family kFamilies[] = {
      .experts = "mlp.experts.",
      .stacked = &kNamed},
     {.model_type = "deepseek_v3",
+     .own = kDeepseekV3,
+     .router = "mlp.gate",
+     .experts = "mlp.experts.",
+     .stacked = &kNamed,
+     .router_bias = "mlp.gate.e_score_correction_bias"},
+    {.model_type = "deepseek_v32",
      .own = kDeepseekV3,
      .router = "mlp.gate",
      .experts = "mlp.experts.",

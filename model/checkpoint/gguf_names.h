@@ -2,9 +2,10 @@
 //
 // Architectures and the Hugging Face model types that they become: "llama" (llama, and mixtral
 // where llama.expert_count is set), "qwen2", "qwen3", "qwen3moe" (qwen3_moe), "deepseek2"
-// (deepseek_v3), "ernie4_5", "ernie4_5-moe" (ernie4_5_moe), "glm4", "glm4moe" (glm4_moe),
-// "minimax-m2" (minimax_m2). Sources: the GGUF specification's list of keys and tensor names;
-// llama.cpp's gguf-py/gguf/constants.py and tensor_mapping.py; files written by llama.cpp.
+// (deepseek_v3), "deepseek32" (deepseek_v32), "ernie4_5", "ernie4_5-moe" (ernie4_5_moe), "glm4",
+// "glm4moe" (glm4_moe), "llama4" (llama4_text), "minimax-m2" (minimax_m2). Sources: the GGUF
+// specification's list of keys and tensor names; llama.cpp's gguf-py/gguf/constants.py and
+// tensor_mapping.py; files written by llama.cpp.
 //
 // These things differ besides names:
 //  * Row order. The llama architecture stores the rows of attn_q and attn_k (weights and biases)

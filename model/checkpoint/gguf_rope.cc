@@ -80,13 +80,15 @@ absl::Status WriteYarn(GgufKeys& keys, GgufJson& json) {
   json.Real("beta_slow", slow);
   const std::string key = "rope.scaling.yarn_log_multiplier";
   if (!keys.Has(key)) return absl::OkStatus();
-  // What the other architectures mean by this key has no reader here.
-  if (keys.architecture() != "deepseek2") return keys.Bad(key, " is not understood");
-  // A tenth of mscale_all_dim. The file does not keep mscale: it is the same in every model that
-  // llama.cpp reads with this architecture.
+  // What other architectures mean by this key has no reader here.
+  const bool sparse = keys.architecture() == "deepseek32";
+  if (!sparse && keys.architecture() != "deepseek2") return keys.Bad(key, " is not understood");
+  // A tenth of mscale_all_dim. The file does not keep mscale: with deepseek2 it is the same, with
+  // deepseek32 it is 1 (llama.cpp, src/llama-context.cpp).
   ESSOR_ASSIGN_OR_RETURN(const double multiplier, keys.Positive(key));
+  if (multiplier > 1e6) return keys.Bad(key, absl::StrCat(" is ", multiplier));
   const double mscale = ShortestFloat(10.0 * multiplier);
-  json.Real("mscale", mscale);
+  json.Real("mscale", sparse ? 1.0 : mscale);
   json.Real("mscale_all_dim", mscale);
   return absl::OkStatus();
 }

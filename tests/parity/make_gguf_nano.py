@@ -35,6 +35,7 @@ CONVERSIONS = (
     Conversion("deepseek2", "deepseek_v3", SIGMOID),
     Conversion("deepseek2_unsplit", "deepseek_v3", SIGMOID, unsplit_latent=True),
     Conversion("deepseek2_dense", "moonlight_dense", SIGMOID),
+    Conversion("deepseek32", "deepseek_v32", SIGMOID),
     Conversion("deepseek2_q8_0", "deepseek_v3", SIGMOID, type="MOSTLY_Q8_0"),
     Conversion("glm4moe", "glm4_moe"),
     Conversion("glm4", "glm4"),

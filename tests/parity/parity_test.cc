@@ -256,6 +256,7 @@ constexpr GgufCase kGgufCases[] = {
     {"deepseek2", "deepseek_v3"},
     {"deepseek2_unsplit", "deepseek_v3"},
     {"deepseek2_dense", "moonlight_dense", false},
+    {"deepseek32", "deepseek_v32"},
     {"ernie4_5", "ernie4_5", false},
     {"ernie4_5-moe", "ernie4_5_moe"},
     {"glm4", "glm4", false},
