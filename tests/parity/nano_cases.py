@@ -11,6 +11,7 @@ import nano_gpt_oss
 import nano_llama4
 import nano_minimax
 import nano_qwen3_next
+import nano_true
 from nano_case import TOKENIZER_VOCAB, case, rope
 from nano_sparse import SPARSE_CASES
 from nano_spread import SPREAD_CASES
@@ -340,4 +341,5 @@ CASES += (
     + nano_llama4.CASES
     + nano_gpt_oss.CASES
     + nano_qwen3_next.CASES
+    + nano_true.CASES
 )

@@ -58,6 +58,10 @@ const char* const kCases[] = {
     "deepseek_v32",
 };
 
+// Head sizes, latents, states and blocks of scales as published models have them; the shapes that
+// kernels specialise on.
+const char* const kKernelTrueCases[] = {"deepseek_v3_true", "minimax_true", "qwen3_next_true"};
+
 // `path`: of a model, inside tests/data.
 std::unique_ptr<LocalInstance> InstanceAt(const std::string& path, const std::string& plan,
                                           worker::Precision precision, bool shared_memory = true) {
@@ -159,6 +163,7 @@ TEST_P(FamilyParityTest, ChunkingDoesNotChangeABit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyParityTest, ::testing::ValuesIn(kCases));
+INSTANTIATE_TEST_SUITE_P(KernelTrue, FamilyParityTest, ::testing::ValuesIn(kKernelTrueCases));
 
 struct PlanCase {
   const char* family;
@@ -197,6 +202,9 @@ std::vector<PlanCase> PlanCases() {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
+  }
+  for (const char* family : kKernelTrueCases) {
+    for (const char* plan : {"tp=2", "ep=2", "pp=2"}) cases.push_back({family, plan});
   }
   return cases;
 }
@@ -237,6 +245,9 @@ std::vector<PlanCase> QuantisedPlanCases() {
          {"tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "pp=2,tp=2", "tp=2,ep=2", "ep=4,tp=2"}) {
       cases.push_back({family, plan});
     }
+  }
+  for (const char* plan : {"tp=1", "tp=2", "ep=2", "pp=2"}) {
+    cases.push_back({"deepseek_v3_true", plan});
   }
   return cases;
 }
