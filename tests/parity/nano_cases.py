@@ -9,6 +9,7 @@ rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rop
 import nano_gpt_oss
 import nano_llama4
 import nano_minimax
+import nano_qwen2_moe
 import nano_qwen3_next
 from nano_case import TOKENIZER_VOCAB, case, rope
 from nano_sparse import SPARSE_CASES
@@ -370,4 +371,5 @@ CASES += (
     + nano_llama4.CASES
     + nano_gpt_oss.CASES
     + nano_qwen3_next.CASES
+    + nano_qwen2_moe.CASES
 )
