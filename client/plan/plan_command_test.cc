@@ -87,6 +87,24 @@ TEST(PlanCommandTest, LatentAttentionHasOneCachedVectorForAllHeads) {
   }
 }
 
+// DeepSeek V3 keeps 61 x 576 values in bf16 of every token, on each of the eight ranks.
+TEST(PlanCommandTest, SaysWhatUndividedLatentsCost) {
+  PlanCommand command = EightDevices("deepseek-v3");
+  command.device_memory = "141GB";
+  command.plan = "tp=8";
+  EXPECT_THAT(
+      RenderPlan(command).value(),
+      HasSubstr("every rank of tp=8 holds the latents of all tokens: 70.3 kB a token, where "
+                "a divided cache would take 8.8 kB\n"));
+  command.json = true;
+  EXPECT_EQ(nlohmann::json::parse(RenderPlan(command).value())["kv_cache"]["latent_copies"], 8);
+  command.plan = "pp=8";
+  command.json = false;
+  EXPECT_THAT(RenderPlan(command).value(), ::testing::Not(HasSubstr("latents of all tokens")));
+  EXPECT_THAT(RenderPlan(EightDevices("qwen3-235b-a22b")).value(),
+              ::testing::Not(HasSubstr("latents of all tokens")));
+}
+
 TEST(PlanCommandTest, SaysWhyItDoesNotFit) {
   PlanCommand command = EightDevices("qwen3-235b-a22b");
   command.devices = 4;

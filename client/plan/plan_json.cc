@@ -72,6 +72,7 @@ void WriteKv(Writer& json, const PlanReport& report) {
   Member(json, "block_tokens", uint64_t{report.limits.block_tokens});
   Member(json, "num_blocks", uint64_t{report.instance.num_blocks});
   Member(json, "tokens", uint64_t{report.instance.num_blocks} * report.limits.block_tokens);
+  Member(json, "latent_copies", uint64_t{LatentCopies(report)});
   json.EndObject();
 }
 

@@ -24,6 +24,10 @@ struct PlanReport {
   model::Price price_of_one;  // the same with a batch of one
 };
 
+// Ranks that hold the latents of the same tokens (each holds them whole): tp where the model has
+// latent attention, else 1.
+uint32_t LatentCopies(const PlanReport& report);
+
 // Lines ending in a newline; ranks with equal shares are one row.
 std::string PlanText(const PlanReport& report);
 // One object, keys in snake_case, sizes in bytes, every rank on its own.

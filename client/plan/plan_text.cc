@@ -1,12 +1,14 @@
 #include <algorithm>
 #include <array>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/plan/plan_report.h"
 #include "model/plan/byte_size.h"
+#include "model/plan/memory_plan.h"
 
 namespace essor::client {
 namespace {
@@ -102,6 +104,20 @@ std::string KvLine(const PlanReport& report) {
                          report.limits.max_context_tokens);
 }
 
+// Latents are not divided by tensor parallelism: what that costs beside a cache that is.
+std::string LatentLine(const PlanReport& report) {
+  const uint32_t copies = LatentCopies(report);
+  if (copies <= 1) return "";
+  uint64_t most = 0;
+  for (const model::RankLayout& layout : report.instance.ranks) {
+    most = std::max(most, model::KvBytesPerToken(layout, report.spec, report.limits.fp32_kv));
+  }
+  return absl::StrFormat(
+      "          every rank of tp=%d holds the latents of all tokens: %s a token, where a divided "
+      "cache would take %s\n",
+      copies, FormatByteSize(most), FormatByteSize(most / copies));
+}
+
 std::string TrafficLine(const model::Traffic& traffic) {
   return absl::StrFormat(
       "%s a token from the rank that sends most (attention %s, FFN %s, embedding %s, pipeline "
@@ -126,6 +142,14 @@ std::string AssumptionLine(const model::Hardware& hardware) {
 
 }  // namespace
 
+uint32_t LatentCopies(const PlanReport& report) {
+  const bool latents = std::any_of(
+      report.spec.layers.begin(), report.spec.layers.end(), [](const model::LayerSpec& layer) {
+        return std::holds_alternative<model::LatentAttention>(layer.attention);
+      });
+  return latents ? report.instance.plan.tp : 1;
+}
+
 std::string PlanText(const PlanReport& report) {
   const model::ModelSpec& spec = report.spec;
   const std::string model = absl::StrFormat(
@@ -143,6 +167,7 @@ std::string PlanText(const PlanReport& report) {
       " ranks)\n",                        //
       "          ", report.reason, "\n",  //
       "KV cache  ", KvLine(report),       //
+      LatentLine(report),                 //
       "decode    ",
       SpeedLine(report.instance.price, report.workload.batch, report.workload.context_tokens),
       "          ", SpeedLine(report.price_of_one, 1, report.workload.context_tokens),  //

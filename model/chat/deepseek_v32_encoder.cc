@@ -244,7 +244,8 @@ class Writer {
   Writer(const std::vector<Message>& messages, bool thinking)
       : messages_(messages), thinking_(thinking), prompt_(kBos) {
     for (size_t i = 0; i < messages.size(); ++i) {
-      if (messages[i].role == Role::kUser || messages[i].role == Role::kDeveloper) questions_ = i + 1;
+      if (messages[i].role == Role::kUser || messages[i].role == Role::kDeveloper)
+        questions_ = i + 1;
     }
   }
 

@@ -13,7 +13,8 @@ namespace essor::model {
 // `content` (a string, null, or parts of type "text", joined by newlines) messages may have
 //   system, developer: `tools` and `response_format` (a JSON schema),
 //   assistant: `reasoning_content` (or `reasoning`), shown behind the last user message only, and
-//     `tool_calls` of {"function": {"name", "arguments"}}; arguments are an object or its JSON text.
+//     `tool_calls` of {"function": {"name", "arguments"}}; arguments are an object or its JSON
+//     text.
 // ChatInput::tools_json goes to the first message if that is a system message, otherwise to an
 // empty one before it. Variables: `thinking` or `enable_thinking` (booleans, false by default), or
 // `thinking_mode` ("chat" or "thinking"); others are ignored, as templates ignore them. A user

@@ -44,7 +44,8 @@ TEST(DeepSeekV32EncoderTest, ThinkingIsChosenByAnyOfItsNames) {
     EXPECT_THAT(*Render(question, kwargs), EndsWith("</think>")) << kwargs;
   }
   EXPECT_THAT(ErrorOf(question, R"({"thinking": 1})"), HasSubstr("kwargs.thinking: not a boolean"));
-  EXPECT_THAT(ErrorOf(question, R"({"thinking_mode": "off"})"), HasSubstr("thinking_mode: neither"));
+  EXPECT_THAT(ErrorOf(question, R"({"thinking_mode": "off"})"),
+              HasSubstr("thinking_mode: neither"));
   EXPECT_THAT(ErrorOf(question, "[]"), HasSubstr("chat_template_kwargs: not an object"));
   EXPECT_THAT(ErrorOf(question, "{"), HasSubstr("chat_template_kwargs"));
 }
@@ -102,9 +103,10 @@ TEST(DeepSeekV32EncoderTest, SaysWhichMessageIsWrong) {
   EXPECT_THAT(ErrorOf("[]", "", "["), HasSubstr("tools"));
   EXPECT_THAT(ErrorOf(R"([{"role": "developer", "content": ""}])"),
               HasSubstr("a developer message must not be empty"));
-  EXPECT_THAT(ErrorOf(R"([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}])",
-                      R"({"thinking": true})"),
-              HasSubstr("messages[1]: thinking: an answer to the last question needs"));
+  EXPECT_THAT(
+      ErrorOf(R"([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}])",
+              R"({"thinking": true})"),
+      HasSubstr("messages[1]: thinking: an answer to the last question needs"));
 }
 
 TEST(DeepSeekV32EncoderTest, TheParserOfAnswersReadsWhatTheEncoderWrites) {
@@ -112,7 +114,8 @@ TEST(DeepSeekV32EncoderTest, TheParserOfAnswersReadsWhatTheEncoderWrites) {
       R"({"s": "a \"b\"\n<c>", "i": 3, "f": 0.5, "l": [1, {"k": null}], "t": true, "n": null})";
   const auto prompt = Render(R"([{"role": "user", "content": "Q"},
       {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.", "tool_calls": [
-        {"function": {"name": "f", "arguments": )" + arguments + R"(}},
+        {"function": {"name": "f", "arguments": )" +
+                                 arguments + R"(}},
         {"function": {"name": "g", "arguments": {}}}]}])",
                              R"({"thinking": true})");
   ASSERT_TRUE(prompt.ok()) << prompt.status();
@@ -122,8 +125,8 @@ TEST(DeepSeekV32EncoderTest, TheParserOfAnswersReadsWhatTheEncoderWrites) {
   ASSERT_THAT(answer, EndsWith(end));
   answer.resize(answer.size() - end.size());
 
-  auto parser = OutputParser::Create({.syntax = DetectOutputSyntax("deepseek_v32", ""),
-                                      .begins_in_reasoning = true});
+  auto parser = OutputParser::Create(
+      {.syntax = DetectOutputSyntax("deepseek_v32", ""), .begins_in_reasoning = true});
   ASSERT_TRUE(parser.ok()) << parser.status();
   std::string reasoning;
   std::string content;

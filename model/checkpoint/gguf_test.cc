@@ -200,5 +200,65 @@ TEST(GgufMetadataTest, GettersNameKeyAndWantedType) {
               HasSubstr("metadata key n must be a string"));
 }
 
+// One file of a model of `count` files, with one tensor, in whose first value stands `value`.
+std::string SplitPart(uint32_t index, uint32_t count, const std::string& tensor, float value,
+                      uint32_t tensors_of_all = 2) {
+  GgufBytes file;
+  file.Header(1, 4).Uint("split.no", index).Uint("split.count", count);
+  file.Uint("split.tensors.count", tensors_of_all).Uint("general.number", index);
+  file.Tensor(tensor, {8}, kF32, 0).Align().Put(value).Zeros(28);
+  return file.bytes();
+}
+
+TEST(GgufSplitTest, FilesOfOneModelAreReadTogether) {
+  const ScratchDirectory directory;
+  const std::string first = directory.Write("m-00001-of-00002.gguf", SplitPart(0, 2, "one", 1.0f));
+  directory.Write("m-00002-of-00002.gguf", SplitPart(1, 2, "two", 2.0f));
+  const auto file = GgufFile::Open(first);
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ((*file)->path(), first);
+  EXPECT_THAT((*file)->TensorNames(), ElementsAre("one", "two"));
+  EXPECT_EQ(GgufUint(**file, "general.number").value(), 0u);
+  for (const auto& [name, value] : {std::pair{"one", 1.0f}, {"two", 2.0f}}) {
+    std::vector<float> values(1);
+    ASSERT_TRUE(DecodeToFloat((*file)->Find(name).value(), 0, std::span(values)).ok());
+    EXPECT_EQ(values[0], value);
+  }
+}
+
+TEST(GgufSplitTest, ProblemsNameTheFile) {
+  const auto error = [](const std::string& name, const std::string& first,
+                        const std::string& second) {
+    const ScratchDirectory directory;
+    const std::string path = directory.Write(name, first);
+    if (!second.empty()) directory.Write("m-00002-of-00002.gguf", second);
+    const absl::Status status = GgufFile::Open(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  const std::string one = SplitPart(0, 2, "one", 1.0f);
+  const std::string two = SplitPart(1, 2, "two", 1.0f);
+  const std::string name = "m-00001-of-00002.gguf";
+  EXPECT_THAT(error(name, one, ""), HasSubstr("m-00002-of-00002.gguf does not exist"));
+  EXPECT_THAT(error("m.gguf", one, two),
+              HasSubstr("m.gguf: is the first of 2 files, but its name does not end with "
+                        "-00001-of-00002.gguf"));
+  EXPECT_THAT(error("m-00002-of-00002.gguf", two, ""),
+              HasSubstr("is file 2 of 2 of a model: name the first, *-00001-of-00002.gguf"));
+  EXPECT_THAT(error(name, one, one), HasSubstr("00002.gguf: metadata key split.no is 0, but the "
+                                               "name says 1"));
+  EXPECT_THAT(error(name, one, SplitPart(1, 2, "one", 1.0f)),
+              HasSubstr("m-00002-of-00002.gguf: tensor one is in another file, too"));
+  EXPECT_THAT(error(name, SplitPart(0, 2, "one", 1.0f, 3), two),
+              HasSubstr("split.tensors.count is 3, but the files have 2"));
+  EXPECT_THAT(error(name, SplitPart(0, 1001, "one", 1.0f), two),
+              HasSubstr("split.count is 1001; the limit is 1000"));
+  EXPECT_THAT(error(name, one, "GGUF"), HasSubstr("m-00002-of-00002.gguf: "));
+  GgufBytes odd;
+  odd.Header(0, 1).Key("split.count", GgufValueType::kInt32).Put<int32_t>(-2);
+  EXPECT_THAT(error(name, odd.bytes(), two),
+              HasSubstr("metadata key split.count must be a non-negative integer"));
+}
+
 }  // namespace
 }  // namespace essor::model

@@ -46,6 +46,23 @@ uint64_t LeastBytesOf(const ParallelPlan& plan, const PlannerRequest& request) {
   return most;
 }
 
+// The most tokens of one sequence with which the plan fits, a multiple of the KV block, up to the
+// context that was asked for; 0 when it fits with none.
+uint32_t LargestContext(const ParallelPlan& plan, PlannerRequest request) {
+  const uint32_t block = std::max(1u, request.limits.block_tokens);
+  const uint32_t wanted = request.limits.max_context_tokens == 0
+                              ? request.spec->max_context_tokens
+                              : request.limits.max_context_tokens;
+  uint32_t fitting = 0;  // in blocks
+  uint32_t too_many = (wanted + block - 1) / block + 1;
+  while (too_many - fitting > 1) {
+    const uint32_t middle = fitting + (too_many - fitting) / 2;
+    request.limits.max_context_tokens = std::min(wanted, middle * block);
+    (LeastBytesOf(plan, request) <= request.memory_bytes ? fitting : too_many) = middle;
+  }
+  return std::min(wanted, fitting * block);
+}
+
 // What ChoosePlan has seen so far.
 struct Candidates {
   std::vector<PlannedInstance> fitting;
@@ -158,9 +175,11 @@ absl::StatusOr<PlanChoice> ChoosePlan(const PlannerRequest& request) {
                       .reason = std::move(reason)};
   }
   if (candidates.leanest.has_value()) {
+    const uint32_t context = LargestContext(*candidates.leanest, request);
     return absl::ResourceExhaustedError(absl::StrCat(
         "no plan over ", request.num_ranks, " ranks of ", FormatByteSize(request.memory_bytes),
-        " holds this model; the leanest, ", std::string(candidates.leanest_status.message())));
+        " holds this model; the leanest, ", std::string(candidates.leanest_status.message()),
+        context == 0 ? "" : absl::StrCat("; with a context of ", context, " tokens it fits")));
   }
   return absl::InvalidArgumentError(absl::StrCat("no plan divides this model over ",
                                                  request.num_ranks, " ranks: for example ",

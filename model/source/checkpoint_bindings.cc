@@ -72,6 +72,11 @@ bool IsIgnorable(const std::string& name, const ModelSpec& spec) {
   if (name.ends_with(kInverseFrequencies)) return true;
   // GGUF's form of the llama3 RoPE scaling, which the config already tells.
   if (name == "rope_freqs.weight") return true;
+  constexpr std::string_view kGgufLayer = "blk.";
+  if (name.starts_with(kGgufLayer) &&
+      IsDraftTensor(spec, "model.layers." + name.substr(kGgufLayer.size()))) {
+    return true;
+  }
   if (IsDraftTensor(spec, name) || IsUnusedTensor(spec, name)) return true;
   return spec.tied_embeddings &&
          (name == TensorPrefix(spec) + "lm_head.weight" || name == "output.weight");
@@ -167,6 +172,18 @@ uint32_t HeadDim(const ModelSpec& spec, const WeightBinding& binding) {
       .head_dim;
 }
 
+// Latent attention's kv_b where the file holds its parts instead (gguf_names.h).
+void BindSplitLatent(const GgufFile& file, WeightBinding& binding) {
+  const bool key = binding.role == WeightRole::kKeyUp;
+  if (!key && binding.role != WeightRole::kValueUp) return;
+  const std::string part =
+      absl::StrCat("blk.", binding.layer, ".attn_", key ? "k" : "v", "_b.weight");
+  if (file.Contains(binding.tensor) || !file.Contains(part)) return;
+  binding.tensor = part;
+  binding.first_row = static_cast<uint64_t>(binding.head) * binding.rows;
+  binding.transposed = false;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<WeightBinding>> BindCheckpoint(const ModelSpec& spec,
@@ -193,6 +210,7 @@ absl::StatusOr<std::vector<WeightBinding>> BindGguf(const ModelSpec& spec, const
     }
     if (tensor.expert.has_value()) binding.first_row = *tensor.expert * binding.rows;
     binding.tensor = std::move(tensor.name);
+    BindSplitLatent(file, binding);
   }
   ESSOR_RETURN_IF_ERROR(CheckBindings(spec, file, file.path() + "'s metadata", bindings));
   return bindings;

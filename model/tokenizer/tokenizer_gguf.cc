@@ -7,12 +7,15 @@
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
 #include "model/tokenizer/pipeline_tokenizer.h"
+#include "model/tokenizer/tokenizer_tiktoken.h"
 #include "model/tokenizer/utf8.h"
 
 namespace essor::model {
 namespace {
 
 using Metadata = absl::flat_hash_map<std::string, GgufValue>;
+
+constexpr std::string_view kKimiPre = "kimi-k2";
 
 // Values of tokenizer.ggml.token_type that matter here; 1 is an ordinary token, 5 an unused one.
 constexpr int64_t kControlToken = 3;
@@ -135,6 +138,7 @@ std::vector<PreTokenizerStep> PreTokenizerSteps(const std::string& pre) {
   if (pre == "gpt-4o" || pre == "llama4" || pre == "minimax-m2") {
     return single(ScannerKind::kO200k);
   }
+  if (pre == kKimiPre) return single(ScannerKind::kKimi);
   if (pre == "deepseek-v3" || pre == "hunyuan-dense") {
     return {Isolate(kDeepSeekDigits), Isolate(kDeepSeekCjk),
             Isolate(ScannerPattern(ScannerKind::kDeepSeekV3)), bytes};
@@ -194,9 +198,15 @@ absl::StatusOr<TokenizerDefinition> ParseGgufTokenizer(const Metadata& metadata)
     return KeyError("tokenizer.ggml.pre", absl::StrFormat("\"%s\" is not supported", pre));
   }
   if (pre == "qwen2" || pre == "qwen35") definition.normalizers.emplace_back(UnicodeForm::kNfc);
-  // What the Llama 3 tokenizer.json says and GGUF leaves to its readers.
+  // What the tokenizer.json of Llama 3 and GLM-4 says and GGUF leaves to its readers.
   const bool llama3 = pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
-  definition.model.ignore_merges = llama3;
+  definition.model.ignore_merges = llama3 || pre == "glm4";
+  if (pre == kKimiPre) {
+    // What tiktoken and the model's own class over it do (tokenizer_tiktoken.h). The file's merges
+    // say of each token which two others it comes from, in the order of their ranks.
+    definition.model.ignore_merges = true;
+    definition.chunks = kKimiChunks;
+  }
   ESSOR_RETURN_IF_ERROR(ReadVocabulary(metadata, &definition));
   ESSOR_RETURN_IF_ERROR(ReadMerges(metadata, &definition.model));
   ESSOR_RETURN_IF_ERROR(ReadPostProcessor(metadata, llama3, &definition));

@@ -390,7 +390,8 @@ TEST(GgufTokenizerTest, AddsBosWhereTheFileOrTheModelSaysSo) {
 }
 
 TEST(GgufTokenizerTest, KnowsThePreTokenisers) {
-  for (const char* pre : {"smollm", "llama-bpe", "qwen2", "gpt-2", "default", "deepseek-v3"}) {
+  for (const char* pre : {"smollm", "llama-bpe", "qwen2", "gpt-2", "default", "deepseek-v3", "glm4",
+                          "gpt-4o", "llama4", "minimax-m2", "kimi-k2"}) {
     auto metadata = MakeGguf();
     metadata["tokenizer.ggml.pre"] = std::string(pre);
     auto definition = ParseGgufTokenizer(metadata);
@@ -400,6 +401,30 @@ TEST(GgufTokenizerTest, KnowsThePreTokenisers) {
     EXPECT_EQ(*(*tokenizer)->Decode(Ids(**tokenizer, "x 12, y", {.add_special = false}), false),
               "x 12, y");
   }
+}
+
+// A word of the vocabulary is one token where the models' own files say so, merges or not.
+TEST(GgufTokenizerTest, WholeWordsNeedNoMergesWhereTheModelSaysSo) {
+  for (const auto& [pre, whole] : {std::pair{"glm4", true}, {"kimi-k2", true}, {"gpt-4o", false}}) {
+    auto metadata = MakeGguf();
+    metadata["tokenizer.ggml.pre"] = std::string(pre);
+    metadata["tokenizer.ggml.merges"] = std::vector<std::string>{};
+    const auto tokenizer = *PipelineTokenizer::Create(*ParseGgufTokenizer(metadata));
+    EXPECT_EQ(Ids(*tokenizer, "ab", {.add_special = false}).size(), whole ? 1u : 2u) << pre;
+  }
+}
+
+TEST(GgufTokenizerTest, KimiIsReadAsFromItsOwnFile) {
+  auto metadata = MakeGguf();
+  metadata["tokenizer.ggml.pre"] = std::string("kimi-k2");
+  const auto definition = ParseGgufTokenizer(metadata);
+  ASSERT_TRUE(definition.ok()) << definition.status();
+  ASSERT_TRUE(definition->chunks.has_value());
+  EXPECT_EQ(definition->chunks->characters_max, 400'000u);
+  EXPECT_EQ(definition->chunks->run_max, 25'000u);
+  const auto* split = std::get_if<SplitStep>(&definition->pre_tokenizers.at(0));
+  ASSERT_NE(split, nullptr);
+  EXPECT_EQ(split->pattern, ScannerPattern(ScannerKind::kKimi));
 }
 
 TEST(GgufTokenizerTest, NamesTheKeyThatIsWrong) {

@@ -124,8 +124,7 @@ absl::StatusOr<TokenizerDefinition> ParseTiktoken(std::string_view ranks,
   }
   TokenizerDefinition definition;
   definition.model.ignore_merges = true;
-  // TIKTOKEN_MAX_ENCODE_CHARS and MAX_NO_WHITESPACES_CHARS of tokenization_kimi.py.
-  definition.chunks = {.characters_max = 400'000, .run_max = 25'000};
+  definition.chunks = kKimiChunks;
   ESSOR_RETURN_IF_ERROR(ReadRanks(ranks, &definition.model));
   ESSOR_RETURN_IF_ERROR(AddSpecialTokens(config, &definition));
   definition.pre_tokenizers = {

@@ -14,6 +14,9 @@ namespace essor::model {
 // The largest file read; those in use have 3 MB. Bounds the time that finding the merges takes.
 inline constexpr size_t kTiktokenBytesMax = size_t{32} << 20;
 
+// TIKTOKEN_MAX_ENCODE_CHARS and MAX_NO_WHITESPACES_CHARS of tokenization_kimi.py.
+inline constexpr ChunkLimits kKimiChunks = {.characters_max = 400'000, .run_max = 25'000};
+
 // The tokenizer of Kimi K2 and Moonlight (tokenization_kimi.py of their checkpoints): the file
 // holds ranks only, so the pre-tokeniser is known from the name tiktoken.model. As there, long
 // texts and long runs without white space are cut first, through special tokens too. The 256 ids

@@ -101,6 +101,29 @@ CASES = (
             ("num_experts_per_tok", dict(num_experts_per_tok=1)),
         ),
     ),
+    # What GGUF's llama4 leaves to its readers stands as published, and so beyond this context.
+    Case(
+        name="llama4_published",
+        model_class="Llama4ForCausalLM",
+        config_class="Llama4TextConfig",
+        overrides=_TEXT
+        | dict(
+            interleave_moe_layer_step=2,
+            use_qk_norm=True,
+            no_rope_layer_interval=4,
+            attention_chunk_size=8192,
+            floor_scale=8192,
+            attn_scale=0.1,
+            rope_parameters=_SCOUT_ROPE,
+        ),
+        transposed_experts=True,
+        prompt_tries=2500,
+        sensitivity=(
+            ("no_rope_layers", dict(no_rope_layers=[1, 1, 1, 1])),
+            ("use_qk_norm", dict(use_qk_norm=False)),
+            ("rope_scaling", dict(rope_parameters=rope(100.0))),
+        ),
+    ),
     _case(
         "llama4_multimodal",
         "Llama4Config",

@@ -85,18 +85,26 @@ const char* const kMoeCases[] = {
     "deepseek_v32",
 };
 
+// `path`: of a model, inside tests/data.
+std::unique_ptr<LocalInstance> InstanceAt(const std::string& path, const std::string& plan,
+                                          worker::Precision precision, bool shared_memory = true) {
+  auto instance =
+      LocalInstance::Create({.model_path = absl::StrCat(ESSOR_SOURCE_DIR, "/tests/data/", path),
+                             .plan = plan,
+                             .precision = precision,
+                             .limits = {.block_tokens = 8,
+                                        .max_step_tokens = 64,
+                                        .max_sequences = 4,
+                                        .max_context_tokens = 96},
+                             .num_blocks = 64,
+                             .allow_shared_memory = shared_memory});
+  EXPECT_TRUE(instance.ok()) << path << " " << plan << ": " << instance.status();
+  return instance.ok() ? *std::move(instance) : nullptr;
+}
+
 std::unique_ptr<LocalInstance> Instance(const std::string& name, const std::string& plan,
                                         worker::Precision precision, bool shared_memory = true) {
-  auto instance = LocalInstance::Create(
-      {.model_path = absl::StrCat(ESSOR_SOURCE_DIR, "/tests/data/nano/", name),
-       .plan = plan,
-       .precision = precision,
-       .limits =
-           {.block_tokens = 8, .max_step_tokens = 64, .max_sequences = 4, .max_context_tokens = 96},
-       .num_blocks = 64,
-       .allow_shared_memory = shared_memory});
-  EXPECT_TRUE(instance.ok()) << name << " " << plan << ": " << instance.status();
-  return instance.ok() ? *std::move(instance) : nullptr;
+  return InstanceAt("nano/" + name, plan, precision, shared_memory);
 }
 
 double KlToGolden(LocalInstance& instance, const Golden& golden, uint32_t chunk) {
@@ -258,6 +266,66 @@ std::vector<PlanCase> QuantisedPlanCases() {
 
 INSTANTIATE_TEST_SUITE_P(Plans, QuantisedPlanTest, ::testing::ValuesIn(QuantisedPlanCases()),
                          PlanName);
+
+// The nano checkpoints as llama.cpp's converter writes them (make_gguf_nano.py): the same weights
+// under other names and keys give the same logits.
+struct GgufCase {
+  const char* file;    // tests/data/gguf/nano_<file>.gguf
+  const char* golden;  // of the checkpoint that it was made from
+  bool experts = true;
+};
+
+constexpr GgufCase kGgufCases[] = {
+    {"deepseek2", "deepseek_v3"},
+    {"deepseek2_unsplit", "deepseek_v3"},
+    {"deepseek2_dense", "moonlight_dense", false},
+    {"deepseek32", "deepseek_v32"},
+    {"ernie4_5", "ernie4_5", false},
+    {"ernie4_5-moe", "ernie4_5_moe"},
+    {"glm4", "glm4", false},
+    {"glm4moe", "glm4_moe"},
+    {"llama4", "llama4_published"},
+    {"minimax-m2", "minimax_m2"},
+};
+
+class GgufParityTest : public ::testing::TestWithParam<GgufCase> {};
+
+TEST_P(GgufParityTest, Float32LogitsEqualTransformers) {
+  const auto golden = ReadGolden(GetParam().golden);
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  std::vector<std::string> plans = {"tp=1", "tp=2", "pp=2"};
+  if (GetParam().experts) plans.push_back("ep=2");
+  for (const std::string& plan : plans) {
+    const auto instance = InstanceAt(absl::StrCat("gguf/nano_", GetParam().file, ".gguf"), plan,
+                                     worker::Precision::kFloat32);
+    ASSERT_NE(instance, nullptr);
+    EXPECT_LT(KlToGolden(*instance, *golden, 16), kFloat32Kl) << plan;
+  }
+}
+
+std::string GgufName(const ::testing::TestParamInfo<GgufCase>& test) {
+  std::string name = test.param.file;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, GgufParityTest, ::testing::ValuesIn(kGgufCases), GgufName);
+
+// A step of Q8_0 is 1/127 of its block's largest value, some 1/50 of a typical one, where
+// bfloat16's is 1/256: an error at most five times bfloat16's, whose square the KL follows. Half of
+// that is granted; a matrix in the wrong place moves the KL by far more (sensitivity_kl of the
+// golden).
+TEST(GgufQuantisedParityTest, LogitsAreAsCloseAsTheirTypeAllows) {
+  const auto golden = ReadGolden("deepseek_v3");
+  ASSERT_TRUE(golden.ok()) << golden.status();
+  for (const std::string plan : {"tp=1", "tp=2", "ep=2"}) {
+    for (const auto precision : {worker::Precision::kFloat32, worker::Precision::kStored}) {
+      const auto instance = InstanceAt("gguf/nano_deepseek2_q8_0.gguf", plan, precision);
+      ASSERT_NE(instance, nullptr);
+      EXPECT_LT(KlToGolden(*instance, *golden, 16), 12.5 * golden->bf16_kl) << plan;
+    }
+  }
+}
 
 // The exchange over TCP gives the same bits as over shared memory.
 TEST(TransportParityTest, TcpEqualsSharedMemory) {
