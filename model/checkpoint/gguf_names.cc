@@ -27,8 +27,9 @@ constexpr std::array<Names, 3> kGlobal = {{
     {"output", "lm_head"},
 }};
 
-// After "blk.N." and "model.layers.N."; without ".weight" or ".bias". The same in all families.
-constexpr std::array<Names, 11> kLayer = {{
+// After "blk.N." and "model.layers.N."; without ".weight" or ".bias". Those of all families but where
+// their own differ.
+constexpr std::array<Names, 14> kLayer = {{
     {"attn_norm", "input_layernorm"},
     {"attn_q", "self_attn.q_proj"},
     {"attn_k", "self_attn.k_proj"},
@@ -40,10 +41,13 @@ constexpr std::array<Names, 11> kLayer = {{
     {"ffn_gate", "mlp.gate_proj"},
     {"ffn_up", "mlp.up_proj"},
     {"ffn_down", "mlp.down_proj"},
+    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
 }};
 
 // Layer names of one family, beside or instead of kLayer's.
-constexpr std::array<Names, 13> kDeepseekV3 = {{
+constexpr std::array<Names, 10> kDeepseekV3 = {{
     {"attn_q_a", "self_attn.q_a_proj"},
     {"attn_q_a_norm", "self_attn.q_a_layernorm"},
     {"attn_q_b", "self_attn.q_b_proj"},
@@ -54,25 +58,14 @@ constexpr std::array<Names, 13> kDeepseekV3 = {{
     {"indexer.attn_k", "self_attn.indexer.wk"},
     {"indexer.k_norm", "self_attn.indexer.k_norm"},
     {"indexer.proj", "self_attn.indexer.weights_proj"},
-    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
-    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
-    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
-}};
-constexpr std::array<Names, 3> kErnieMoe = {{
-    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
-    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
-    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
 }};
 constexpr std::array<Names, 3> kGlm4 = {{
     {"ffn_up", "mlp.gate_up_proj"},  // both in one, gate first
     {"post_attention_norm", "post_self_attn_layernorm"},
     {"post_ffw_norm", "post_mlp_layernorm"},
 }};
-constexpr std::array<Names, 4> kGlm4Moe = {{
+constexpr std::array<Names, 1> kGlm4Moe = {{
     {"post_attention_norm", "post_attention_layernorm"},
-    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
-    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
-    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
 }};
 constexpr std::array<Names, 6> kLlama4 = {{
     {"ffn_gate", "feed_forward.gate_proj"},
@@ -127,7 +120,6 @@ constexpr Family kFamilies[] = {
      .router_bias = "mlp.gate.e_score_correction_bias"},
     {.model_type = "ernie4_5"},
     {.model_type = "ernie4_5_moe",
-     .own = kErnieMoe,
      .router = "mlp.gate",
      .experts = "mlp.experts.",
      .stacked = &kNamed,

@@ -1,12 +1,10 @@
 #include "model/plan/planner.h"
 
-#include <fstream>
-#include <iterator>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "model/spec/families.h"
+#include "model/spec/spec_test_support.h"
 
 namespace essor::model {
 namespace {
@@ -14,21 +12,11 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-ModelSpec Load(const std::string& name) {
-  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + name + "/config.json");
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  const auto config = ConfigView::Parse(text, "config.json");
-  EXPECT_TRUE(config.ok()) << config.status();
-  const auto spec = SpecFromConfig(*config);
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
-
 constexpr uint64_t kGb = 1'000'000'000;
 
 TEST(PlannerTest, PublishedShapesOnEightAndSixteenDevices) {
-  const ModelSpec qwen = Load("configs/qwen3-235b-a22b");
-  const ModelSpec mixtral = Load("configs/mixtral-8x22b");
+  const ModelSpec qwen = LoadSpec("configs/qwen3-235b-a22b");
+  const ModelSpec mixtral = LoadSpec("configs/mixtral-8x22b");
   for (const ModelSpec* spec : {&qwen, &mixtral}) {
     for (const uint32_t ranks : {8u, 16u}) {
       const auto choice = ChoosePlan({.spec = spec, .num_ranks = ranks, .memory_bytes = 80 * kGb});
@@ -52,8 +40,8 @@ TEST(PlannerTest, PublishedShapesOnEightAndSixteenDevices) {
 // Maverick takes 801 GB and for one context of 1 M tokens 206 GB more. Scout's 216 GB fit on less,
 // its context of 10 M tokens does not.
 TEST(PlannerTest, Llama4FitsWhereItsContextDoes) {
-  const ModelSpec maverick = Load("configs/llama-4-maverick");
-  const ModelSpec scout = Load("configs/llama-4-scout");
+  const ModelSpec maverick = LoadSpec("configs/llama-4-maverick");
+  const ModelSpec scout = LoadSpec("configs/llama-4-scout");
   PlannerRequest request{.spec = &maverick, .num_ranks = 16, .memory_bytes = 80 * kGb};
   EXPECT_TRUE(ChoosePlan(request).ok());
   request.num_ranks = 8;
@@ -72,7 +60,7 @@ TEST(PlannerTest, Llama4FitsWhereItsContextDoes) {
 
 // No other valid plan is both fitting and faster.
 TEST(PlannerTest, ChoosesTheFastestFittingPlan) {
-  const ModelSpec spec = Load("configs/mixtral-8x22b");
+  const ModelSpec spec = LoadSpec("configs/mixtral-8x22b");
   const PlannerRequest request{
       .spec = &spec, .num_ranks = 8, .memory_bytes = 80 * kGb, .hardware = H200Hardware()};
   const auto choice = ChoosePlan(request);
@@ -101,7 +89,7 @@ TEST(PlannerTest, SmallMoeOnTwoCpuRanks) {
 }
 
 TEST(PlannerTest, SaysByHowMuchItDoesNotFit) {
-  const ModelSpec spec = Load("configs/qwen3-235b-a22b");
+  const ModelSpec spec = LoadSpec("configs/qwen3-235b-a22b");
   const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 4, .memory_bytes = 80 * kGb});
   EXPECT_EQ(choice.status().code(), absl::StatusCode::kResourceExhausted);
   const std::string message(choice.status().message());
@@ -112,7 +100,7 @@ TEST(PlannerTest, SaysByHowMuchItDoesNotFit) {
 }
 
 TEST(PlannerTest, EvaluatesOneGivenPlan) {
-  const ModelSpec spec = Load("configs/qwen3-235b-a22b");
+  const ModelSpec spec = LoadSpec("configs/qwen3-235b-a22b");
   const PlannerRequest request{.spec = &spec, .num_ranks = 8, .memory_bytes = 80 * kGb};
   const auto instance = EvaluatePlan({.tp = 8, .ep = 8}, request);
   ASSERT_TRUE(instance.ok()) << instance.status();
@@ -128,7 +116,7 @@ TEST(PlannerTest, EvaluatesOneGivenPlan) {
 }
 
 TEST(PlannerTest, OneRank) {
-  const ModelSpec spec = Load("nano/llama");
+  const ModelSpec spec = LoadSpec("nano/llama");
   const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 1, .memory_bytes = kGb});
   ASSERT_TRUE(choice.ok()) << choice.status();
   EXPECT_EQ(choice->reason,
@@ -136,7 +124,7 @@ TEST(PlannerTest, OneRank) {
 }
 
 TEST(PlannerTest, RefusesRankCountsWithoutAPlan) {
-  const ModelSpec spec = Load("nano/llama");  // 4 heads, 2 layers
+  const ModelSpec spec = LoadSpec("nano/llama");  // 4 heads, 2 layers
   const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 7, .memory_bytes = kGb});
   EXPECT_EQ(choice.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(std::string(choice.status().message()),

@@ -1,13 +1,12 @@
 // Plans of published models on the clusters that people have: 8 and 16 devices of 80 and of 141 GB.
 #include <cstdint>
-#include <fstream>
 #include <iterator>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/plan/planner.h"
-#include "model/spec/families.h"
+#include "model/spec/spec_test_support.h"
 
 namespace essor::model {
 namespace {
@@ -16,17 +15,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr uint64_t kGb = 1'000'000'000;
-
-ModelSpec Load(const std::string& name) {
-  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/configs/" + name +
-                     "/config.json");
-  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  const auto config = ConfigView::Parse(text, "config.json");
-  EXPECT_TRUE(config.ok()) << config.status();
-  const auto spec = SpecFromConfig(*config);
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
 
 struct Cluster {
   uint32_t devices;
@@ -84,7 +72,7 @@ void ExpectReason(const absl::Status& status, const Cluster& cluster, uint64_t w
 
 TEST_P(PublishedShapesTest, PlansOrSaysWhyNot) {
   const Shape& shape = GetParam();
-  const ModelSpec spec = Load(shape.name);
+  const ModelSpec spec = LoadSpec(std::string("configs/") + shape.name);
   for (size_t i = 0; i < std::size(kClusters); ++i) {
     for (const uint32_t context : {0u, 32768u}) {
       SCOPED_TRACE(testing::Message() << kClusters[i].devices << " x " << kClusters[i].gigabytes

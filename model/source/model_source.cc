@@ -38,13 +38,23 @@ absl::Status NotAModel(const std::string& path) {
       absl::StrCat(path, ": a model is a Hugging Face directory or a .gguf file"));
 }
 
+// What the name of a model's first GGUF file says besides that it is the first: "-00001-of-00003".
+std::string WithoutSplit(const std::string& stem) {
+  constexpr std::string_view kFirst = "-00001-of-";
+  constexpr size_t kDigits = 5;
+  if (stem.size() <= kFirst.size() + kDigits) return stem;
+  const size_t at = stem.size() - kFirst.size() - kDigits;
+  return stem.compare(at, kFirst.size(), kFirst) == 0 ? stem.substr(0, at) : stem;
+}
+
 std::string NameOf(const std::string& path) {
   fs::path name = fs::path(path).lexically_normal();
   if (!name.has_filename()) name = name.parent_path();  // "models/x/"
   // "." has no name of its own.
   std::error_code error;
   if (name == "." || name == "..") name = fs::canonical(path, error);
-  return name.extension() == ".gguf" ? name.stem().string() : name.filename().string();
+  return name.extension() == ".gguf" ? WithoutSplit(name.stem().string())
+                                     : name.filename().string();
 }
 
 // FNV-1a, 64 bit: tells models apart, no defence against forgery.

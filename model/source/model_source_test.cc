@@ -707,5 +707,54 @@ TEST(ModelSourceTest, GgufReadsTheSameModel) {
   EXPECT_EQ(OpenTextFiles(path).status().code(), absl::StatusCode::kNotFound);
 }
 
+// Files that llama.cpp's converter wrote from nano checkpoints (tests/parity/make_gguf_nano.py).
+TEST(ModelSourceTest, GgufDescribesTheSameLayers) {
+  const struct {
+    const char* gguf;
+    const char* nano;
+  } kFiles[] = {{"deepseek2", "deepseek_v3"},
+                {"deepseek2_unsplit", "deepseek_v3"},
+                {"deepseek2_dense", "moonlight_dense"},
+                {"deepseek32", "deepseek_v32"},
+                {"ernie4_5", "ernie4_5"},
+                {"ernie4_5-moe", "ernie4_5_moe"},
+                {"glm4", "glm4"},
+                {"glm4moe", "glm4_moe"},
+                {"llama4", "llama4_published"},
+                {"minimax-m2", "minimax_m2"}};
+  for (const auto& [gguf, nano] : kFiles) {
+    SCOPED_TRACE(gguf);
+    const auto original = ModelSource::Open(NanoPath(nano));
+    ASSERT_TRUE(original.ok()) << original.status();
+    const auto opened =
+        ModelSource::Open(absl::StrCat(ESSOR_SOURCE_DIR, "/tests/data/gguf/nano_", gguf, ".gguf"));
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    const ModelSource& source = **opened;
+    EXPECT_EQ(source.spec.layers, (*original)->spec.layers);
+    EXPECT_EQ(source.spec.norm_eps, (*original)->spec.norm_eps);
+    EXPECT_EQ(source.spec.max_context_tokens, (*original)->spec.max_context_tokens);
+    EXPECT_EQ(source.spec.tied_embeddings, (*original)->spec.tied_embeddings);
+    EXPECT_EQ(source.spec.eos_tokens, (*original)->spec.eos_tokens);
+    EXPECT_EQ(source.spec.NumParameters(), (*original)->spec.NumParameters());
+    ASSERT_NE(source.tokenizer, nullptr);
+    const std::string text = "The quick brown fox, 3 times.";
+    EXPECT_EQ(source.tokenizer->Encode(text, {}).value(),
+              (*original)->tokenizer->Encode(text, {}).value());
+  }
+}
+
+TEST(ModelSourceTest, ASplitGgufHasTheNameOfTheWhole) {
+  const ScratchDirectory directory;
+  const std::string whole = absl::StrCat(ESSOR_SOURCE_DIR, "/tests/data/gguf/nano_ernie4_5.gguf");
+  for (const auto& [file, name] : {std::pair{"m-00001-of-00001.gguf", "m"},
+                                   {"m-00002-of-00002.gguf", "m-00002-of-00002"},
+                                   {"-00001-of-00001.gguf", "-00001-of-00001"}}) {
+    std::filesystem::copy_file(whole, directory / file);
+    const auto opened = ModelSource::Open(directory / file);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    EXPECT_EQ((*opened)->name, name);
+  }
+}
+
 }  // namespace
 }  // namespace essor::model

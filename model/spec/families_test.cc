@@ -1,14 +1,12 @@
 #include "model/spec/families.h"
 
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <string>
 #include <variant>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
+#include "model/spec/spec_test_support.h"
 
 namespace essor::model {
 namespace {
@@ -16,32 +14,10 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-nlohmann::json ReadJson(const std::string& path) {
-  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + path);
-  EXPECT_TRUE(file.good()) << path;
-  return nlohmann::json::parse(file);
-}
-
-absl::StatusOr<ModelSpec> SpecOf(const nlohmann::json& config) {
-  const auto view = ConfigView::Parse(config.dump(), "config.json");
-  EXPECT_TRUE(view.ok()) << view.status();
-  return SpecFromConfig(*view);
-}
-
-ModelSpec Load(const std::string& path) {
-  const auto spec = SpecOf(ReadJson(path + "/config.json"));
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
-
-const GroupedQueryAttention& AttentionOf(const ModelSpec& spec, size_t layer) {
-  return std::get<GroupedQueryAttention>(spec.layers[layer].attention);
-}
-
 bool NeverExists(const std::string&) { return false; }
 
 TEST(FamiliesTest, Llama) {
-  const ModelSpec spec = Load("nano/llama");
+  const ModelSpec spec = LoadSpec("nano/llama");
   EXPECT_EQ(spec.family, "llama");
   EXPECT_EQ(spec.hidden_size, 64u);
   EXPECT_EQ(spec.vocab_size, 288u);
@@ -69,10 +45,10 @@ TEST(FamiliesTest, Llama) {
 }
 
 TEST(FamiliesTest, Ernie) {
-  const ModelSpec dense = Load("nano/ernie4_5");
+  const ModelSpec dense = LoadSpec("nano/ernie4_5");
   EXPECT_TRUE(dense.tied_embeddings);
   EXPECT_TRUE(AttentionOf(dense, 0).rope.interleaved);
-  const ModelSpec spec = Load("nano/ernie4_5_moe");
+  const ModelSpec spec = LoadSpec("nano/ernie4_5_moe");
   EXPECT_TRUE(AttentionOf(spec, 2).rope.interleaved);
   EXPECT_EQ(AttentionOf(spec, 2).head_dim, 8u);
   EXPECT_TRUE(std::holds_alternative<DenseFfn>(spec.layers[0].ffn));
@@ -82,7 +58,7 @@ TEST(FamiliesTest, Ernie) {
                     .intermediate_size = 16,
                     .shared_intermediate_size = 32,
                     .router = {.score = RouterSpec::Score::kSoftmax, .correction_bias = true}}));
-  nlohmann::json config = ReadJson("nano/ernie4_5_moe/config.json");
+  nlohmann::json config = ReadConfig("nano/ernie4_5_moe");
   config["moe_layer_interval"] = 2;
   config["moe_layer_end_index"] = 1;
   const auto spread = SpecOf(config);
@@ -94,7 +70,7 @@ TEST(FamiliesTest, Ernie) {
 }
 
 TEST(FamiliesTest, Glm4Moe) {
-  const ModelSpec spec = Load("nano/glm4_moe");
+  const ModelSpec spec = LoadSpec("nano/glm4_moe");
   const GroupedQueryAttention& attention = AttentionOf(spec, 0);
   EXPECT_TRUE(attention.qkv_bias && !attention.output_bias);
   EXPECT_EQ(attention.qk_norm, QkNorm::kPerHead);
@@ -115,7 +91,7 @@ TEST(FamiliesTest, Glm4Moe) {
 }
 
 TEST(FamiliesTest, MiniMaxText01) {
-  const ModelSpec spec = Load("configs/minimax-text-01");
+  const ModelSpec spec = LoadSpec("configs/minimax-text-01");
   ASSERT_EQ(spec.layers.size(), 80u);
   const auto* lightning = std::get_if<LightningAttention>(&spec.layers[6].attention);
   ASSERT_NE(lightning, nullptr);
@@ -139,8 +115,8 @@ TEST(FamiliesTest, MiniMaxText01) {
 }
 
 TEST(FamiliesTest, MiniMaxKeepsItsTwoSetsOfKeysApart) {
-  const ModelSpec vendor = Load("nano/minimax_text_01");
-  const ModelSpec own = Load("nano/minimax");
+  const ModelSpec vendor = LoadSpec("nano/minimax_text_01");
+  const ModelSpec own = LoadSpec("nano/minimax");
   for (size_t i = 0; i < own.layers.size(); ++i) {
     EXPECT_EQ(vendor.layers[i].attention.index(), own.layers[i].attention.index());
     EXPECT_EQ(vendor.layers[i].attention_residual, own.layers[i].attention_residual);
@@ -214,7 +190,7 @@ TEST(FamiliesTest, Qwen2MoeMixedLayers) {
 }
 
 TEST(FamiliesTest, Qwen3Next) {
-  const ModelSpec spec = Load("configs/qwen3-next-80b-a3b");
+  const ModelSpec spec = LoadSpec("configs/qwen3-next-80b-a3b");
   ASSERT_EQ(spec.layers.size(), 48u);
   EXPECT_EQ(std::get<GatedDeltaNet>(spec.layers[46].attention),
             (GatedDeltaNet{.num_key_heads = 16,
@@ -245,7 +221,7 @@ TEST(FamiliesTest, Qwen3Next) {
 }
 
 TEST(FamiliesTest, GptOss) {
-  const ModelSpec spec = Load("configs/gpt-oss-120b");
+  const ModelSpec spec = LoadSpec("configs/gpt-oss-120b");
   ASSERT_EQ(spec.layers.size(), 36u);
   EXPECT_EQ(spec.max_context_tokens, 131072u);
   const GroupedQueryAttention& attention = AttentionOf(spec, 0);
@@ -264,7 +240,7 @@ TEST(FamiliesTest, GptOss) {
                     .expert_bias = true,
                     .clamped = ClampedSwiglu{.limit = 7, .alpha = 1.702}}));
 
-  nlohmann::json config = ReadJson("configs/gpt-oss-20b/config.json");
+  nlohmann::json config = ReadConfig("configs/gpt-oss-20b");
   config.erase("layer_types");
   config.erase("sliding_window");
   config["attention_bias"] = false;
@@ -276,12 +252,12 @@ TEST(FamiliesTest, GptOss) {
 }
 
 TEST(FamiliesTest, TensorsOfDraftLayersAreKnownByTheirNames) {
-  const ModelSpec glm = Load("configs/glm-4.5");
+  const ModelSpec glm = LoadSpec("configs/glm-4.5");
   EXPECT_EQ(glm.num_draft_layers, 1u);
   EXPECT_TRUE(IsDraftTensor(glm, "model.layers.92.eh_proj.weight"));
   EXPECT_FALSE(IsDraftTensor(glm, "model.layers.91.eh_proj.weight"));
   EXPECT_FALSE(IsDraftTensor(glm, "model.layers.93.eh_proj.weight")) << "a model cut short";
-  const ModelSpec ernie = Load("configs/ernie-4.5-300b-a47b");
+  const ModelSpec ernie = LoadSpec("configs/ernie-4.5-300b-a47b");
   EXPECT_TRUE(IsDraftTensor(ernie, "model.mtp_block.0.mlp.up_proj.weight"));
   EXPECT_TRUE(IsDraftTensor(ernie, "model.mtp_emb_norm.0.weight"));
   EXPECT_FALSE(IsDraftTensor(ernie, "model.layers.54.mlp.up_proj.weight"));
@@ -306,14 +282,14 @@ TEST(FamiliesTest, RouterKeysThatContradictEachOtherAreRefused) {
       {"routed_scaling_factor", 0, "routed_scaling_factor"},
   };
   for (const auto& test : kCases) {
-    nlohmann::json config = ReadJson("nano/glm4_moe/config.json");
+    nlohmann::json config = ReadConfig("nano/glm4_moe");
     config[test.key] = test.value;
     EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr(test.message));
   }
 }
 
 TEST(FamiliesTest, LlamaTiedWithVersion5Keys) {
-  const ModelSpec spec = Load("nano/llama_tied");
+  const ModelSpec spec = LoadSpec("nano/llama_tied");
   EXPECT_TRUE(spec.tied_embeddings);
   EXPECT_EQ(AttentionOf(spec, 0).rope.theta, 10000.0);
   EXPECT_TRUE(std::holds_alternative<std::monostate>(AttentionOf(spec, 0).rope.scaling));
@@ -321,7 +297,7 @@ TEST(FamiliesTest, LlamaTiedWithVersion5Keys) {
 }
 
 TEST(FamiliesTest, LlamaAttentionBias) {
-  nlohmann::json config = ReadJson("nano/llama/config.json");
+  nlohmann::json config = ReadConfig("nano/llama");
   config["attention_bias"] = true;
   const auto spec = SpecOf(config);
   ASSERT_TRUE(spec.ok()) << spec.status();
@@ -330,14 +306,14 @@ TEST(FamiliesTest, LlamaAttentionBias) {
 }
 
 TEST(FamiliesTest, Qwen2HasBiasesAndAWindowThatIsOff) {
-  const ModelSpec spec = Load("nano/qwen2");
+  const ModelSpec spec = LoadSpec("nano/qwen2");
   EXPECT_TRUE(AttentionOf(spec, 0).qkv_bias);
   EXPECT_FALSE(AttentionOf(spec, 0).output_bias);
   EXPECT_EQ(AttentionOf(spec, 0).sliding_window, 0u);
 }
 
 TEST(FamiliesTest, QwenWindowsBeginAtMaxWindowLayers) {
-  nlohmann::json config = ReadJson("nano/qwen2/config.json");
+  nlohmann::json config = ReadConfig("nano/qwen2");
   config["use_sliding_window"] = true;
   config["max_window_layers"] = 1;
   auto spec = SpecOf(config);
@@ -353,7 +329,7 @@ TEST(FamiliesTest, QwenWindowsBeginAtMaxWindowLayers) {
 }
 
 TEST(FamiliesTest, Qwen3) {
-  const ModelSpec spec = Load("nano/qwen3");
+  const ModelSpec spec = LoadSpec("nano/qwen3");
   EXPECT_EQ(AttentionOf(spec, 0).qk_norm, QkNorm::kPerHead);
   EXPECT_FALSE(AttentionOf(spec, 0).qkv_bias);
   EXPECT_EQ(AttentionOf(spec, 0).head_dim, 16u);
@@ -361,7 +337,7 @@ TEST(FamiliesTest, Qwen3) {
 }
 
 TEST(FamiliesTest, Qwen3MoeMixedLayers) {
-  const ModelSpec spec = Load("nano/qwen3_moe_mixed");
+  const ModelSpec spec = LoadSpec("nano/qwen3_moe_mixed");
   ASSERT_EQ(spec.layers.size(), 4u);
   EXPECT_EQ(std::get<DenseFfn>(spec.layers[0].ffn).intermediate_size, 48u);
   const MoeFfn& moe = std::get<MoeFfn>(spec.layers[1].ffn);
@@ -374,7 +350,7 @@ TEST(FamiliesTest, Qwen3MoeMixedLayers) {
 }
 
 TEST(FamiliesTest, Qwen3MoeSparseStep) {
-  nlohmann::json config = ReadJson("nano/qwen3_moe_mixed/config.json");
+  nlohmann::json config = ReadConfig("nano/qwen3_moe_mixed");
   config["mlp_only_layers"] = nlohmann::json::array();
   config["decoder_sparse_step"] = 2;
   const auto spec = SpecOf(config);
@@ -384,7 +360,7 @@ TEST(FamiliesTest, Qwen3MoeSparseStep) {
 }
 
 TEST(FamiliesTest, Mixtral) {
-  const ModelSpec spec = Load("nano/mixtral");
+  const ModelSpec spec = LoadSpec("nano/mixtral");
   const MoeFfn& moe = std::get<MoeFfn>(spec.layers[0].ffn);
   EXPECT_EQ(moe.num_experts, 8u);
   EXPECT_EQ(moe.intermediate_size, 24u);
@@ -394,7 +370,7 @@ TEST(FamiliesTest, Mixtral) {
 }
 
 TEST(FamiliesTest, MixtralWindow) {
-  nlohmann::json config = ReadJson("nano/mixtral/config.json");
+  nlohmann::json config = ReadConfig("nano/mixtral");
   config["sliding_window"] = 9;
   const auto spec = SpecOf(config);
   ASSERT_TRUE(spec.ok()) << spec.status();
@@ -403,36 +379,36 @@ TEST(FamiliesTest, MixtralWindow) {
 
 // The published totals: 235B with 22B active (21.5B without the embedding), 141B with 39B.
 TEST(FamiliesTest, ParameterCountsOfPublishedShapes) {
-  const ModelSpec qwen = Load("configs/qwen3-235b-a22b");
+  const ModelSpec qwen = LoadSpec("configs/qwen3-235b-a22b");
   EXPECT_NEAR(static_cast<double>(qwen.NumParameters()), 235.09e9, 0.01e9);
   EXPECT_NEAR(static_cast<double>(qwen.NumActiveParameters()), 21.5e9, 0.1e9);
-  const ModelSpec ernie = Load("configs/ernie-4.5-300b-a47b");
+  const ModelSpec ernie = LoadSpec("configs/ernie-4.5-300b-a47b");
   EXPECT_NEAR(static_cast<double>(ernie.NumParameters()), 300e9, 1e9);
   EXPECT_NEAR(static_cast<double>(ernie.NumActiveParameters()), 47e9, 1e9);
-  const ModelSpec glm = Load("configs/glm-4.5");
+  const ModelSpec glm = LoadSpec("configs/glm-4.5");
   EXPECT_NEAR(static_cast<double>(glm.NumParameters()), 353e9, 4e9);  // without its MTP layer
   EXPECT_NEAR(static_cast<double>(glm.NumActiveParameters()), 32e9, 1.5e9);
-  const ModelSpec oss = Load("configs/gpt-oss-120b");
+  const ModelSpec oss = LoadSpec("configs/gpt-oss-120b");
   EXPECT_EQ(oss.NumParameters(), 116829156672u);
   EXPECT_EQ(oss.NumActiveParameters(), 5132849472u);
-  const ModelSpec small_oss = Load("configs/gpt-oss-20b");
+  const ModelSpec small_oss = LoadSpec("configs/gpt-oss-20b");
   EXPECT_EQ(small_oss.NumParameters(), 20914757184u);
   EXPECT_EQ(small_oss.NumActiveParameters(), 3608307264u);
-  const ModelSpec mixtral = Load("configs/mixtral-8x22b");
+  const ModelSpec mixtral = LoadSpec("configs/mixtral-8x22b");
   EXPECT_NEAR(static_cast<double>(mixtral.NumParameters()), 140.6e9, 0.1e9);
   EXPECT_NEAR(static_cast<double>(mixtral.NumActiveParameters()), 39.0e9, 0.2e9);
 }
 
 // The goldens' checkpoint has exactly these elements: 291 x 72 tied, two layers.
 TEST(FamiliesTest, ParametersOfATiedModelCountTheEmbeddingOnce) {
-  const ModelSpec spec = Load("nano/llama_tied");
+  const ModelSpec spec = LoadSpec("nano/llama_tied");
   const uint64_t layer = 72 * 72 + 2 * 24 * 72 + 72 * 72 + 3 * 80 * 72 + 2 * 72;
   EXPECT_EQ(spec.NumParameters(), 291u * 72 + 2 * layer + 72);
   EXPECT_EQ(spec.NumActiveParameters(), spec.NumParameters());
 }
 
 TEST(FamiliesTest, YarnStretchesTheContext) {
-  nlohmann::json config = ReadJson("nano/qwen3/config.json");
+  nlohmann::json config = ReadConfig("nano/qwen3");
   config["rope_parameters"] = {{"rope_type", "yarn"},
                                {"factor", 4.0},
                                {"rope_theta", 10000.0},
@@ -443,7 +419,7 @@ TEST(FamiliesTest, YarnStretchesTheContext) {
 }
 
 TEST(FamiliesTest, EosTokensMayBeAList) {
-  nlohmann::json config = ReadJson("nano/llama/config.json");
+  nlohmann::json config = ReadConfig("nano/llama");
   config["eos_token_id"] = {5, 6};
   config["bos_token_id"] = 1;
   const auto spec = SpecOf(config);
@@ -553,7 +529,7 @@ TEST(FamiliesTest, GptOssRefusesWithTheKeysName) {
       {"", "layer_types", {"sliding_attention"}, "layer_types: 1 entries for 24 layers"},
   };
   for (const BadConfig& test : kCases) {
-    nlohmann::json config = ReadJson("configs/gpt-oss-20b/config.json");
+    nlohmann::json config = ReadConfig("configs/gpt-oss-20b");
     config[test.key] = test.value;
     EXPECT_THAT(std::string(SpecOf(config).status().message()), HasSubstr(test.message));
   }
@@ -577,7 +553,7 @@ TEST(FamiliesTest, OtherPackedIntegersAreRefused) {
       {"/config_groups", nullptr, "quantization_config.config_groups: "},
   };
   for (const auto& test : kCases) {
-    nlohmann::json config = ReadJson("nano/kimi_k2_int4/config.json");
+    nlohmann::json config = ReadConfig("nano/kimi_k2_int4");
     config["quantization_config"][nlohmann::json::json_pointer(test.path)] = test.value;
     const absl::Status status = SpecOf(config).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.path;
@@ -609,7 +585,7 @@ const WeightBinding& Find(const std::vector<WeightBinding>& bindings, WeightRole
 }
 
 TEST(BindingsTest, DenseNames) {
-  const auto bindings = BindingsOf(Load("nano/qwen2"), NeverExists);
+  const auto bindings = BindingsOf(LoadSpec("nano/qwen2"), NeverExists);
   EXPECT_EQ(bindings.front().tensor, "model.embed_tokens.weight");
   EXPECT_EQ(bindings.back().tensor, "lm_head.weight");
   const WeightBinding& query = Find(bindings, WeightRole::kQuery, 1);
@@ -626,12 +602,12 @@ TEST(BindingsTest, DenseNames) {
 }
 
 TEST(BindingsTest, TiedModelsHaveNoHead) {
-  const auto bindings = BindingsOf(Load("nano/llama_tied"), NeverExists);
+  const auto bindings = BindingsOf(LoadSpec("nano/llama_tied"), NeverExists);
   EXPECT_EQ(bindings.back().role, WeightRole::kFinalNorm);
 }
 
 TEST(BindingsTest, MixtralNames) {
-  const auto bindings = BindingsOf(Load("nano/mixtral"), NeverExists);
+  const auto bindings = BindingsOf(LoadSpec("nano/mixtral"), NeverExists);
   EXPECT_EQ(Find(bindings, WeightRole::kRouter, 1).tensor,
             "model.layers.1.block_sparse_moe.gate.weight");
   EXPECT_EQ(Find(bindings, WeightRole::kGate, 1, 7).tensor,
@@ -649,7 +625,7 @@ TEST(BindingsTest, StackedExperts) {
            name.find("mlp.experts.gate_up_proj") != std::string::npos;
   };
   for (const char* path : {"nano/mixtral", "nano/qwen3_moe"}) {
-    const ModelSpec spec = Load(path);
+    const ModelSpec spec = LoadSpec(path);
     const uint64_t width = std::get<MoeFfn>(spec.layers[1].ffn).intermediate_size;
     const auto bindings = BindingsOf(spec, stacked);
     EXPECT_EQ(Find(bindings, WeightRole::kRouter, 1).tensor, "model.layers.1.mlp.gate.weight");
@@ -667,7 +643,7 @@ TEST(BindingsTest, StackedExperts) {
 
 // Gates and ups in turn: as columns in plain types, as rows in MXFP4, as entries of biases.
 TEST(BindingsTest, GptOssExperts) {
-  const ModelSpec spec = Load("nano/gpt_oss_mxfp4");
+  const ModelSpec spec = LoadSpec("nano/gpt_oss_mxfp4");
   const std::string experts = "model.layers.1.mlp.experts.";
   const auto plain = BindingsOf(spec, NeverExists);
   EXPECT_EQ(Find(plain, WeightRole::kRouter, 1).tensor, "model.layers.1.mlp.router.weight");

@@ -1,39 +1,15 @@
-#include <fstream>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "model/spec/families.h"
-#include "nlohmann/json.hpp"
+#include "model/spec/spec_test_support.h"
 
 namespace essor::model {
 namespace {
 
 using ::testing::ElementsAre;
-
-nlohmann::json ReadConfig(const std::string& directory) {
-  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + directory + "/config.json");
-  EXPECT_TRUE(file.good()) << directory;
-  return nlohmann::json::parse(file);
-}
-
-absl::StatusOr<ModelSpec> SpecOf(const nlohmann::json& config) {
-  const auto view = ConfigView::Parse(config.dump(), "config.json");
-  EXPECT_TRUE(view.ok()) << view.status();
-  return SpecFromConfig(*view);
-}
-
-ModelSpec Load(const std::string& directory) {
-  const auto spec = SpecOf(ReadConfig(directory));
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
-
-const GroupedQueryAttention& AttentionOf(const ModelSpec& spec, size_t layer) {
-  return std::get<GroupedQueryAttention>(spec.layers[layer].attention);
-}
 
 WeightBinding Find(const ModelSpec& spec, WeightRole role, int32_t layer, int32_t expert = -1) {
   for (const WeightBinding& binding : BindingsOf(spec, [](const auto&) { return false; })) {
@@ -44,7 +20,7 @@ WeightBinding Find(const ModelSpec& spec, WeightRole role, int32_t layer, int32_
 }
 
 TEST(GlmTest, PublishedModels) {
-  const ModelSpec spec = Load("configs/glm-4-9b");
+  const ModelSpec spec = LoadSpec("configs/glm-4-9b");
   ASSERT_EQ(spec.layers.size(), 40u);
   EXPECT_EQ(spec.norm_eps, 1.5625e-7);
   EXPECT_THAT(spec.eos_tokens, ElementsAre(151329, 151336, 151338));
@@ -55,7 +31,7 @@ TEST(GlmTest, PublishedModels) {
   EXPECT_EQ(attention.rope, (RopeSpec{.rotary_dim = 64, .interleaved = true}));
   EXPECT_EQ(std::get<DenseFfn>(spec.layers[0].ffn).intermediate_size, 13696u);
   EXPECT_FALSE(spec.layers[0].post_norms);
-  const ModelSpec with_post_norms = Load("configs/glm-4-32b-0414");
+  const ModelSpec with_post_norms = LoadSpec("configs/glm-4-32b-0414");
   EXPECT_TRUE(with_post_norms.layers[60].post_norms);
   EXPECT_FALSE(AttentionOf(with_post_norms, 60).qkv_bias);
   EXPECT_NEAR(static_cast<double>(spec.NumParameters()), 9.4e9, 0.05e9);
@@ -63,7 +39,7 @@ TEST(GlmTest, PublishedModels) {
 }
 
 TEST(GlmTest, GateAndUpAreOneTensor) {
-  const ModelSpec glm4 = Load("nano/glm4");
+  const ModelSpec glm4 = LoadSpec("nano/glm4");
   const WeightBinding gate = Find(glm4, WeightRole::kGate, 1);
   const WeightBinding up = Find(glm4, WeightRole::kUp, 1);
   EXPECT_EQ(gate.tensor, "model.layers.1.mlp.gate_up_proj.weight");

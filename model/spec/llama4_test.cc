@@ -1,37 +1,17 @@
-#include <fstream>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "model/spec/families.h"
 #include "model/spec/logical_weights.h"
-#include "nlohmann/json.hpp"
+#include "model/spec/spec_test_support.h"
 
 namespace essor::model {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-nlohmann::json ReadConfig(const std::string& path) {
-  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + path + "/config.json");
-  EXPECT_TRUE(file.good()) << path;
-  return nlohmann::json::parse(file);
-}
-
-absl::StatusOr<ModelSpec> SpecOf(const nlohmann::json& config) {
-  const auto view = ConfigView::Parse(config.dump(), "config.json");
-  EXPECT_TRUE(view.ok()) << view.status();
-  return SpecFromConfig(*view);
-}
-
-ModelSpec Load(const std::string& path) {
-  const auto spec = SpecOf(ReadConfig(path));
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
 
 // The language model of a published config, with a key set.
 absl::StatusOr<ModelSpec> SpecWith(const std::string& key, const nlohmann::json& value) {
@@ -40,12 +20,8 @@ absl::StatusOr<ModelSpec> SpecWith(const std::string& key, const nlohmann::json&
   return SpecOf(config);
 }
 
-const GroupedQueryAttention& AttentionOf(const ModelSpec& spec, size_t layer) {
-  return std::get<GroupedQueryAttention>(spec.layers[layer].attention);
-}
-
 TEST(Llama4Test, Scout) {
-  const ModelSpec spec = Load("configs/llama-4-scout");
+  const ModelSpec spec = LoadSpec("configs/llama-4-scout");
   EXPECT_EQ(spec.family, "llama4");
   EXPECT_EQ(spec.max_context_tokens, 10485760u);
   EXPECT_EQ(spec.norm_eps, 1e-5);
@@ -88,7 +64,7 @@ TEST(Llama4Test, Scout) {
 }
 
 TEST(Llama4Test, Maverick) {
-  const ModelSpec spec = Load("configs/llama-4-maverick");
+  const ModelSpec spec = LoadSpec("configs/llama-4-maverick");
   EXPECT_EQ(spec.max_context_tokens, 1048576u);
   ASSERT_EQ(spec.layers.size(), 48u);
   EXPECT_EQ(AttentionOf(spec, 0).qk_norm, QkNorm::kNone);
@@ -194,7 +170,7 @@ TEST(Llama4Test, TheTextModelAlone) {
   const auto alone = SpecOf(config["text_config"]);
   ASSERT_TRUE(alone.ok()) << alone.status();
   EXPECT_EQ(alone->family, "llama4_text");
-  EXPECT_EQ(alone->layers, Load("configs/llama-4-scout").layers);
+  EXPECT_EQ(alone->layers, LoadSpec("configs/llama-4-scout").layers);
   EXPECT_EQ(TensorPrefix(*alone), "");
   EXPECT_FALSE(IsUnusedTensor(*alone, "vision_model.class_embedding"));
   // Some configs repeat the outer type inside, or none.
@@ -214,7 +190,7 @@ const WeightBinding& Find(const std::vector<WeightBinding>& bindings, WeightRole
 }
 
 TEST(Llama4BindingsTest, ExpertsAreStackedAndTransposedBelowThePrefix) {
-  const ModelSpec spec = Load("configs/llama-4-maverick");
+  const ModelSpec spec = LoadSpec("configs/llama-4-maverick");
   const auto bindings = BindingsOf(spec, [](const std::string& name) {
     return name == "language_model.model.layers.1.feed_forward.experts.gate_up_proj";
   });

@@ -1,40 +1,16 @@
-#include <fstream>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "model/spec/families.h"
-#include "nlohmann/json.hpp"
+#include "model/spec/spec_test_support.h"
 
 namespace essor::model {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-nlohmann::json ReadConfig(const std::string& directory) {
-  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/" + directory + "/config.json");
-  EXPECT_TRUE(file.good()) << directory;
-  return nlohmann::json::parse(file);
-}
-
-absl::StatusOr<ModelSpec> SpecOf(const nlohmann::json& config) {
-  const auto view = ConfigView::Parse(config.dump(), "config.json");
-  EXPECT_TRUE(view.ok()) << view.status();
-  return SpecFromConfig(*view);
-}
-
-ModelSpec Load(const std::string& directory) {
-  const auto spec = SpecOf(ReadConfig(directory));
-  EXPECT_TRUE(spec.ok()) << spec.status();
-  return *spec;
-}
-
-const GroupedQueryAttention& AttentionOf(const ModelSpec& spec, size_t layer) {
-  return std::get<GroupedQueryAttention>(spec.layers[layer].attention);
-}
 
 WeightBinding Find(const ModelSpec& spec, WeightRole role, int32_t layer, int32_t expert = -1) {
   for (const WeightBinding& binding : BindingsOf(spec, [](const auto&) { return false; })) {
@@ -46,7 +22,7 @@ WeightBinding Find(const ModelSpec& spec, WeightRole role, int32_t layer, int32_
 
 // 230B with 10B active.
 TEST(MiniMaxM2Test, PublishedModel) {
-  const ModelSpec spec = Load("configs/minimax-m2");
+  const ModelSpec spec = LoadSpec("configs/minimax-m2");
   ASSERT_EQ(spec.layers.size(), 62u);
   EXPECT_EQ(spec.hidden_size, 3072u);
   EXPECT_EQ(spec.norm_eps, 1e-6);
@@ -101,7 +77,7 @@ TEST(MiniMaxM2Test, RefusesWhatItsReleasesDoNotHave) {
 }
 
 TEST(MiniMaxM2Test, BindsPublishedNames) {
-  const ModelSpec spec = Load("nano/minimax_m2");
+  const ModelSpec spec = LoadSpec("nano/minimax_m2");
   EXPECT_EQ(Find(spec, WeightRole::kRouterBias, 1).tensor,
             "model.layers.1.block_sparse_moe.e_score_correction_bias");
   EXPECT_EQ(Find(spec, WeightRole::kUp, 1, 7).tensor,

@@ -15,6 +15,8 @@ import shutil
 import sys
 import tempfile
 
+import numpy
+
 NANO = pathlib.Path(__file__).parent.parent / "data" / "nano"
 
 
@@ -25,6 +27,7 @@ class Conversion:
     config: dict = dataclasses.field(default_factory=dict)  # added to config.json
     type: str = "ALL_F32"
     keys: dict = dataclasses.field(default_factory=dict)  # metadata that the converter does not write
+    drafts: tuple = ()  # names of tensors of the layers that guess ahead, which nano checkpoints leave out
     unsplit_latent: bool = False  # one attn_kv_b, as before llama.cpp split it (May 2025)
 
 
@@ -37,7 +40,7 @@ CONVERSIONS = (
     Conversion("deepseek2_dense", "moonlight_dense", SIGMOID),
     Conversion("deepseek32", "deepseek_v32", SIGMOID),
     Conversion("deepseek2_q8_0", "deepseek_v3", SIGMOID, type="MOSTLY_Q8_0"),
-    Conversion("glm4moe", "glm4_moe"),
+    Conversion("glm4moe", "glm4_moe", drafts=("blk.3.nextn.eh_proj.weight", "blk.3.attn_q.weight")),
     Conversion("glm4", "glm4"),
     Conversion("ernie4_5", "ernie4_5"),
     Conversion("ernie4_5-moe", "ernie4_5_moe"),
@@ -92,6 +95,8 @@ def convert(conversion, out, modules):
         model = model_class(source, gguf.LlamaFileType[conversion.type], file, model_name=f"nano {conversion.nano}")
         for key, value in conversion.keys.items():
             model.gguf_writer.add_uint32(key, value)
+        for name in conversion.drafts:
+            model.gguf_writer.add_tensor(name, numpy.zeros((4, 8), numpy.float32))
         model.write()
         print(f"{file}: {file.stat().st_size} bytes")
 

@@ -6,6 +6,7 @@ enough to be seen. `published` writes config.json in the form that released chec
 rope_scaling, torch_dtype); the other cases keep the form of transformers 5 (rope_parameters, dtype).
 """
 
+import nano_deepseek
 import nano_gpt_oss
 import nano_llama4
 import nano_minimax
@@ -38,37 +39,6 @@ _QWEN3_MOE = dict(
     decoder_sparse_step=1,
     tie_word_embeddings=False,
     rope_parameters=rope(10000.0),
-)
-
-
-# Head sizes are all different, and so are the key's and the value's: a swapped pair does not fit. theta 10 with 8
-# rotated dims puts one pair each in YaRN's kept and blended ranges and two in the interpolated one.
-_DEEPSEEK_YARN = rope(
-    10.0,
-    rope_type="yarn",
-    factor=4.0,
-    original_max_position_embeddings=16,
-    beta_fast=32,
-    beta_slow=1,
-    mscale=1.0,
-    mscale_all_dim=1.0,
-)
-
-_DEEPSEEK_DENSE = dict(
-    num_hidden_layers=3,
-    first_k_dense_replace=3,
-    n_routed_experts=8,
-    n_group=4,
-    topk_group=2,
-    num_experts_per_tok=3,
-    moe_intermediate_size=16,
-    num_nextn_predict_layers=0,
-    kv_lora_rank=16,
-    qk_nope_head_dim=8,
-    qk_rope_head_dim=8,
-    v_head_dim=12,
-    attention_bias=False,
-    tie_word_embeddings=False,
 )
 
 _THETA = ("rope_theta", dict(rope_parameters=rope(25.0)))
@@ -282,27 +252,27 @@ CASES = (
     case(
         "deepseek_v3_dense",
         "DeepseekV3",
-        _DEEPSEEK_DENSE
+        nano_deepseek.DENSE
         | dict(
             hidden_size=40,
             intermediate_size=48,
             num_attention_heads=4,
             num_key_value_heads=4,
             q_lora_rank=24,
-            rope_parameters=_DEEPSEEK_YARN,
+            rope_parameters=nano_deepseek.YARN,
         ),
         published=True,
         sensitivity=(
             _EPS,
             ("rope_scaling", dict(rope_parameters=rope(10.0))),
             ("rope_interleave", dict(rope_interleave=False)),
-            ("mscale_all_dim", dict(rope_parameters=_DEEPSEEK_YARN | dict(mscale_all_dim=0.0))),
+            ("mscale_all_dim", dict(rope_parameters=nano_deepseek.YARN | dict(mscale_all_dim=0.0))),
         ),
     ),
     case(
         "moonlight_dense",
         "DeepseekV3",
-        _DEEPSEEK_DENSE
+        nano_deepseek.DENSE
         | dict(
             hidden_size=32,
             intermediate_size=64,
@@ -316,7 +286,7 @@ CASES = (
     case(
         "deepseek_v3",
         "DeepseekV3",
-        _DEEPSEEK_DENSE
+        nano_deepseek.DENSE
         | dict(
             hidden_size=32,
             intermediate_size=48,
@@ -327,7 +297,7 @@ CASES = (
             n_shared_experts=1,
             routed_scaling_factor=2.5,
             norm_topk_prob=True,
-            rope_parameters=_DEEPSEEK_YARN,
+            rope_parameters=nano_deepseek.YARN,
         ),
         published=True,
         sensitivity=(
@@ -341,7 +311,7 @@ CASES = (
     case(
         "deepseek_v3_fp8",
         "DeepseekV3",
-        _DEEPSEEK_DENSE
+        nano_deepseek.DENSE
         | dict(
             hidden_size=64,
             intermediate_size=48,
@@ -356,7 +326,7 @@ CASES = (
             n_shared_experts=1,
             routed_scaling_factor=2.5,
             norm_topk_prob=True,
-            rope_parameters=_DEEPSEEK_YARN,
+            rope_parameters=nano_deepseek.YARN,
         ),
         fp8="f32",
         published=True,

@@ -1,18 +1,7 @@
 """DeepSeek V3.2: latent attention to the positions that an indexer chooses."""
 
 from nano_case import case, rope
-
-# As in nano_cases.py: pairs in YaRN's kept, blended and interpolated ranges.
-_YARN = rope(
-    10.0,
-    rope_type="yarn",
-    factor=4.0,
-    original_max_position_embeddings=16,
-    beta_fast=32,
-    beta_slow=1,
-    mscale=1.0,
-    mscale_all_dim=1.0,
-)
+from nano_deepseek import YARN
 
 # 8 of up to 53 positions are read; half of an index head's dims rotate.
 _DEEPSEEK_V32 = dict(
@@ -40,7 +29,7 @@ _DEEPSEEK_V32 = dict(
     index_topk=8,
     attention_bias=False,
     tie_word_embeddings=False,
-    rope_parameters=_YARN,
+    rope_parameters=YARN,
 )
 
 SPARSE_CASES = (
