@@ -30,6 +30,7 @@ extern const ModelFamily kMiniMaxM2Family;
 extern const ModelFamily kMiniMaxText01Family;
 extern const ModelFamily kMixtralFamily;
 extern const ModelFamily kQwen2Family;
+extern const ModelFamily kQwen2MoeFamily;
 extern const ModelFamily kQwen3Family;
 extern const ModelFamily kQwen3MoeFamily;
 extern const ModelFamily kQwen3NextFamily;
@@ -41,7 +42,8 @@ constexpr const ModelFamily* kFamilies[] = {
     &kGlm4Family,        &kGlm4MoeFamily,    &kGlmFamily,           &kGptOssFamily,
     &kKimiK2Family,      &kLlamaFamily,      &kLlama4TextFamily,    &kMiniMaxFamily,
     &kMiniMaxM1Family,   &kMiniMaxM2Family,  &kMiniMaxText01Family, &kMixtralFamily,
-    &kQwen2Family,       &kQwen3Family,      &kQwen3MoeFamily,      &kQwen3NextFamily,
+    &kQwen2Family,       &kQwen2MoeFamily,   &kQwen3Family,         &kQwen3MoeFamily,
+    &kQwen3NextFamily,
 };
 constexpr const MultimodalFamily* kMultimodalFamilies[] = {&kKimiK25Family, &kLlama4Family};
 

@@ -126,6 +126,69 @@ TEST(FamiliesTest, MiniMaxKeepsItsTwoSetsOfKeysApart) {
   EXPECT_EQ(AttentionOf(own, 1).rope.rotary_dim, 16u) << "without rotary_dim a whole head rotates";
 }
 
+TEST(FamiliesTest, Qwen2Moe) {
+  const ModelSpec spec = Load("configs/qwen2-57b-a14b");
+  ASSERT_EQ(spec.layers.size(), 28u);
+  EXPECT_EQ(spec.hidden_size, 3584u);
+  EXPECT_EQ(spec.max_context_tokens, 131072u);
+  const GroupedQueryAttention& attention = AttentionOf(spec, 0);
+  EXPECT_EQ(attention.num_heads, 28u);
+  EXPECT_EQ(attention.num_kv_heads, 4u);
+  EXPECT_EQ(attention.head_dim, 128u);
+  EXPECT_TRUE(attention.qkv_bias && !attention.output_bias);
+  EXPECT_EQ(attention.qk_norm, QkNorm::kNone);
+  EXPECT_EQ(attention.rope, (RopeSpec{.theta = 1e6, .rotary_dim = 128}));
+  for (const LayerSpec& layer : spec.layers) {
+    EXPECT_EQ(std::get<GroupedQueryAttention>(layer.attention).sliding_window, 0u);
+    EXPECT_EQ(std::get<MoeFfn>(layer.ffn), (MoeFfn{.num_experts = 64,
+                                                   .top_k = 8,
+                                                   .intermediate_size = 2560,
+                                                   .shared_intermediate_size = 20480,
+                                                   .shared_gate = true,
+                                                   .router = {.renormalise = false}}));
+  }
+  EXPECT_NEAR(static_cast<double>(spec.NumParameters()), 57.41e9, 0.01e9);
+  // 14B with the embedding.
+  EXPECT_NEAR(static_cast<double>(spec.NumActiveParameters()), 13.7e9, 0.1e9);
+  bool shared = false;
+  for (const WeightBinding& binding : BindingsOf(spec, NeverExists)) {
+    shared |= binding.tensor == "model.layers.27.mlp.shared_expert.down_proj.weight";
+  }
+  EXPECT_TRUE(shared);
+}
+
+TEST(FamiliesTest, Qwen2MoeWindowsEndAtMaxWindowLayers) {
+  nlohmann::json config = ReadJson("nano/qwen2_moe/config.json");
+  config["max_window_layers"] = 3;
+  const auto windows = [&config] {
+    const auto spec = SpecOf(config);
+    EXPECT_TRUE(spec.ok()) << spec.status();
+    std::vector<uint32_t> of_layers;
+    for (size_t layer = 0; layer < 4; ++layer) {
+      of_layers.push_back(AttentionOf(*spec, layer).sliding_window);
+    }
+    return of_layers;
+  };
+  EXPECT_THAT(windows(), ElementsAre(8, 0, 8, 0)) << "every other layer from the first on";
+  config["max_window_layers"] = 2;
+  EXPECT_THAT(windows(), ElementsAre(8, 0, 0, 0));
+  config["use_sliding_window"] = false;
+  EXPECT_THAT(windows(), ElementsAre(0, 0, 0, 0));
+  config["use_sliding_window"] = true;
+  config["layer_types"] = {"full_attention", "sliding_attention", "full_attention",
+                           "full_attention"};
+  EXPECT_THAT(windows(), ElementsAre(0, 8, 0, 0)) << "layer_types goes first";
+}
+
+TEST(FamiliesTest, Qwen2MoeMixedLayers) {
+  const ModelSpec spec = Load("nano/qwen2_moe_mixed");
+  EXPECT_FALSE(AttentionOf(spec, 0).qkv_bias);
+  for (size_t layer = 0; layer < 3; ++layer) {
+    EXPECT_EQ(spec.layers[layer].ffn, FfnSpec(DenseFfn{.intermediate_size = 40})) << layer;
+  }
+  EXPECT_TRUE(std::get<MoeFfn>(spec.layers[3].ffn).router.renormalise);
+}
+
 TEST(FamiliesTest, Qwen3Next) {
   const ModelSpec spec = LoadSpec("configs/qwen3-next-80b-a3b");
   ASSERT_EQ(spec.layers.size(), 48u);
@@ -376,6 +439,9 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
   const BadConfig kCases[] = {
       {"nano/llama", "model_type", "gpt9",
        "config.json: model_type: unknown family \"gpt9\"; known: deepseek_v3, "},
+      {"nano/qwen2_moe", "shared_expert_intermediate_size", nullptr,
+       "shared_expert_intermediate_size: missing"},
+      {"nano/qwen2_moe", "layer_types", {"full_attention"}, "layer_types: 1 entries for 4 layers"},
       {"nano/qwen3_next", "linear_num_value_heads", 6,
        "linear_num_value_heads: 6 is not a multiple of the 4 key heads"},
       {"nano/qwen3_next", "linear_conv_kernel_dim", 9,

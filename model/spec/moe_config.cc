@@ -91,17 +91,27 @@ absl::StatusOr<MoeFfn> ReadQwenMoe(const ConfigView& config, uint32_t num_layers
   return ffn;
 }
 
-absl::StatusOr<std::vector<bool>> ReadQwenSparseLayers(const ConfigView& config,
-                                                       uint32_t num_layers) {
+absl::StatusOr<MoeFfn> ReadQwenMoeWithShared(const ConfigView& config, uint32_t num_layers,
+                                             bool default_renormalise) {
+  ESSOR_ASSIGN_OR_RETURN(MoeFfn ffn, ReadQwenMoe(config, num_layers, default_renormalise));
+  ESSOR_ASSIGN_OR_RETURN(ffn.shared_intermediate_size,
+                         config.Size("shared_expert_intermediate_size", kMaxWidth));
+  ffn.shared_gate = true;
+  return ffn;
+}
+
+absl::StatusOr<std::vector<FfnSpec>> ReadQwenFfns(const ConfigView& config, uint32_t num_layers,
+                                                  const MoeFfn& moe) {
   ESSOR_ASSIGN_OR_RETURN(const auto dense_layers, config.Integers("mlp_only_layers"));
   ESSOR_ASSIGN_OR_RETURN(const uint32_t step, config.SizeOr("decoder_sparse_step", kMaxLayers, 1));
-  std::vector<bool> sparse;
+  std::vector<FfnSpec> ffns(num_layers, moe);
   for (uint32_t layer = 0; layer < num_layers; ++layer) {
     const bool listed =
         std::find(dense_layers.begin(), dense_layers.end(), layer) != dense_layers.end();
-    sparse.push_back(!listed && (layer + 1) % step == 0);
+    if (!listed && (layer + 1) % step == 0) continue;
+    ESSOR_ASSIGN_OR_RETURN(ffns[layer], ReadDenseFfn(config));
   }
-  return sparse;
+  return ffns;
 }
 
 absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_layers,

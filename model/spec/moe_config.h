@@ -33,10 +33,14 @@ absl::StatusOr<uint32_t> ReadSharedWidth(const ConfigView& config, const std::st
 absl::StatusOr<MoeFfn> ReadQwenMoe(const ConfigView& config, uint32_t num_layers,
                                    bool default_renormalise);
 
-// Which layers have experts: those that `decoder_sparse_step` does not skip and `mlp_only_layers`
-// does not name (Qwen).
-absl::StatusOr<std::vector<bool>> ReadQwenSparseLayers(const ConfigView& config,
-                                                       uint32_t num_layers);
+// ReadQwenMoe's experts beside a gated shared one of `shared_expert_intermediate_size` columns.
+absl::StatusOr<MoeFfn> ReadQwenMoeWithShared(const ConfigView& config, uint32_t num_layers,
+                                             bool default_renormalise);
+
+// The FFN of each layer: `moe` where `decoder_sparse_step` does not skip it and `mlp_only_layers`
+// does not name it, a dense one of `intermediate_size` columns in the others (Qwen).
+absl::StatusOr<std::vector<FfnSpec>> ReadQwenFfns(const ConfigView& config, uint32_t num_layers,
+                                                  const MoeFfn& moe);
 
 // What the family's config class in transformers assumes for absent keys.
 struct SigmoidMoeDefaults {

@@ -24,13 +24,9 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
                            config.SizeOr("sliding_window", kMaxPositions, 4096));
   }
   ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadQwenMoe(config, decoder.num_layers, false));
-  ESSOR_ASSIGN_OR_RETURN(const auto sparse, ReadQwenSparseLayers(config, decoder.num_layers));
-  for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
-    LayerSpec parts{.attention = decoder.attention, .ffn = moe};
-    if (!sparse[layer]) {
-      ESSOR_ASSIGN_OR_RETURN(parts.ffn, ReadDenseFfn(config));
-    }
-    decoder.spec.layers.push_back(parts);
+  ESSOR_ASSIGN_OR_RETURN(const auto ffns, ReadQwenFfns(config, decoder.num_layers, moe));
+  for (const FfnSpec& ffn : ffns) {
+    decoder.spec.layers.push_back({.attention = decoder.attention, .ffn = ffn});
   }
   return decoder.spec;
 }

@@ -51,14 +51,6 @@ absl::StatusOr<std::vector<bool>> ReadSoftmaxLayers(const ConfigView& config, ui
   return softmax;
 }
 
-absl::StatusOr<MoeFfn> ReadMoe(const ConfigView& config, uint32_t num_layers) {
-  ESSOR_ASSIGN_OR_RETURN(MoeFfn ffn, ReadQwenMoe(config, num_layers, true));
-  ESSOR_ASSIGN_OR_RETURN(ffn.shared_intermediate_size,
-                         config.Size("shared_expert_intermediate_size", kMaxWidth));
-  ffn.shared_gate = true;
-  return ffn;
-}
-
 absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(Decoder decoder, ReadDecoder(config, {.norm_eps = 1e-6,
                                                                .max_position_embeddings = 32768,
@@ -71,14 +63,11 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
   decoder.attention.output_gate = true;
   ESSOR_ASSIGN_OR_RETURN(const GatedDeltaNet net, ReadDeltaNet(config));
   ESSOR_ASSIGN_OR_RETURN(const auto softmax, ReadSoftmaxLayers(config, decoder.num_layers));
-  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadMoe(config, decoder.num_layers));
-  ESSOR_ASSIGN_OR_RETURN(const auto sparse, ReadQwenSparseLayers(config, decoder.num_layers));
+  ESSOR_ASSIGN_OR_RETURN(const MoeFfn moe, ReadQwenMoeWithShared(config, decoder.num_layers, true));
+  ESSOR_ASSIGN_OR_RETURN(const auto ffns, ReadQwenFfns(config, decoder.num_layers, moe));
   for (uint32_t layer = 0; layer < decoder.num_layers; ++layer) {
-    LayerSpec parts{.attention = net, .ffn = moe};
+    LayerSpec parts{.attention = net, .ffn = ffns[layer]};
     if (softmax[layer]) parts.attention = decoder.attention;
-    if (!sparse[layer]) {
-      ESSOR_ASSIGN_OR_RETURN(parts.ffn, ReadDenseFfn(config));
-    }
     decoder.spec.layers.push_back(std::move(parts));
   }
   return decoder.spec;

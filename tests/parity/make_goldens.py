@@ -108,6 +108,8 @@ def published_config(config):
         config["torch_dtype"] = config.pop("dtype")
     if config["model_type"] == "llama4_text":
         del config["layer_types"]  # those that rotate
+    if config["model_type"] == "qwen2_moe":
+        del config["layer_types"]
     if config["model_type"] == "qwen2":
         del config["layer_types"]
         config["sliding_window"] = (

@@ -10,6 +10,7 @@ import nano_deepseek
 import nano_gpt_oss
 import nano_llama4
 import nano_minimax
+import nano_qwen2_moe
 import nano_qwen3_next
 import nano_true
 from nano_case import TOKENIZER_VOCAB, case, rope
@@ -342,4 +343,5 @@ CASES += (
     + nano_gpt_oss.CASES
     + nano_qwen3_next.CASES
     + nano_true.CASES
+    + nano_qwen2_moe.CASES
 )

@@ -52,6 +52,8 @@ const char* const kCases[] = {
     "llama4_interleaved",
     "llama4_multimodal",
     "qwen3_next",
+    "qwen2_moe",
+    "qwen2_moe_mixed",
     "gpt_oss",
     "gpt_oss_mxfp4",
     "kimi_k2_int4",
@@ -61,6 +63,30 @@ const char* const kCases[] = {
 // Head sizes, latents, states and blocks of scales as published models have them; the shapes that
 // kernels specialise on.
 const char* const kKernelTrueCases[] = {"deepseek_v3_true", "minimax_true", "qwen3_next_true"};
+// Those of them that are also tried under plans with ep.
+const char* const kMoeCases[] = {
+    "qwen3_moe",
+    "qwen3_moe_mixed",
+    "mixtral",
+    "ernie4_5_moe",
+    "glm4_moe",
+    "deepseek_v3",
+    "qwen3_moe_fp8_blocks",
+    "minimax",
+    "minimax_text_01",
+    "minimax_m2",
+    "minimax_m2_fp8",
+    "llama4",
+    "llama4_interleaved",
+    "llama4_multimodal",
+    "gpt_oss",
+    "gpt_oss_mxfp4",
+    "kimi_k2_int4",
+    "qwen3_next",
+    "qwen2_moe",
+    "qwen2_moe_mixed",
+    "deepseek_v32",
+};
 
 // `path`: of a model, inside tests/data.
 std::unique_ptr<LocalInstance> InstanceAt(const std::string& path, const std::string& plan,
@@ -194,11 +220,7 @@ std::vector<PlanCase> PlanCases() {
       if (!three_heads || plan != std::string("tp=4")) cases.push_back({family, plan});
     }
   }
-  for (const char* family :
-       {"qwen3_moe", "qwen3_moe_mixed", "mixtral", "ernie4_5_moe", "glm4_moe", "deepseek_v3",
-        "qwen3_moe_fp8_blocks", "minimax", "minimax_text_01", "minimax_m2", "minimax_m2_fp8",
-        "llama4", "llama4_interleaved", "llama4_multimodal", "gpt_oss", "gpt_oss_mxfp4",
-        "kimi_k2_int4", "qwen3_next", "deepseek_v32"}) {
+  for (const char* family : kMoeCases) {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
