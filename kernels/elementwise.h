@@ -80,7 +80,8 @@ void Embedding(const EmbeddingParams& params, Stream& stream);
 // (unit_norm_after), and of q alone the temperature. Without norms and temperature the dims that do
 // not rotate are neither read nor written: a view that begins inside each head will do.
 struct QkNormRopeParams {
-  // [T, num_heads, D], row stride q_stride floats, head stride q_head_stride (0: D).
+  // [T, num_heads, D], row stride q_stride floats, head stride q_head_stride (0: D). Null where
+  // there are no heads, as k.
   float* q;
   float* k;  // [T, num_kv_heads, D], row stride k_stride floats
   uint32_t q_stride;

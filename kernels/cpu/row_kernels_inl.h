@@ -184,20 +184,24 @@ ESSOR_INLINE void NormAndRotateHeads(const QkNormRopeParams& params, float* head
   }
 }
 
+// The queries of one row; there may be none, and then no pointer to them either.
+ESSOR_INLINE void NormAndRotateQueries(const QkNormRopeParams& params, uint64_t t) {
+  if (params.num_heads == 0) return;
+  float* q = params.q + t * params.q_stride;
+  const uint32_t stride = params.q_head_stride == 0 ? params.head_dim : params.q_head_stride;
+  NormAndRotateHeads(params, q, params.num_heads, stride, params.q_norm, params.positions[t]);
+  if (params.temperature.scale == 0) return;
+  const float factor = params.temperature.FactorAt(params.positions[t]);
+  for (uint32_t h = 0; h < params.num_heads; ++h) {
+    float* head = q + static_cast<size_t>(h) * stride;
+    ScaleRow(head, factor, nullptr, params.head_dim, head);
+  }
+}
+
 void QkNormRopeRows(const QkNormRopeParams& params, uint64_t begin, uint64_t end) {
   for (uint64_t t = begin; t < end; ++t) {
-    float* q = params.q + t * params.q_stride;
-    const uint32_t q_head_stride =
-        params.q_head_stride == 0 ? params.head_dim : params.q_head_stride;
-    NormAndRotateHeads(params, q, params.num_heads, q_head_stride, params.q_norm,
-                       params.positions[t]);
-    if (params.temperature.scale != 0) {
-      const float factor = params.temperature.FactorAt(params.positions[t]);
-      for (uint32_t h = 0; h < params.num_heads; ++h) {
-        float* head = q + static_cast<size_t>(h) * q_head_stride;
-        ScaleRow(head, factor, nullptr, params.head_dim, head);
-      }
-    }
+    NormAndRotateQueries(params, t);
+    if (params.num_kv_heads == 0) continue;
     NormAndRotateHeads(params, params.k + t * params.k_stride, params.num_kv_heads, params.head_dim,
                        params.k_norm, params.positions[t]);
   }

@@ -51,6 +51,20 @@ void NormAndRotateHeads(const QkNormRopeParams& params, float* heads, uint32_t n
   }
 }
 
+// The queries of one row; there may be none, and then no pointer to them either.
+void NormAndRotateQueries(const QkNormRopeParams& params, uint32_t t) {
+  if (params.num_heads == 0) return;
+  float* q = params.q + static_cast<size_t>(t) * params.q_stride;
+  const size_t stride = params.q_head_stride == 0 ? params.head_dim : params.q_head_stride;
+  NormAndRotateHeads(params, q, params.num_heads, static_cast<uint32_t>(stride), params.q_norm,
+                     params.positions[t]);
+  if (params.temperature.scale == 0) return;
+  const float factor = params.temperature.FactorAt(params.positions[t]);
+  for (uint32_t i = 0; i < params.num_heads * params.head_dim; ++i) {
+    q[i / params.head_dim * stride + i % params.head_dim] *= factor;
+  }
+}
+
 }  // namespace
 
 void RmsNorm(const RmsNormParams& params) {
@@ -116,17 +130,8 @@ void Embedding(const EmbeddingParams& params) {
 
 void QkNormRope(const QkNormRopeParams& params) {
   for (uint32_t t = 0; t < params.num_rows; ++t) {
-    float* q = params.q + static_cast<size_t>(t) * params.q_stride;
-    const uint32_t q_head_stride =
-        params.q_head_stride == 0 ? params.head_dim : params.q_head_stride;
-    NormAndRotateHeads(params, q, params.num_heads, q_head_stride, params.q_norm,
-                       params.positions[t]);
-    if (params.temperature.scale != 0) {
-      const float factor = params.temperature.FactorAt(params.positions[t]);
-      for (uint32_t i = 0; i < params.num_heads * params.head_dim; ++i) {
-        q[size_t{i / params.head_dim} * q_head_stride + i % params.head_dim] *= factor;
-      }
-    }
+    NormAndRotateQueries(params, t);
+    if (params.num_kv_heads == 0) continue;
     NormAndRotateHeads(params, params.k + static_cast<size_t>(t) * params.k_stride,
                        params.num_kv_heads, params.head_dim, params.k_norm, params.positions[t]);
   }
