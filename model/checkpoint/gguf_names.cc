@@ -27,8 +27,8 @@ constexpr std::array<Names, 3> kGlobal = {{
     {"output", "lm_head"},
 }};
 
-// After "blk.N." and "model.layers.N."; without ".weight" or ".bias". Those of all families but where
-// their own differ.
+// After "blk.N." and "model.layers.N."; without ".weight" or ".bias". Those of all families but
+// where their own differ.
 constexpr std::array<Names, 14> kLayer = {{
     {"attn_norm", "input_layernorm"},
     {"attn_q", "self_attn.q_proj"},

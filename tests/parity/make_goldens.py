@@ -89,6 +89,8 @@ def redraw(model, case, seed):
     with torch.no_grad():
         for name, parameter in weights_of(model):
             parameter.copy_(torch.from_numpy(draw(case, seed, name, tuple(parameter.shape))))
+    if case.stored_bfloat16:
+        model.to(torch.bfloat16)
 
 
 def published_config(config):

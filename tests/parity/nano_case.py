@@ -21,6 +21,7 @@ class Case:
     shard_bytes: int = 0  # 0: one model.safetensors
     transposed_experts: bool = False  # fused experts are [in, out]
     prompt_tries: int = 400  # of a seed, for a prompt without near-ties
+    stored_bfloat16: bool = False  # weights are drawn in bfloat16 and stored so
     fp8: str = ""  # e4m3 blocks with scales of this type: f32 or ue8m0; see nano_fp8.py
     norm_spread: float = 0.1  # deviation of norm weights from neutral ones
     zero_centred_norms: bool = False  # all norms but linear_attn.norm are stored minus 1

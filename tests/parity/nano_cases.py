@@ -12,6 +12,7 @@ import nano_llama4
 import nano_minimax
 import nano_qwen2_moe
 import nano_qwen3_next
+import nano_true
 from nano_case import TOKENIZER_VOCAB, case, rope
 from nano_sparse import SPARSE_CASES
 from nano_spread import SPREAD_CASES
@@ -341,5 +342,6 @@ CASES += (
     + nano_llama4.CASES
     + nano_gpt_oss.CASES
     + nano_qwen3_next.CASES
+    + nano_true.CASES
     + nano_qwen2_moe.CASES
 )

@@ -60,6 +60,9 @@ const char* const kCases[] = {
     "deepseek_v32",
 };
 
+// Head sizes, latents, states and blocks of scales as published models have them; the shapes that
+// kernels specialise on.
+const char* const kKernelTrueCases[] = {"deepseek_v3_true", "minimax_true", "qwen3_next_true"};
 // Those of them that are also tried under plans with ep.
 const char* const kMoeCases[] = {
     "qwen3_moe",
@@ -186,6 +189,7 @@ TEST_P(FamilyParityTest, ChunkingDoesNotChangeABit) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, FamilyParityTest, ::testing::ValuesIn(kCases));
+INSTANTIATE_TEST_SUITE_P(KernelTrue, FamilyParityTest, ::testing::ValuesIn(kKernelTrueCases));
 
 struct PlanCase {
   const char* family;
@@ -220,6 +224,9 @@ std::vector<PlanCase> PlanCases() {
     for (const char* plan : {"ep=2", "ep=3", "tp=2,ep=2", "ep=4,tp=2", "tp=4,ep=2", "pp=2,ep=2"}) {
       cases.push_back({family, plan});
     }
+  }
+  for (const char* family : kKernelTrueCases) {
+    for (const char* plan : {"tp=2", "ep=2", "pp=2"}) cases.push_back({family, plan});
   }
   return cases;
 }
@@ -260,6 +267,9 @@ std::vector<PlanCase> QuantisedPlanCases() {
          {"tp=1", "tp=2", "tp=3", "ep=2", "ep=3", "pp=2", "pp=2,tp=2", "tp=2,ep=2", "ep=4,tp=2"}) {
       cases.push_back({family, plan});
     }
+  }
+  for (const char* plan : {"tp=1", "tp=2", "ep=2", "pp=2"}) {
+    cases.push_back({"deepseek_v3_true", plan});
   }
   return cases;
 }
