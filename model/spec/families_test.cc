@@ -127,7 +127,7 @@ TEST(FamiliesTest, MiniMaxKeepsItsTwoSetsOfKeysApart) {
 }
 
 TEST(FamiliesTest, Qwen2Moe) {
-  const ModelSpec spec = Load("configs/qwen2-57b-a14b");
+  const ModelSpec spec = LoadSpec("configs/qwen2-57b-a14b");
   ASSERT_EQ(spec.layers.size(), 28u);
   EXPECT_EQ(spec.hidden_size, 3584u);
   EXPECT_EQ(spec.max_context_tokens, 131072u);
@@ -158,7 +158,7 @@ TEST(FamiliesTest, Qwen2Moe) {
 }
 
 TEST(FamiliesTest, Qwen2MoeWindowsEndAtMaxWindowLayers) {
-  nlohmann::json config = ReadJson("nano/qwen2_moe/config.json");
+  nlohmann::json config = ReadConfig("nano/qwen2_moe");
   config["max_window_layers"] = 3;
   const auto windows = [&config] {
     const auto spec = SpecOf(config);
@@ -181,7 +181,7 @@ TEST(FamiliesTest, Qwen2MoeWindowsEndAtMaxWindowLayers) {
 }
 
 TEST(FamiliesTest, Qwen2MoeMixedLayers) {
-  const ModelSpec spec = Load("nano/qwen2_moe_mixed");
+  const ModelSpec spec = LoadSpec("nano/qwen2_moe_mixed");
   EXPECT_FALSE(AttentionOf(spec, 0).qkv_bias);
   for (size_t layer = 0; layer < 3; ++layer) {
     EXPECT_EQ(spec.layers[layer].ffn, FfnSpec(DenseFfn{.intermediate_size = 40})) << layer;
@@ -512,7 +512,7 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
        "layer_types: names sliding_attention, but use_sliding_window is not set"},
   };
   for (const BadConfig& test : kCases) {
-    nlohmann::json config = ReadJson(std::string(test.path) + "/config.json");
+    nlohmann::json config = ReadConfig(test.path);
     config[test.key] = test.value;
     const auto spec = SpecOf(config);
     EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument) << test.key;
@@ -564,7 +564,7 @@ TEST(FamiliesTest, OtherPackedIntegersAreRefused) {
 // A lying config must not make us list millions of experts.
 TEST(FamiliesTest, RefusesMoreExpertsThanAnyModelHas) {
   for (const char* path : {"nano/qwen3_moe", "nano/mixtral"}) {
-    nlohmann::json config = ReadJson(std::string(path) + "/config.json");
+    nlohmann::json config = ReadConfig(path);
     config["num_hidden_layers"] = 1000;
     config.erase("num_local_experts");
     config["num_experts"] = 4000;

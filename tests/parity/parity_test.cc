@@ -63,7 +63,8 @@ const char* const kCases[] = {
 // Head sizes, latents, states and blocks of scales as published models have them; the shapes that
 // kernels specialise on.
 const char* const kKernelTrueCases[] = {"deepseek_v3_true", "minimax_true", "qwen3_next_true"};
-// Those of them that are also tried under plans with ep.
+
+// Those of kCases that are also tried under plans with ep.
 const char* const kMoeCases[] = {
     "qwen3_moe",
     "qwen3_moe_mixed",
