@@ -57,7 +57,7 @@ absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
     ESSOR_ASSIGN_OR_RETURN(instance.plan, ChoosePlanFor(options, source, instance.limits));
   } else {
     ESSOR_ASSIGN_OR_RETURN(instance.plan, model::ParallelPlan::Parse(options.plan));
-    ESSOR_RETURN_IF_ERROR(ValidatePlan(instance.plan, spec, model::QuantBlockOf(source.stored)));
+    ESSOR_RETURN_IF_ERROR(ValidatePlan(instance.plan, spec, model::QuantBlockOf(source.bindings)));
   }
   const uint32_t num_ranks = instance.plan.NumRanks();
   instance.num_workers = options.num_workers == 0 ? num_ranks : options.num_workers;
@@ -72,7 +72,7 @@ absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
 Membership::CapacityOf MakeCapacity(const PlanningOptions& options, const InstancePlan& instance,
                                     const model::ModelSource& source) {
   auto shapes = std::make_shared<std::vector<RankShape>>();
-  const model::QuantBlock quant_block = model::QuantBlockOf(source.stored);
+  const model::QuantBlock quant_block = model::QuantBlockOf(source.bindings);
   for (uint32_t rank = 0; rank < instance.plan.NumRanks(); ++rank) {
     RankShape shape{LayoutOf(instance.plan, source.spec, rank, quant_block), {}};
     shape.slices = SlicesOf(shape.layout, source.spec, source.bindings);

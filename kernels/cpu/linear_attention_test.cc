@@ -229,6 +229,19 @@ TEST_P(LinearAttentionTest, ConvolutionEqualsTheReference) {
   }
 }
 
+// Enough work to be shared among threads: the same bits as on one.
+TEST_P(LinearAttentionTest, ThreadsDoNotChangeAConvolution) {
+  constexpr uint32_t kRows = 150;
+  const ConvolutionShape shape{.num_heads = 4, .dim = 130, .taps = 4};
+  const SequenceRows all = {.first_row = 0, .num_rows = kRows, .context_tokens = 0, .slot = 1};
+  Convolution one(shape, kRows);
+  CausalConvolution(one.Params({&all, 1}), *MakeStream(1));
+  Convolution many(shape, kRows);
+  CausalConvolution(many.Params({&all, 1}), *MakeStream(3));
+  EXPECT_EQ(many.y(), one.y());
+  EXPECT_EQ(many.states(), one.states());
+}
+
 TEST_P(LinearAttentionTest, EveryCutOfAConvolutionGivesTheSameBits) {
   constexpr uint32_t kRows = 19;
   for (const ConvolutionShape& shape : kConvolutions) {

@@ -162,7 +162,8 @@ class Pricer {
   }
 
   static bool IsAttention(WeightRole role) {
-    return role != WeightRole::kFfnNorm && !IsHeldAsFloat32(role) && !IsFfnMatrix(role) &&
+    return role != WeightRole::kFfnNorm && role != WeightRole::kRouter &&
+           role != WeightRole::kSharedGate && !IsFfnMatrix(role) &&
            !IsMoeBias(role);
   }
 

@@ -166,6 +166,18 @@ QuantBlock QuantBlockOf(DType stored) {
   return {block, OnlyExperts(stored) ? 1 : block};
 }
 
+QuantBlock QuantBlockOf(const std::vector<WeightBinding>& bindings) {
+  QuantBlock block;
+  for (const WeightBinding& binding : bindings) {
+    const bool cut = binding.role == WeightRole::kDown || binding.role == WeightRole::kOutput;
+    if (!cut || !binding.stored.has_value()) continue;
+    const uint32_t of_type = InfoOf(*binding.stored).block_elements > 1 ? 32 : 1;
+    uint32_t& of_group = binding.expert >= 0 ? block.experts : block.others;
+    of_group = std::max(of_group, of_type);
+  }
+  return block;
+}
+
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
                     QuantBlock quant_block) {
   ESSOR_CHECK(rank < plan.NumRanks());

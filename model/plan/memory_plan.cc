@@ -110,6 +110,14 @@ uint64_t FfnWorkspace(uint64_t top_k, uint64_t hidden, uint64_t ffn, const Servi
          (hidden + ffn + 2 * kKernelThreads * kTileRows) * kFloatBytes;
 }
 
+// The inputs of a projection in panels of the widest type, rounded up to whole blocks of 32: those
+// of the layers around attention are the widest outside FFNs.
+uint64_t LinearWorkspace(uint64_t hidden, const AttentionWidths& attention,
+                         const ServingLimits& limits) {
+  const uint64_t columns = std::max({hidden, attention.result, attention.query_latent});
+  return (RoundUp(columns, 32) * kFloatBytes + kAlignment) * limits.max_step_tokens;
+}
+
 // Attention cuts long contexts into partitions of 256 positions when there are fewer tasks than
 // threads, and keeps a softmax state for each: those of one row, or 64 MB
 // (kernels/cpu/attention_driver.cc).
@@ -290,6 +298,7 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   // One call at a time has the kernels' workspace.
   const uint64_t kernels =
       std::max({FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), limits),
+                LinearWorkspace(spec.hidden_size, widths.attention, limits),
                 AttentionWorkspace(layout, spec, limits), IndexWorkspace(layout, spec, limits)});
   return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
          HeadBytes(spec, layout) + kSmallPieces;
@@ -324,8 +333,10 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
   const uint64_t blocks_per_sequence = BlocksPerSequence(request);
   const uint64_t one_sequence = blocks_per_sequence * plan.block_bytes;
   if (fixed + one_sequence > request.memory_bytes) return DoesNotFit(request, plan, one_sequence);
+  // Places of the cache, block times slot, are counted in 32 bits (worker/layers/position_selector.h).
   const uint64_t most = std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
-                                           std::numeric_limits<uint32_t>::max());
+                                           std::numeric_limits<uint32_t>::max() /
+                                               limits.block_tokens);
   // A rank whose layers all keep states has blocks of no bytes.
   plan.num_blocks = static_cast<uint32_t>(
       plan.block_bytes == 0 ? most

@@ -56,6 +56,9 @@ struct QuantBlock {
 bool OnlyExperts(DType stored);
 // When the matrices are stored as `stored`.
 QuantBlock QuantBlockOf(DType stored);
+// Of an opened checkpoint, whose matrices may be of several types: those that plans cut by columns
+// (output projections, down matrices) decide.
+QuantBlock QuantBlockOf(const std::vector<WeightBinding>& bindings);
 
 // OK, or InvalidArgument with one sentence why `plan` cannot serve `spec`: for example
 // "tp=16 exceeds the model's 9 attention heads" or "pp=40 exceeds the model's 30 layers".

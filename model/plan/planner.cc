@@ -28,6 +28,10 @@ std::vector<ParallelPlan> PlansOf(uint32_t num_ranks) {
   return plans;
 }
 
+QuantBlock BlockOf(const PlannerRequest& request) {
+  return request.quant_block.value_or(QuantBlockOf(request.stored));
+}
+
 MemoryRequest RequestFor(const PlannerRequest& request, const RankLayout& layout) {
   return {.spec = request.spec,
           .layout = &layout,
@@ -40,7 +44,7 @@ MemoryRequest RequestFor(const PlannerRequest& request, const RankLayout& layout
 // What the fullest rank needs at least.
 uint64_t LeastBytesOf(const ParallelPlan& plan, const PlannerRequest& request) {
   uint64_t most = 0;
-  for (const RankLayout& layout : LayoutsOf(plan, *request.spec, QuantBlockOf(request.stored))) {
+  for (const RankLayout& layout : LayoutsOf(plan, *request.spec, BlockOf(request))) {
     most = std::max(most, LeastBytes(RequestFor(request, layout)));
   }
   return most;
@@ -74,7 +78,7 @@ struct Candidates {
 
 absl::Status Consider(const ParallelPlan& plan, const PlannerRequest& request,
                       Candidates& candidates) {
-  const absl::Status valid = ValidatePlan(plan, *request.spec, QuantBlockOf(request.stored));
+  const absl::Status valid = ValidatePlan(plan, *request.spec, BlockOf(request));
   if (!valid.ok()) {
     if (candidates.first_refusal.ok()) candidates.first_refusal = valid;
     return absl::OkStatus();
@@ -129,7 +133,7 @@ void ShareBlocks(PlannedInstance& instance) {
 
 absl::StatusOr<PlannedInstance> EvaluatePlan(const ParallelPlan& plan,
                                              const PlannerRequest& request) {
-  const QuantBlock quant_block = QuantBlockOf(request.stored);
+  const QuantBlock quant_block = BlockOf(request);
   ESSOR_RETURN_IF_ERROR(ValidatePlan(plan, *request.spec, quant_block));
   PlannedInstance instance;
   instance.plan = plan;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,8 @@ struct PlannerRequest {
   uint32_t num_ranks = 1;
   uint64_t memory_bytes = 0;  // what each rank may use
   DType stored = DType::kBF16;
+  // Where columns may be cut, when the checkpoint is open; else as `stored` implies.
+  std::optional<QuantBlock> quant_block = {};
   bool fp32 = false;
   ServingLimits limits = {};
   Hardware hardware = {};

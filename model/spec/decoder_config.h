@@ -34,6 +34,8 @@ struct Decoder {
 inline constexpr uint32_t kMaxLayers = 1024;
 inline constexpr uint32_t kMaxWidth = 1u << 20;  // hidden, intermediate, heads * head_dim
 inline constexpr uint32_t kMaxHeads = 4096;
+// Floats that linear attention keeps of a sequence in one layer, 1 GiB of them.
+inline constexpr uint64_t kMaxStateFloats = 1u << 28;
 // Over all layers, where heads have weights of their own.
 inline constexpr uint32_t kMaxHeadsOfModel = 1u << 18;
 inline constexpr uint32_t kMaxExperts = 4096;             // of one layer

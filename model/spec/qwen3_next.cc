@@ -36,6 +36,12 @@ absl::StatusOr<GatedDeltaNet> ReadDeltaNet(const ConfigView& config) {
     return config.Error("linear_value_head_dim",
                         absl::StrCat("keys and values of ", width, " exceed ", kMaxWidth));
   }
+  const uint64_t state =
+      uint64_t{net.num_value_heads} * net.key_head_dim * uint64_t{net.value_head_dim};
+  if (state > kMaxStateFloats) {
+    return config.Error("linear_key_head_dim",
+                        absl::StrCat("states of ", state, " values exceed ", kMaxStateFloats));
+  }
   return net;
 }
 

@@ -111,7 +111,7 @@ absl::Status LocalRanksOnCpu::LoadAll(const Progress& progress) {
         held_.source->fingerprint, assignment_.model_path, assignment_.model_fingerprint));
   }
   ESSOR_RETURN_IF_ERROR(model::ValidatePlan(assignment_.plan, held_.source->spec,
-                                            model::QuantBlockOf(held_.source->stored)));
+                                            model::QuantBlockOf(held_.source->bindings)));
   for (const uint32_t rank : assignment_.local_ranks) {
     ESSOR_RETURN_IF_ERROR(LoadRank(rank, progress));
   }
@@ -128,7 +128,7 @@ absl::Status LocalRanksOnCpu::LoadRank(uint32_t rank, const Progress& progress) 
         absl::StrFormat("rank %d is not one of the plan's %d", rank, assignment_.plan.NumRanks()));
   }
   model::RankLayout layout =
-      model::LayoutOf(assignment_.plan, source.spec, rank, model::QuantBlockOf(source.stored));
+      model::LayoutOf(assignment_.plan, source.spec, rank, model::QuantBlockOf(source.bindings));
   const std::vector<model::WeightSlice> slices =
       model::SlicesOf(layout, source.spec, source.bindings);
   uint32_t num_threads = 0;
@@ -170,7 +170,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalRanksOnCpu::MakeEngine(const EpochM
   std::vector<model::Range> vocab_slices;
   for (const uint32_t member : layout.stage_ranks) {
     vocab_slices.push_back(
-        model::LayoutOf(assignment_.plan, spec, member, model::QuantBlockOf(held_.source->stored))
+        model::LayoutOf(assignment_.plan, spec, member, model::QuantBlockOf(held_.source->bindings))
             .vocab);
   }
   ESSOR_ASSIGN_OR_RETURN(

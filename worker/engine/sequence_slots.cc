@@ -1,5 +1,7 @@
 #include "worker/engine/sequence_slots.h"
 
+#include <utility>
+
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
 
@@ -27,6 +29,7 @@ absl::Status SequenceSlots::Apply(const StepInput& input, StepRows* rows) {
   for (const StepInput::Sequence& sequence : input.sequences) {
     ESSOR_RETURN_IF_ERROR(Extend(sequence, rows));
   }
+  for (const StepInput::Sequence& sequence : input.sequences) slots_[sequence.slot].in_step = false;
   if (rows->token_ids.size() > limits_.max_step_tokens) {
     return absl::InvalidArgumentError(absl::StrFormat("step %d has %d tokens, the budget is %d",
                                                       input.step_id.value(), rows->token_ids.size(),
@@ -66,6 +69,10 @@ absl::Status SequenceSlots::Extend(const StepInput::Sequence& sequence, StepRows
     return absl::InvalidArgumentError(absl::StrFormat("slot %d is not running", sequence.slot));
   }
   Slot& slot = slots_[sequence.slot];
+  if (std::exchange(slot.in_step, true)) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("slot %d is in the step twice", sequence.slot));
+  }
   ESSOR_RETURN_IF_ERROR(AppendBlocks(sequence, slot));
   if (sequence.tokens.empty() && !slot.has_last_token) {
     return absl::InvalidArgumentError(

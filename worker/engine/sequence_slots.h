@@ -37,7 +37,7 @@ class SequenceSlots {
 
   // Releases, starts and extends as `input` says and lays out its rows. InvalidArgument naming slot
   // and field when the step contradicts the state (unknown or taken slot, block or token id out of
-  // range, too few blocks, more rows than a step may have); the slots are then unusable and the
+  // range, a slot named twice, too few blocks, more rows than a step may have); the slots are then unusable and the
   // epoch has to end, because this rank no longer agrees with the others.
   absl::Status Apply(const StepInput& input, StepRows* rows);
 
@@ -54,6 +54,7 @@ class SequenceSlots {
  private:
   struct Slot {
     bool active = false;
+    bool in_step = false;  // while a step is laid out: named by it
     SequenceSampling sampling;
     uint32_t context_tokens = 0;  // in the KV cache
     bool has_last_token = false;

@@ -34,7 +34,7 @@ class SpreadNorm {
   // Most norms that can go into one call.
   static constexpr uint32_t kMaxNorms = 2;
 
-  // `squares` is scratch of max_step_tokens x kMaxNorms floats.
+  // `squares` is scratch of max_step_tokens floats for each norm of a call.
   SpreadNorm(float eps, float* squares, Communicator* group, kernels::Stream* stream)
       : eps_(eps), squares_(squares), group_(group), stream_(stream) {}
 
