@@ -25,6 +25,7 @@ absl::StatusOr<model::ParallelPlan> ChoosePlanFor(const PlanningOptions& options
                                             .num_ranks = std::max(options.num_workers, 1u),
                                             .memory_bytes = cap == 0 ? kUnknownMemory : cap,
                                             .stored = source.stored,
+                                            .quant_block = model::QuantBlockOf(source.bindings),
                                             .fp32 = options.dtype == "float32",
                                             .limits = limits}));
   spdlog::info("plan chosen: {}", choice.reason);

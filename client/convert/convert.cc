@@ -58,7 +58,10 @@ absl::Status RefuseUnusualAttention(const SourceModel& source) {
   for (const model::LayerSpec& layer : source.spec.layers) {
     if (std::holds_alternative<model::GroupedQueryAttention>(layer.attention)) continue;
     const bool latent = std::holds_alternative<model::LatentAttention>(layer.attention);
-    const std::string kind = latent ? "latent attention" : "lightning attention";
+    const bool lightning = std::holds_alternative<model::LightningAttention>(layer.attention);
+    const std::string kind = latent      ? "latent attention"
+                             : lightning ? "lightning attention"
+                                         : "gated delta nets";
     return Unsupported(source, absl::StrCat(source.spec.family, " has ", kind), kind);
   }
   return absl::OkStatus();

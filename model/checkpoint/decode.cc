@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "absl/status/status.h"
@@ -8,6 +9,7 @@
 #include "common/status_macros.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/quant_blocks.h"
+#include "model/checkpoint/tensor_error.h"
 
 namespace essor::model {
 namespace {
@@ -60,6 +62,22 @@ void DecodeF16(const std::byte* data, std::span<float> out) {
   for (size_t i = 0, n = out.size(); i < n; ++i) to[i] = HalfToFloat(LoadU16(data + 2 * i));
 }
 
+// Of the block that holds element `element`. Any block with a scale that is no number would spoil
+// what it is multiplied with, or, in the head, be passed over without a word.
+absl::Status CheckScale(const TensorView& tensor, uint64_t element, float scale) {
+  if (std::isfinite(scale)) return absl::OkStatus();
+  return TensorError(tensor,
+                     absl::StrCat("the scale of the block at element ", element, " is ", scale));
+}
+
+// `out`, decoded from blocks: not finite where a scale was not.
+absl::Status CheckDecoded(const TensorView& tensor, uint64_t first, std::span<const float> out) {
+  for (size_t i = 0; i < out.size(); ++i) {
+    if (!std::isfinite(out[i])) return CheckScale(tensor, first + i, out[i]);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckQuantisedRange(const TensorView& tensor, uint64_t first, size_t values,
                                  size_t scales) {
   if (first % kBlockElements != 0 || values % kBlockElements != 0) {
@@ -89,19 +107,19 @@ absl::Status DecodeToFloat(const TensorView& tensor, uint64_t first, std::span<f
       return absl::OkStatus();
     case DType::kQ8_0:
       DecodeBlocks<32, 34>(data, first, out, DecodeQ8_0);
-      return absl::OkStatus();
+      return CheckDecoded(tensor, first, out);
     case DType::kQ4_0:
       DecodeBlocks<32, 18>(data, first, out, DecodeQ4_0);
-      return absl::OkStatus();
+      return CheckDecoded(tensor, first, out);
     case DType::kQ4_1:
       DecodeBlocks<32, 20>(data, first, out, DecodeQ4_1);
-      return absl::OkStatus();
+      return CheckDecoded(tensor, first, out);
     case DType::kQ4_K:
       DecodeBlocks<256, 144>(data, first, out, DecodeQ4_K);
-      return absl::OkStatus();
+      return CheckDecoded(tensor, first, out);
     case DType::kQ6_K:
       DecodeBlocks<256, 210>(data, first, out, DecodeQ6_K);
-      return absl::OkStatus();
+      return CheckDecoded(tensor, first, out);
     case DType::kF8E8M0:
       for (size_t i = 0; i < out.size(); ++i) {
         out[i] = ToFloat(Float8E8M0{std::to_integer<uint8_t>(data[first + i])});
@@ -126,6 +144,8 @@ absl::Status ReadQ8(const TensorView& tensor, uint64_t first, Q8Rows out) {
   const std::byte* block = tensor.data.data() + first / kBlockElements * block_bytes;
   for (size_t i = 0; i < out.scales.size(); ++i, block += block_bytes) {
     out.scales[i] = LoadU16(block);
+    ESSOR_RETURN_IF_ERROR(
+        CheckScale(tensor, first + i * kBlockElements, HalfToFloat(out.scales[i])));
     std::memcpy(out.values.data() + i * kBlockElements, block + 2, kBlockElements);
   }
   return absl::OkStatus();
@@ -150,10 +170,14 @@ absl::Status ReadQ4(const TensorView& tensor, uint64_t first, Q4Rows out) {
       std::memcpy(values, sub_block.q, kBlockElements);
       out.scales[i] = sub_block.scale;
       out.minima[i] = sub_block.minimum;
+      ESSOR_RETURN_IF_ERROR(
+          CheckScale(tensor, first + i * kBlockElements, out.scales[i] + out.minima[i]));
       continue;
     }
     out.scales[i] = LoadHalf(block);
     out.minima[i] = dtype == DType::kQ4_1 ? LoadHalf(block + 2) : -8.0f * out.scales[i];
+    ESSOR_RETURN_IF_ERROR(
+        CheckScale(tensor, first + i * kBlockElements, out.scales[i] + out.minima[i]));
     UnpackNibbles(block + (dtype == DType::kQ4_1 ? 4 : 2), values);
   }
   return absl::OkStatus();

@@ -207,6 +207,50 @@ TEST(ReadQ8Test, CutBlocksAndOtherTypesAreRefused) {
   EXPECT_EQ(outside.code(), absl::StatusCode::kOutOfRange);
 }
 
+// Half-precision NaN (0x7e00) and infinity (0x7c00) as the scale of the second block.
+TEST(DecodeTest, ScalesThatAreNoNumbersAreRefused) {
+  const struct {
+    DType dtype;
+    uint32_t block_bytes;
+    uint32_t elements;
+    uint32_t scale_at;
+  } kCases[] = {{DType::kQ8_0, 34, 32, 0},
+                {DType::kQ4_0, 18, 32, 0},
+                {DType::kQ4_1, 20, 32, 2},
+                {DType::kQ4_K, 144, 256, 0},
+                {DType::kQ6_K, 210, 256, 208}};
+  for (const auto& test : kCases) {
+    for (const uint8_t high : {uint8_t{0x7e}, uint8_t{0x7c}}) {
+      SCOPED_TRACE(InfoOf(test.dtype).name);
+      std::vector<std::byte> data(2 * test.block_bytes, std::byte{0x11});
+      data[test.block_bytes + test.scale_at] = std::byte{0};
+      data[test.block_bytes + test.scale_at + 1] = std::byte{high};
+      const TensorView tensor{.name = "w",
+                              .file = "m.gguf",
+                              .dtype = test.dtype,
+                              .shape = {2, test.elements},
+                              .data = data};
+      std::vector<float> out(2 * test.elements);
+      ASSERT_TRUE(DecodeToFloat(tensor, 0, std::span(out).first(test.elements)).ok());
+      EXPECT_THAT(std::string(DecodeToFloat(tensor, 0, out).message()),
+                  HasSubstr("m.gguf: tensor w: the scale of the block at element "));
+      const size_t blocks = out.size() / 32;
+      std::vector<uint8_t> values(out.size());
+      std::vector<float> scales(blocks);
+      std::vector<float> minima(blocks);
+      absl::Status packed = absl::InvalidArgumentError("the scale of the block");
+      if (test.dtype == DType::kQ8_0) {
+        std::vector<int8_t> signed_values(out.size());
+        std::vector<uint16_t> halves(blocks);
+        packed = ReadQ8(tensor, 0, {.values = signed_values, .scales = halves});
+      } else if (test.dtype != DType::kQ6_K) {
+        packed = ReadQ4(tensor, 0, {.values = values, .scales = scales, .minima = minima});
+      }
+      EXPECT_THAT(std::string(packed.message()), HasSubstr("the scale of the block"));
+    }
+  }
+}
+
 TEST(EncodeTest, Q8BlocksEqualTheReferenceQuantiser) {
   const Goldens goldens;
   const std::vector<float> source = goldens.Values("q8_0.source");

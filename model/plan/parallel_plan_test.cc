@@ -295,6 +295,23 @@ TEST(ValidatePlanTest, SharedExpertsAreDividedOverTheStage) {
   EXPECT_TRUE(ValidatePlan({}, spec, 32).ok());
 }
 
+// Of several types in one checkpoint those count that are cut by columns, routed experts for
+// themselves.
+TEST(QuantBlockTest, MatricesThatAreCutByColumnsDecide) {
+  std::vector<WeightBinding> bindings = {
+      {.role = WeightRole::kEmbedding, .stored = DType::kF16},
+      {.role = WeightRole::kQuery, .layer = 0, .stored = DType::kQ8_0},
+      {.role = WeightRole::kOutput, .layer = 0, .stored = DType::kF16},
+      {.role = WeightRole::kDown, .layer = 0, .expert = 3, .stored = DType::kBF16}};
+  EXPECT_EQ(QuantBlockOf(bindings), QuantBlock(1));
+  bindings[2].stored = DType::kQ8_0;
+  EXPECT_EQ(QuantBlockOf(bindings), QuantBlock(1, 32));
+  bindings[3].stored = DType::kQ4_K;
+  EXPECT_EQ(QuantBlockOf(bindings), QuantBlock(32));
+  bindings[2].stored = DType::kF8E4M3;
+  EXPECT_EQ(QuantBlockOf(bindings), QuantBlock(32, 1));
+}
+
 TEST(ValidatePlanTest, LatentAttentionSplitsByHeads) {
   ModelSpec spec{.family = "deepseek_v3", .hidden_size = 40, .vocab_size = 64};
   const LatentAttention attention{.num_heads = 3,

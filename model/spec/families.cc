@@ -67,8 +67,10 @@ absl::StatusOr<ConfigView> TextConfig(const ConfigView& config, const Multimodal
   ESSOR_RETURN_IF_ERROR(QuantisedType(config).status());
   ESSOR_ASSIGN_OR_RETURN(ConfigView text, config.Object("text_config"));
   ESSOR_ASSIGN_OR_RETURN(const std::string type, text.StringOr("model_type", family.model_type));
+  // Vendors may leave the wrapper's own name inside.
+  const bool own = type == family.model_type || type == family.text->model_type;
   const ModelFamily* const named = FindTextFamily(type);
-  if (named != nullptr && named->make_spec != family.text->make_spec) {
+  if (!own && (named == nullptr || named->make_spec != family.text->make_spec)) {
     return text.Error("model_type", absl::StrCat("\"", type, "\" is not the language model of ",
                                                  family.model_type));
   }

@@ -447,6 +447,8 @@ TEST(FamiliesTest, RefusesWithTheKeysName) {
       {"nano/qwen3_next", "linear_conv_kernel_dim", 9,
        "linear_conv_kernel_dim: 9 is outside 1 to 8"},
       {"nano/qwen3_next", "attention_bias", true, "attention_bias: is not supported beside"},
+      {"nano/minimax_text_01", "head_dim", 1 << 17,
+       "head_dim: states of 68719476736 values exceed"},
       {"nano/minimax_text_01", "postnorm", false, "postnorm: false is not supported"},
       {"nano/minimax_text_01", "shared_intermediate_size", 32,
        "shared_intermediate_size: 32: a shared expert is not supported"},

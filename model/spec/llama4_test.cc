@@ -147,6 +147,8 @@ TEST(Llama4Test, RefusesWithTheKeysName) {
       {"intermediate_size_mlp", nullptr, "text_config.intermediate_size_mlp: missing"},
       {"model_type", "qwen3",
        "text_config.model_type: \"qwen3\" is not the language model of llama4"},
+      {"model_type", "gemma3_text",
+       "text_config.model_type: \"gemma3_text\" is not the language model of llama4"},
       {"hidden_act", "gelu", "text_config.hidden_act: activation \"gelu\""},
   };
   for (const auto& c : kCases) {

@@ -73,7 +73,10 @@ TEST(SequenceSlotsTest, RefusesStepsThatContradictItsState) {
   release.release_slots = {1};
   StepInput scored = Prompt(0, {1}, {0});
   scored.sequences[0].score_targets = {1, 2};
+  StepInput twice = Prompt(0, {1}, {0});
+  twice.sequences.push_back(twice.sequences[0]);
   const Case kCases[] = {
+      {"slot 0 is in the step twice", twice},
       {"slot 1, which is free", release},
       {"slot 0 is not running", Decode(0)},
       {"cannot start: it is unknown", Prompt(2, {1}, {0})},
