@@ -19,6 +19,7 @@
 #include "coordinator/planning.h"
 #include "model/plan/byte_size.h"
 #include "model/source/model_source.h"
+#include "model/spec/families.h"
 
 namespace essor::coordinator {
 namespace {
@@ -76,6 +77,9 @@ void AddOptions(CLI::App* app, Flags* flags) {
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
   add("--kv-dtype", flags->planning.kv_dtype, "Storage of keys and values (auto: float32 on CPUs)")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
+  add("--draft-layers", flags->planning.draft_layers,
+      "Layers that guess tokens ahead (MTP): load holds them, though nothing drafts with them yet")
+      ->check(CLI::IsMember({"skip", "load"}));
   add("--step-timeout", flags->step_timeout_s, "Seconds after which a step is given up")
       ->check(CLI::Range(1u, 86400u));
   add("--ports-file", flags->ports_file, "Write the addresses listened on to this file, as JSON");
@@ -151,7 +155,8 @@ Coordinator::Options MakeOptions(const Flags& flags, const InstancePlan& instanc
   driver.membership.num_ranks = instance.plan.NumRanks();
   driver.membership.build = BuildId();
   driver.membership.weights_prefix =
-      absl::StrCat(source.fingerprint, "/", plan, "/", flags.planning.dtype);
+      absl::StrCat(source.fingerprint, "/", plan, "/", flags.planning.dtype,
+                   "/drafts=", flags.planning.draft_layers);
   driver.membership.capacity = MakeCapacity(flags.planning, instance, source);
 
   const uint64_t row_bytes = source.spec.vocab_size * sizeof(float);
@@ -166,6 +171,7 @@ Coordinator::Options MakeOptions(const Flags& flags, const InstancePlan& instanc
                        .model_fingerprint = source.fingerprint,
                        .plan = plan,
                        .dtype = flags.planning.dtype,
+                       .draft_layers = flags.planning.draft_layers,
                        .block_tokens = limits.block_tokens,
                        .max_step_tokens = limits.max_step_tokens,
                        .max_sequences = limits.max_sequences,
@@ -226,7 +232,9 @@ int Run(Flags flags, const sigset_t& signals) {
   // Every running sequence decodes each step, so the budget must hold them all.
   flags.planning.limits.max_step_tokens =
       std::max(flags.planning.limits.max_step_tokens, NumSlots(flags));
-  const auto source = model::ModelSource::Open(flags.model);
+  const auto draft_layers = model::ParseDraftLayers(flags.planning.draft_layers);
+  if (!draft_layers.ok()) return Fail(draft_layers.status());
+  const auto source = model::ModelSource::Open(flags.model, *draft_layers);
   if (!source.ok()) return Fail(source.status());
   const auto instance = PlanInstance(flags.planning, **source);
   if (!instance.ok()) return Fail(instance.status());

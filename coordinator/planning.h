@@ -14,12 +14,13 @@
 namespace essor::coordinator {
 
 struct PlanningOptions {
-  std::string plan;                  // plan grammar, or empty: chosen
-  uint32_t num_workers = 0;          // 0: one per rank of the plan, or one without a plan
-  std::string dtype = "auto";        // auto, float32, bfloat16
-  std::string kv_dtype = "auto";     // auto, float32, bfloat16; auto = float32 on CPUs
-  model::ServingLimits limits;       // max_context_tokens 0 = the model's
-  uint64_t device_memory_bytes = 0;  // per rank, a cap on what workers offer; 0 = no cap
+  std::string plan;                   // plan grammar, or empty: chosen
+  uint32_t num_workers = 0;           // 0: one per rank of the plan, or one without a plan
+  std::string dtype = "auto";         // auto, float32, bfloat16
+  std::string kv_dtype = "auto";      // auto, float32, bfloat16; auto = float32 on CPUs
+  std::string draft_layers = "skip";  // skip, load
+  model::ServingLimits limits;        // max_context_tokens 0 = the model's
+  uint64_t device_memory_bytes = 0;   // per rank, a cap on what workers offer; 0 = no cap
 };
 
 struct InstancePlan {

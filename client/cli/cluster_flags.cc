@@ -52,6 +52,10 @@ void AddLocalFlags(CLI::App& app, LocalFlags& flags) {
                  "How keys and values are stored: auto (float32 on CPUs), float32, bfloat16")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
       ->capture_default_str();
+  app.add_option("--draft-layers", flags.draft_layers,
+                 "Layers that guess tokens ahead (MTP): skip, or load to hold them")
+      ->check(CLI::IsMember({"skip", "load"}))
+      ->capture_default_str();
   app.add_option("--max-context", flags.max_context,
                  "Most tokens of one sequence; 0 = the model's own limit")
       ->capture_default_str();
@@ -77,7 +81,8 @@ client::LocalCluster::Options ToClusterOptions(const LocalFlags& flags,
       "--device=" + flags.device, absl::StrCat("--threads=", flags.threads),
       absl::StrCat("--devices=", std::max(kWorkerDevices, (ranks + workers - 1) / workers))};
   options.coordinator_flags = {"--model=" + flags.model, "--dtype=" + flags.dtype,
-                               "--kv-dtype=" + flags.kv_dtype};
+                               "--kv-dtype=" + flags.kv_dtype,
+                               "--draft-layers=" + flags.draft_layers};
   const auto add = [&](const char* flag, uint32_t value) {
     if (value > 0) options.coordinator_flags.push_back(absl::StrCat(flag, value));
   };

@@ -23,6 +23,7 @@ struct LocalFlags {
   uint64_t device_memory = 0;
   std::string dtype = "auto";
   std::string kv_dtype = "auto";
+  std::string draft_layers = "skip";
   uint32_t max_context = 0;
   uint32_t max_step_tokens = 0;
 };

@@ -43,5 +43,12 @@ TEST(ClusterFlagsTest, UnsetLimitsAreLeftToTheCoordinator) {
               Contains("--max-context=512"));
 }
 
+TEST(ClusterFlagsTest, DraftLayersAreTheCoordinatorsChoice) {
+  EXPECT_THAT(ToClusterOptions({.model = "m"}, {}).coordinator_flags,
+              Contains("--draft-layers=skip"));
+  EXPECT_THAT(ToClusterOptions({.model = "m", .draft_layers = "load"}, {}).coordinator_flags,
+              Contains("--draft-layers=load"));
+}
+
 }  // namespace
 }  // namespace essor::cli

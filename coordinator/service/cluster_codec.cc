@@ -64,6 +64,7 @@ v1::CoordinatorMessage ToProto(const SendAssign& action, const AssignmentConstan
   assign->set_local_index(action.assignment.local_index);
   assign->set_local_count(action.assignment.local_count);
   assign->set_dtype(constants.dtype);
+  assign->set_draft_layers(constants.draft_layers);
   assign->set_max_context_tokens(constants.max_context_tokens);
   assign->set_fp32_kv(constants.fp32_kv);
   return message;

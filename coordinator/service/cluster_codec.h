@@ -15,6 +15,7 @@ struct AssignmentConstants {
   std::string model_fingerprint;
   std::string plan;  // every factor written
   std::string dtype;
+  std::string draft_layers = "skip";
   uint32_t block_tokens = 16;
   uint32_t max_step_tokens = 512;
   uint32_t max_sequences = 64;

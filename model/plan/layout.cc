@@ -75,11 +75,16 @@ void SplitAttention(const GatedDeltaNet& attention, uint32_t tp, uint32_t index,
   layer.heads = {keys.begin * group, keys.end * group};
 }
 
+// Matrices whose rows are divided over all ranks of a stage.
+bool IsOverStage(WeightRole role) {
+  return role == WeightRole::kEmbedding || role == WeightRole::kHead;
+}
+
 // Parameters that the ranks of one stage hold of a layer, replicas counted (those of KV heads
 // aside).
 uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t layer) {
   const uint64_t ranks = plan.RanksPerStage();
-  const auto* moe = std::get_if<MoeFfn>(&spec.layers[layer].ffn);
+  const auto* moe = std::get_if<MoeFfn>(&spec.LayerAt(layer).ffn);
   uint64_t cost = 0;
   for (const WeightBinding& weight : LayerWeights(spec, layer, /*max_experts=*/1)) {
     const uint64_t elements = weight.rows * weight.cols;
@@ -87,8 +92,8 @@ uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t lay
       cost += elements * moe->num_experts;
     } else if (IsReplicated(weight.role) || weight.rows == 1) {
       cost += elements * ranks;
-    } else if (moe != nullptr && IsFfnMatrix(weight.role)) {
-      cost += elements;  // the shared expert, over all ranks
+    } else if (IsOverStage(weight.role) || (moe != nullptr && IsFfnMatrix(weight.role))) {
+      cost += elements;  // also of the shared expert
     } else {
       cost += elements * (ranks / plan.tp);
     }
@@ -105,7 +110,37 @@ std::vector<uint32_t> StageStarts(const ParallelPlan& plan, const ModelSpec& spe
   }
   // Tied, the matrix is embedding on the first stage and head on the last.
   const uint64_t embedding = uint64_t{spec.vocab_size} * spec.hidden_size;
-  return SplitStages({.layers = costs, .first_stage = embedding, .last_stage = embedding}, plan.pp);
+  uint64_t drafts = 0;
+  for (uint32_t layer = num_layers; layer < spec.NumLayersHeld(); ++layer) {
+    drafts += LayerCost(plan, spec, layer);
+  }
+  return SplitStages({.layers = costs, .first_stage = embedding, .last_stage = embedding + drafts},
+                     plan.pp);
+}
+
+// What the rank of `layout`, whose place in its stage is known, has of a layer.
+RankLayout::Layer SplitLayer(const ParallelPlan& plan, const LayerSpec& parts,
+                             const RankLayout& layout, QuantBlock quant_block) {
+  // Neighbouring ranks share an expert: they are the most likely to share a node.
+  const uint32_t ranks = plan.RanksPerStage();
+  const uint32_t slices = ranks / plan.ep;
+  const uint32_t expert_group = layout.rank_in_stage / slices;
+  const uint32_t slice = layout.rank_in_stage % slices;
+  RankLayout::Layer layer;
+  std::visit(
+      [&](const auto& attention) { SplitAttention(attention, plan.tp, layout.tp_index, layer); },
+      parts.attention);
+  if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
+    layer.experts = SplitEvenly(moe->num_experts, plan.ep, expert_group, Longer::kHigherParts);
+    layer.expert_ffn = SplitInPieces(moe->intermediate_size, quant_block.experts, slices, slice,
+                                     Longer::kHigherParts);
+    layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block.others, ranks,
+                              layout.rank_in_stage, Longer::kLowerParts);
+  } else {
+    layer.ffn = SplitInPieces(std::get<DenseFfn>(parts.ffn).intermediate_size, quant_block.others,
+                              plan.tp, layout.tp_index, Longer::kHigherParts);
+  }
+  return layer;
 }
 
 RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
@@ -132,27 +167,12 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
   layout.first_stage_rank = layout.rank_in_stage;
   layout.last_stage_rank = (plan.pp - 1) * ranks + layout.rank_in_stage;
 
-  // Neighbouring ranks share an expert: they are the most likely to share a node.
-  const uint32_t slices = ranks / plan.ep;
-  const uint32_t expert_group = layout.rank_in_stage / slices;
-  const uint32_t slice = layout.rank_in_stage % slices;
   for (uint64_t index = layout.layers.begin; index < layout.layers.end; ++index) {
-    const LayerSpec& parts = spec.layers[index];
-    RankLayout::Layer layer;
-    std::visit(
-        [&](const auto& attention) { SplitAttention(attention, plan.tp, layout.tp_index, layer); },
-        parts.attention);
-    if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
-      layer.experts = SplitEvenly(moe->num_experts, plan.ep, expert_group, Longer::kHigherParts);
-      layer.expert_ffn = SplitInPieces(moe->intermediate_size, quant_block.experts, slices, slice,
-                                       Longer::kHigherParts);
-      layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block.others, ranks,
-                                layout.rank_in_stage, Longer::kLowerParts);
-    } else {
-      layer.ffn = SplitInPieces(std::get<DenseFfn>(parts.ffn).intermediate_size, quant_block.others,
-                                plan.tp, layout.tp_index, Longer::kHigherParts);
-    }
-    layout.per_layer.push_back(layer);
+    layout.per_layer.push_back(SplitLayer(plan, spec.layers[index], layout, quant_block));
+  }
+  if (!layout.last_stage) return layout;
+  for (const LayerSpec& draft : spec.draft_layers) {
+    layout.per_draft_layer.push_back(SplitLayer(plan, draft, layout, quant_block));
   }
   return layout;
 }

@@ -193,14 +193,19 @@ uint64_t WeightBytesOfSpec(const RankLayout& layout, const ModelSpec& spec, DTyp
     bytes += count * RoundUp(PackedBytes(slice, stored, fp32), kAlignment);
   };
   for (const WeightBinding& weight : OuterWeights(spec)) add(weight, 1);
-  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    const Range experts = layout.per_layer[i].experts;
-    const auto global = static_cast<uint32_t>(layout.layers.begin + i);
-    for (WeightBinding weight : LayerWeights(spec, global, /*max_experts=*/1)) {
+  const auto add_layer = [&](uint64_t number, const Range& experts) {
+    const auto weights = LayerWeights(spec, static_cast<uint32_t>(number), /*max_experts=*/1);
+    for (WeightBinding weight : weights) {
       const bool expert = weight.expert >= 0;
       if (expert) weight.expert = static_cast<int32_t>(experts.begin);
       add(weight, expert ? experts.size() : 1);
     }
+  };
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    add_layer(layout.layers.begin + i, layout.per_layer[i].experts);
+  }
+  for (size_t i = 0; i < layout.per_draft_layer.size(); ++i) {
+    add_layer(spec.layers.size() + i, layout.per_draft_layer[i].experts);
   }
   return bytes;
 }

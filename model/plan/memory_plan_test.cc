@@ -78,7 +78,8 @@ TEST(MemoryPlanTest, ALatentIsCachedOnceAToken) {
 TEST(MemoryPlanTest, WeightsOfTheSpecEqualThoseOfTheSlices) {
   RandomModels random(9);
   for (int round = 0; round < 100; ++round) {
-    const ModelSpec spec = random.Spec();
+    ModelSpec spec = random.Spec();
+    spec.draft_layers.assign(static_cast<size_t>(round % 3), spec.layers.back());
     const ParallelPlan plan = random.Plan();
     if (!ValidatePlan(plan, spec, 32).ok()) continue;
     for (const RankLayout& layout : LayoutsOf(plan, spec, 32)) {

@@ -111,6 +111,8 @@ struct RankLayout {
     bool operator==(const Layer&) const = default;
   };
   std::vector<Layer> per_layer;
+  // Of the spec's draft layers, which the last stage holds; empty on others.
+  std::vector<Layer> per_draft_layer;
 };
 
 // `quant_block` is the granularity at which intermediates may be cut (QuantBlockOf). The plan must
@@ -119,8 +121,8 @@ struct RankLayout {
 //
 // How things are divided:
 //  * Layers: consecutive, at least one a stage, so that the stage with the most weight bytes
-//    (embedding, head and replicas counted) has as few as possible; among such divisions the one
-//    with the most even layer counts, because KV cache goes with layers.
+//    (embedding, head, draft layers and replicas counted) has as few as possible; among such
+//    divisions the one with the most even layer counts, because KV cache goes with layers.
 //  * Heads: whole KV groups, one more on the lower ranks where they do not divide evenly; above the
 //    KV-head count each rank has one KV head (a copy) and a part of its group's query heads. So on
 //    every rank local query head i reads local KV head i / (heads.size() / kv_heads.size()).

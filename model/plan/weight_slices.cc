@@ -143,6 +143,9 @@ std::optional<WeightPart> AttentionPart(const GatedDeltaNet& attention, const Ra
 std::optional<WeightPart> LayerPart(const RankLayout& layout, const RankLayout::Layer& layer,
                                     const AttentionSpec& attention, const WeightBinding& weight) {
   switch (weight.role) {
+    case WeightRole::kEmbedding:  // a draft layer's
+    case WeightRole::kHead:
+      return Rows(weight, layout.vocab);
     case WeightRole::kGate:
     case WeightRole::kUp:
       return Rows(weight, FfnColumns(layer, weight));
@@ -166,13 +169,20 @@ bool IsReplicated(WeightRole role) {
   return role == WeightRole::kRouter || role == WeightRole::kSharedGate ||
          role == WeightRole::kQueryDown || role == WeightRole::kLatentDown ||
          role == WeightRole::kRopeKey || role == WeightRole::kIndexQuery ||
-         role == WeightRole::kIndexKey || role == WeightRole::kIndexWeights;
+         role == WeightRole::kIndexKey || role == WeightRole::kIndexWeights ||
+         role == WeightRole::kDraftInput;
 }
 
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
                                  const WeightBinding& weight) {
   if (weight.layer < 0) return OuterPart(layout, spec, weight);
   const auto layer = static_cast<uint64_t>(weight.layer);
+  if (layer >= spec.layers.size()) {
+    if (!layout.last_stage) return std::nullopt;
+    const uint64_t draft = layer - spec.layers.size();
+    return LayerPart(layout, layout.per_draft_layer[draft], spec.draft_layers[draft].attention,
+                     weight);
+  }
   if (layer < layout.layers.begin || layer >= layout.layers.end) return std::nullopt;
   return LayerPart(layout, layout.per_layer[layer - layout.layers.begin],
                    spec.layers[layer].attention, weight);

@@ -22,7 +22,8 @@ struct WeightPart {
 // the expert's first columns: they are added once, before the sum over the group. Norms, routers,
 // indexers and the projections to latents are held whole by every rank of the layer's stage; what
 // belongs to one head by the ranks that have the head (of QK-norms over the full width, the head's
-// columns).
+// columns). Draft layers are cut like others, on the last stage; their embedding and head like the
+// model's.
 std::optional<WeightPart> PartOf(const RankLayout& layout, const ModelSpec& spec,
                                  const WeightBinding& weight);
 

@@ -185,6 +185,35 @@ TEST(WeightSlicesTest, LatentAttentionGivesEachRankItsHeadsAndTheWholeLatent) {
   EXPECT_EQ(part(WeightRole::kOutput), (WeightPart{{0, 40}, {24, 36}}));
 }
 
+// A draft layer like the last one is cut like it, on the last stage alone.
+TEST(WeightSlicesTest, DraftLayersAreCutLikeOthersOnTheLastStage) {
+  RandomModels random(12);
+  for (int round = 0; round < 100; ++round) {
+    ModelSpec spec = random.Spec();
+    spec.draft_layers = {spec.layers.back()};
+    const auto last = static_cast<uint32_t>(spec.layers.size()) - 1;
+    const ParallelPlan plan = random.Plan();
+    if (!ValidatePlan(plan, spec).ok()) continue;
+    for (const RankLayout& layout : LayoutsOf(plan, spec, 1)) {
+      ASSERT_EQ(layout.per_draft_layer.size(), layout.last_stage ? 1u : 0u);
+      ASSERT_LE(layout.layers.end, spec.layers.size());
+      for (WeightBinding weight : LayerWeights(spec, last + 1)) {
+        const auto part = PartOf(layout, spec, weight);
+        if (!layout.last_stage) {
+          ASSERT_FALSE(part.has_value());
+        } else if (weight.role == WeightRole::kEmbedding || weight.role == WeightRole::kHead) {
+          ASSERT_EQ(part->rows, layout.vocab);
+        } else if (weight.role == WeightRole::kDraftInput) {
+          ASSERT_EQ(part->rows.size() * part->cols.size(), weight.rows * weight.cols);
+        } else {
+          weight.layer = static_cast<int32_t>(last);
+          ASSERT_EQ(part, PartOf(layout, spec, weight));
+        }
+      }
+    }
+  }
+}
+
 TEST(WeightSlicesTest, KeepTheOrderOfTheBindingsAndSkipTheRest) {
   RandomModels random(6);
   ModelSpec spec = random.Spec();

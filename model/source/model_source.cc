@@ -105,11 +105,12 @@ absl::Status OpenGenerationConfig(const std::string& directory, ModelSource& sou
   return ReadGenerationConfig(config, source.spec, source.generation);
 }
 
-absl::Status OpenDirectory(const std::string& directory, ModelSource& source) {
+absl::Status OpenDirectory(const std::string& directory, DraftLayers draft_layers,
+                           ModelSource& source) {
   const std::string config_path = directory + "/config.json";
   ESSOR_ASSIGN_OR_RETURN(const std::string config_text, ReadTextFile(config_path, kMaxConfigBytes));
   ESSOR_ASSIGN_OR_RETURN(const ConfigView config, ConfigView::Parse(config_text, config_path));
-  ESSOR_ASSIGN_OR_RETURN(source.spec, SpecFromConfig(config));
+  ESSOR_ASSIGN_OR_RETURN(source.spec, SpecFromConfig(config, draft_layers));
   ESSOR_RETURN_IF_ERROR(OpenGenerationConfig(directory, source));
   ESSOR_ASSIGN_OR_RETURN(source.checkpoint, OpenSafetensors(directory));
   ESSOR_ASSIGN_OR_RETURN(source.bindings,
@@ -167,14 +168,19 @@ absl::StatusOr<ConfigView> OpenConfig(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ModelSource>> ModelSource::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<ModelSource>> ModelSource::Open(const std::string& path,
+                                                               DraftLayers draft_layers) {
   ESSOR_ASSIGN_OR_RETURN(const PathKind kind, KindOf(path));
   if (kind == PathKind::kOtherFile) return NotAModel(path);
+  if (kind == PathKind::kGguf && draft_layers == DraftLayers::kLoad) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": draft layers of GGUF files cannot be loaded"));
+  }
   auto source = std::make_unique<ModelSource>();
   source->path = path;
   source->name = NameOf(path);
   ESSOR_RETURN_IF_ERROR(kind == PathKind::kGguf ? OpenGguf(path, *source)
-                                                : OpenDirectory(path, *source));
+                                                : OpenDirectory(path, draft_layers, *source));
   source->stored = PredominantType(source->bindings);
   return source;
 }

@@ -36,8 +36,9 @@ struct ModelSource {
 
   // Opens all of it. NotFound for a missing path or file; InvalidArgument naming file, config key
   // or tensor for an unknown family (lists the known ones), missing tensors, shapes that contradict
-  // the config.
-  static absl::StatusOr<std::unique_ptr<ModelSource>> Open(const std::string& path);
+  // the config, or draft layers that cannot be loaded (SpecFromConfig; of .gguf files none can).
+  static absl::StatusOr<std::unique_ptr<ModelSource>> Open(
+      const std::string& path, DraftLayers draft_layers = DraftLayers::kSkip);
 };
 
 // Only tokenizer and chat template; needs no config and no weights. `path` is a directory or .gguf.

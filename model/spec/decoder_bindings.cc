@@ -1,5 +1,6 @@
 #include "model/spec/decoder_bindings.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -105,8 +106,32 @@ const char* CommonName(WeightRole role) {
     case WeightRole::kUpBias:
     case WeightRole::kDownBias:
       break;  // their names depend on the family
+    case WeightRole::kDraftEmbeddingNorm:
+    case WeightRole::kDraftHiddenNorm:
+    case WeightRole::kDraftInput:
+      break;  // DraftName
   }
   ESSOR_CHECK(false);
+}
+
+// What follows "model.layers.N." for what a draft layer has beside the layer proper, else null.
+const char* DraftName(WeightRole role) {
+  switch (role) {
+    case WeightRole::kEmbedding:
+      return "embed_tokens.weight";
+    case WeightRole::kDraftEmbeddingNorm:
+      return "enorm.weight";
+    case WeightRole::kDraftHiddenNorm:
+      return "hnorm.weight";
+    case WeightRole::kDraftInput:
+      return "eh_proj.weight";
+    case WeightRole::kFinalNorm:
+      return "shared_head.norm.weight";
+    case WeightRole::kHead:
+      return "shared_head.head.weight";
+    default:
+      return nullptr;
+  }
 }
 
 // Latent attention, where names and places differ from CommonName: the query's up projection, and
@@ -266,36 +291,64 @@ bool IsMoePart(WeightRole role) {
   }
 }
 
+// Names the tensors of one layer.
+class LayerBinder {
+ public:
+  LayerBinder(const LayerSpec& layer, uint32_t number, const DecoderTensorNames& names,
+              const TensorExists& exists)
+      : layer_(layer),
+        prefix_(absl::StrCat("model.layers.", number, ".")),
+        names_(names),
+        moe_(std::get_if<MoeFfn>(&layer.ffn)),
+        experts_(prefix_, moe_ == nullptr ? 0 : moe_->intermediate_size, names, exists) {}
+
+  void Bind(WeightBinding& weight) const {
+    if (const char* of_draft = DraftName(weight.role)) {
+      weight.tensor = prefix_ + of_draft;
+    } else if (moe_ != nullptr && IsMoePart(weight.role)) {
+      experts_.Bind(weight);
+    } else {
+      const char* const name = CommonName(weight.role);
+      weight.tensor = IsFfnMatrix(weight.role) ? absl::StrCat(prefix_, names_.dense, ".", name)
+                                               : prefix_ + name;
+      BindDenseFfn(names_, prefix_, weight);
+      std::visit([&](const auto& kind) { BindAttention(kind, prefix_, weight); }, layer_.attention);
+    }
+  }
+
+ private:
+  const LayerSpec& layer_;
+  const std::string prefix_;
+  const DecoderTensorNames& names_;
+  const MoeFfn* const moe_;
+  const MoeBinder experts_;
+};
+
+// What a draft layer may share with the model.
+bool IsOptional(const WeightBinding& weight) {
+  return weight.layer >= 0 &&
+         (weight.role == WeightRole::kEmbedding || weight.role == WeightRole::kHead);
+}
+
 }  // namespace
 
 std::vector<WeightBinding> BindDecoder(const ModelSpec& spec, const DecoderTensorNames& names,
                                        const TensorExists& exists) {
   std::vector<WeightBinding> bindings;
-  const auto add = [&](const std::string& prefix, WeightBinding weight) {
-    weight.tensor = prefix + CommonName(weight.role);
-    bindings.push_back(std::move(weight));
-  };
-  auto weights = LogicalWeights(spec);
-  size_t next = 0;
-  for (; weights[next].layer < 0; ++next) add("", std::move(weights[next]));
-  for (uint32_t layer = 0; layer < spec.layers.size(); ++layer) {
-    const std::string prefix = absl::StrCat("model.layers.", layer, ".");
-    const auto* moe = std::get_if<MoeFfn>(&spec.layers[layer].ffn);
-    const MoeBinder binder(prefix, moe == nullptr ? 0 : moe->intermediate_size, names, exists);
-    for (; weights[next].layer == static_cast<int32_t>(layer); ++next) {
-      if (moe == nullptr || !IsMoePart(weights[next].role)) {
-        const bool ffn = IsFfnMatrix(weights[next].role);
-        add(ffn ? absl::StrCat(prefix, names.dense, ".") : prefix, std::move(weights[next]));
-        BindDenseFfn(names, prefix, bindings.back());
-        std::visit([&](const auto& kind) { BindAttention(kind, prefix, bindings.back()); },
-                   spec.layers[layer].attention);
-        continue;
-      }
-      binder.Bind(weights[next]);
-      bindings.push_back(std::move(weights[next]));
+  std::optional<LayerBinder> binder;
+  int32_t layer = -1;  // the binder's
+  for (WeightBinding& weight : LogicalWeights(spec)) {
+    if (weight.layer < 0) {
+      weight.tensor = CommonName(weight.role);
+    } else {
+      const auto number = static_cast<uint32_t>(weight.layer);
+      if (weight.layer != layer) binder.emplace(spec.LayerAt(number), number, names, exists);
+      layer = weight.layer;
+      binder->Bind(weight);
     }
+    if (IsOptional(weight) && !exists(weight.tensor)) continue;
+    bindings.push_back(std::move(weight));
   }
-  for (; next < weights.size(); ++next) add("", std::move(weights[next]));
   return bindings;
 }
 

@@ -33,7 +33,8 @@ struct DecoderTensorNames {
                       WeightBinding& binding) = nullptr;
 };
 
-// One binding per weight of LogicalWeights(spec), in its order. Experts bind to the stacked 3-D
+// One binding per weight of LogicalWeights(spec), in its order, but for embeddings and heads of
+// draft layers that the checkpoint does not have. Experts bind to the stacked 3-D
 // tensors that transformers 5 uses in memory where the checkpoint has them (`mlp.experts.
 // gate_up_proj` [experts, 2 * intermediate, hidden], gate first, and `mlp.experts.down_proj`
 // [experts, hidden, intermediate], or transposed_experts), otherwise to one tensor each, which may

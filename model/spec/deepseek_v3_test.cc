@@ -224,6 +224,47 @@ nlohmann::json V32Config() {
   return nlohmann::json::parse(file);
 }
 
+// README_WEIGHTS.md of DeepSeek-V3 counts 11.5 billion parameters of its own, which are those of
+// the layer proper, beside the model's embedding and head, which the checkpoint holds once more.
+TEST(DeepseekV3Test, PublishedDraftLayer) {
+  std::ifstream file(std::string(ESSOR_SOURCE_DIR) + "/tests/data/configs/deepseek-v3/config.json");
+  const auto view = ConfigView::Parse(nlohmann::json::parse(file).dump(), "config.json");
+  ASSERT_TRUE(view.ok()) << view.status();
+  const auto skipped = SpecFromConfig(*view);
+  const auto spec = SpecFromConfig(*view, DraftLayers::kLoad);
+  ASSERT_TRUE(spec.ok() && skipped.ok()) << spec.status();
+  EXPECT_TRUE(skipped->draft_layers.empty());
+  ASSERT_EQ(spec->draft_layers.size(), 1u);
+  EXPECT_EQ(spec->draft_layers[0], spec->layers.back());
+  EXPECT_EQ(spec->NumParameters(), skipped->NumParameters());
+  const auto own_parameters = [&](uint32_t layer) {
+    uint64_t total = 0;
+    for (const WeightBinding& weight : LayerWeights(*spec, layer)) {
+      const bool own = weight.role != WeightRole::kEmbedding && weight.role != WeightRole::kHead;
+      if (own) total += weight.rows * weight.cols;
+    }
+    return total;
+  };
+  EXPECT_EQ(own_parameters(61), own_parameters(60) + 2 * 7168 * 7168 + 3 * 7168);
+  EXPECT_NEAR(static_cast<double>(own_parameters(60)), 11.5e9, 0.05e9);
+}
+
+TEST(DeepseekV3Test, DraftLayersAreLoadedOrSkipped) {
+  EXPECT_EQ(ParseDraftLayers("load").value(), DraftLayers::kLoad);
+  EXPECT_EQ(ParseDraftLayers("skip").value(), DraftLayers::kSkip);
+  EXPECT_EQ(ParseDraftLayers("some").status(),
+            absl::InvalidArgumentError("draft layers: \"some\" is not skip or load"));
+}
+
+// Whose draft layer would have experts that no layer describes.
+TEST(DeepseekV3Test, DraftLayersOfAModelWithoutExpertsAreRefused) {
+  const auto view = ConfigView::Parse(PublishedConfig().dump(), "config.json");
+  ASSERT_TRUE(view.ok()) << view.status();
+  EXPECT_TRUE(SpecFromConfig(*view).ok());
+  EXPECT_THAT(std::string(SpecFromConfig(*view, DraftLayers::kLoad).status().message()),
+              HasSubstr("only full layers with experts behind the last one are"));
+}
+
 // V3 with an indexer of 14M parameters in each of 61 layers.
 TEST(DeepseekV32Test, PublishedModel) {
   const auto spec = SpecOf(V32Config());

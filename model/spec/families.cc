@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/status_macros.h"
+#include "model/spec/decoder_bindings.h"
 #include "model/spec/quantization_config.h"
 
 namespace essor::model {
@@ -86,6 +87,28 @@ bool Says(bool (*ModelFamily::*predicate)(const ModelSpec&, const std::string&),
          (family->*predicate)(spec, name.substr(prefix.size()));
 }
 
+// Whether `spec`, as its family made it, has draft layers to be loaded; else says why not.
+absl::Status CheckDraftLayers(const ConfigView& config, const ModelFamily& family,
+                              const ModelSpec& spec) {
+  // Limits of what all layers have together were checked without them.
+  if (spec.draft_layers.size() > spec.layers.size()) {
+    return config.Error("num_nextn_predict_layers",
+                        absl::StrCat(spec.draft_layers.size(), " draft layers behind ",
+                                     spec.layers.size(), " layers are too many to load"));
+  }
+  if (!spec.draft_layers.empty()) return absl::OkStatus();
+  const std::string asked = absl::StrCat("draft layers were asked for, but \"", spec.family, "\" ");
+  const bool counted = family.is_draft == IsLayerBehindTheLast;
+  if (family.is_draft == nullptr || (counted && spec.num_draft_layers == 0)) {
+    return config.Error("model_type", absl::StrCat(asked, "has none here"));
+  }
+  return config.Error(
+      "model_type",
+      absl::StrCat(asked,
+                   "keeps them in a form that is not supported: only full layers with "
+                   "experts behind the last one are (num_nextn_predict_layers)"));
+}
+
 }  // namespace
 
 std::vector<std::string> KnownFamilies() {
@@ -96,7 +119,14 @@ std::vector<std::string> KnownFamilies() {
   return names;
 }
 
-absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config) {
+absl::StatusOr<DraftLayers> ParseDraftLayers(const std::string& text) {
+  if (text == "skip") return DraftLayers::kSkip;
+  if (text == "load") return DraftLayers::kLoad;
+  return absl::InvalidArgumentError(
+      absl::StrCat("draft layers: \"", text, "\" is not skip or load"));
+}
+
+absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config, DraftLayers draft_layers) {
   ESSOR_ASSIGN_OR_RETURN(const std::string model_type, config.String("model_type"));
   const ModelFamily* family = FindTextFamily(model_type);
   if (family == nullptr) {
@@ -109,6 +139,11 @@ absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config) {
                                                     : TextConfig(config, *multimodal));
   ESSOR_ASSIGN_OR_RETURN(ModelSpec spec, family->make_spec(text));
   spec.family = model_type;
+  if (draft_layers == DraftLayers::kSkip) {
+    spec.draft_layers.clear();
+  } else {
+    ESSOR_RETURN_IF_ERROR(CheckDraftLayers(text, *family, spec));
+  }
   return spec;
 }
 
@@ -127,7 +162,7 @@ std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists&
 }
 
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name) {
-  return Says(&ModelFamily::is_draft, spec, name);
+  return spec.draft_layers.empty() && Says(&ModelFamily::is_draft, spec, name);
 }
 
 std::string TensorPrefix(const ModelSpec& spec) {

@@ -20,6 +20,7 @@ using TensorExists = std::function<bool(const std::string& name)>;
 // How one kind of checkpoint maps to a ModelSpec.
 struct ModelFamily {
   const char* model_type;
+  // Draft layers that could be held stand in draft_layers.
   absl::StatusOr<ModelSpec> (*make_spec)(const ConfigView& config);
   std::vector<WeightBinding> (*bind)(const ModelSpec& spec, const TensorExists& exists);
   // Whether a tensor belongs to layers that guess tokens ahead; null where the family has none.
@@ -43,14 +44,21 @@ std::vector<std::string> KnownFamilies();
 
 // The spec of a config.json, of several modalities that of its language model; `family` is its
 // model_type. InvalidArgument naming file and key: an unknown model_type (the known ones are
-// listed), a missing, malformed, contradictory or unsupported value.
-absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config);
+// listed), a missing, malformed, contradictory or unsupported value. Draft layers can be loaded
+// where each is a full layer behind the last one with `num_nextn_predict_layers` of them (DeepSeek
+// V3 and V3.2, GLM-4.5); kLoad is refused of other families, and where the config says that there
+// are none.
+absl::StatusOr<ModelSpec> SpecFromConfig(const ConfigView& config,
+                                         DraftLayers draft_layers = DraftLayers::kSkip);
+
+// "skip", "load"; InvalidArgument naming both for anything else.
+absl::StatusOr<DraftLayers> ParseDraftLayers(const std::string& text);
 
 // Where the weights of `spec` (made by SpecFromConfig) stand: one binding per logical weight, in
 // LogicalWeights() order, with Hugging Face names.
 std::vector<WeightBinding> BindingsOf(const ModelSpec& spec, const TensorExists& exists);
 
-// Whether a tensor of that name belongs to layers that guess tokens ahead. Nothing here uses them.
+// Whether a tensor of that name belongs to layers that guess tokens ahead and are not loaded.
 bool IsDraftTensor(const ModelSpec& spec, const std::string& name);
 // Whether the model runs without a tensor of that name, which its checkpoints may hold: a table
 // that follows from the config, or a part of a multimodal checkpoint that is not its language

@@ -1,6 +1,5 @@
 // GLM-4.5, GLM-4.5-Air, GLM-4.6 and 4.7: QKV bias, QK-norm in the large ones, half of each head
-// rotated, DeepSeek-V3's router, a shared expert, the first layers dense. The MTP layer behind the
-// last one is not bound.
+// rotated, DeepSeek-V3's router, a shared expert, the first layers dense.
 #include "common/status_macros.h"
 #include "model/spec/decoder_bindings.h"
 #include "model/spec/decoder_config.h"

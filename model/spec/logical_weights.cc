@@ -112,6 +112,18 @@ class LayerLister {
     }
   }
 
+  // What stands around the layer proper.
+  void BeforeDraft() {
+    Add(WeightRole::kEmbedding, spec_.vocab_size, spec_.hidden_size);
+    Add(WeightRole::kDraftEmbeddingNorm, 1, spec_.hidden_size);
+    Add(WeightRole::kDraftHiddenNorm, 1, spec_.hidden_size);
+    Add(WeightRole::kDraftInput, spec_.hidden_size, 2 * uint64_t{spec_.hidden_size});
+  }
+  void AfterDraft() {
+    Add(WeightRole::kFinalNorm, 1, spec_.hidden_size);
+    Add(WeightRole::kHead, spec_.vocab_size, spec_.hidden_size);
+  }
+
   std::vector<WeightBinding> Take() { return std::move(weights_); }
 
  private:
@@ -158,7 +170,9 @@ WeightBinding Outer(WeightRole role, uint64_t rows, uint64_t cols) {
 std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,
                                         uint32_t max_experts) {
   LayerLister lister(spec, layer);
-  const LayerSpec& parts = spec.layers[layer];
+  const LayerSpec& parts = spec.LayerAt(layer);
+  const bool draft = layer >= spec.layers.size();
+  if (draft) lister.BeforeDraft();
   std::visit([&](const auto& attention) { lister.Attention(attention); }, parts.attention);
   if (parts.post_norms) lister.PostNorms();
   if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
@@ -166,6 +180,7 @@ std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,
   } else {
     lister.Ffn(std::get<DenseFfn>(parts.ffn));
   }
+  if (draft) lister.AfterDraft();
   return lister.Take();
 }
 
@@ -183,11 +198,15 @@ std::vector<WeightBinding> OuterWeights(const ModelSpec& spec) {
 std::vector<WeightBinding> LogicalWeights(const ModelSpec& spec) {
   const std::vector<WeightBinding> outer = OuterWeights(spec);
   std::vector<WeightBinding> weights = {outer.front()};
-  for (uint32_t layer = 0; layer < spec.layers.size(); ++layer) {
-    auto of_layer = LayerWeights(spec, layer);
-    std::move(of_layer.begin(), of_layer.end(), std::back_inserter(weights));
-  }
+  const auto append_layers = [&](size_t begin, size_t end) {
+    for (size_t layer = begin; layer < end; ++layer) {
+      auto of_layer = LayerWeights(spec, static_cast<uint32_t>(layer));
+      std::move(of_layer.begin(), of_layer.end(), std::back_inserter(weights));
+    }
+  };
+  append_layers(0, spec.layers.size());
   weights.insert(weights.end(), outer.begin() + 1, outer.end());
+  append_layers(spec.layers.size(), spec.NumLayersHeld());
   return weights;
 }
 

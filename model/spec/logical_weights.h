@@ -10,14 +10,14 @@
 namespace essor::model {
 
 // All weights in execution order: embedding; layers ascending, experts inside a layer ascending;
-// final norm; head (absent when tied). `tensor` is empty.
+// final norm; head (absent when tied); draft layers. `tensor` is empty.
 std::vector<WeightBinding> LogicalWeights(const ModelSpec& spec);
 
 // Those outside the layers, in the same order.
 std::vector<WeightBinding> OuterWeights(const ModelSpec& spec);
 
-// Those of one layer, with the first `max_experts` experts only: experts are alike, so counting
-// needs one of them.
+// Those of one layer (of a draft layer everything that it may have), with the first `max_experts`
+// experts only: experts are alike, so counting needs one of them.
 std::vector<WeightBinding> LayerWeights(const ModelSpec& spec, uint32_t layer,
                                         uint32_t max_experts = UINT32_MAX);
 

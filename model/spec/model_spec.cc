@@ -85,6 +85,7 @@ bool IsVector(WeightRole role) {
     case WeightRole::kIndexQuery:
     case WeightRole::kIndexKey:
     case WeightRole::kIndexWeights:
+    case WeightRole::kDraftInput:
       return false;
     default:
       return true;

@@ -235,15 +235,30 @@ struct ModelSpec {
   bool tied_embeddings = false;
   std::vector<LayerSpec> layers = {};
   // Layers behind the last one that a checkpoint may hold to guess tokens ahead (multi-token
-  // prediction). Not run.
+  // prediction).
   uint32_t num_draft_layers = 0;
+  // Those of them that are to be held: their numbers go on from the last layer's. Empty unless
+  // loading was asked for (SpecFromConfig). Nothing runs them yet. What such a layer takes is a
+  // projection of the next token's embedding and the hidden state, both after norms (DeepSeek-V3,
+  // arXiv 2412.19437, section 2.2); its output has a norm of its own before the head.
+  std::vector<LayerSpec> draft_layers = {};
   std::vector<TokenId> eos_tokens = {};  // any of them ends a sequence
   std::optional<TokenId> bos_token = {};
+
+  // Of layers and draft layers together, by number.
+  size_t NumLayersHeld() const { return layers.size() + draft_layers.size(); }
+  const LayerSpec& LayerAt(size_t layer) const {
+    return layer < layers.size() ? layers[layer] : draft_layers[layer - layers.size()];
+  }
+  // Without draft layers, as is the next.
   uint64_t NumParameters() const;
   // Of those, how many one token's forward pass multiplies with (chosen experts only, head
   // included).
   uint64_t NumActiveParameters() const;
 };
+
+// Whether the weights of draft layers are read or left in the checkpoint.
+enum class DraftLayers { kSkip, kLoad };
 
 // What a weight is for. Shapes are [rows, cols] = [out, in]; vectors are [1, n].
 enum class WeightRole {
@@ -309,6 +324,12 @@ enum class WeightRole {
   kDecayRate,    // [1, value_heads]: logarithms
   kDecayBias,    // [1, value_heads]
   kSharedGate,   // [1, hidden], of a gated shared expert
+
+  // Of draft layers, which also have a kFinalNorm and, where the checkpoint does not leave these to
+  // the model's own, a kEmbedding and a kHead; all with the layer's number.
+  kDraftEmbeddingNorm,  // [1, hidden]
+  kDraftHiddenNorm,     // [1, hidden]
+  kDraftInput,          // [hidden, 2 * hidden], from embedding and hidden state side by side
 };
 
 // Norms, biases and filters: kept in float32, row by row, whatever the checkpoint stores. All

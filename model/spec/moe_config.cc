@@ -145,6 +145,9 @@ absl::Status AddDenseThenMoeLayers(const ConfigView& config, const AttentionSpec
   for (uint32_t layer = 0; layer < decoder->num_layers; ++layer) {
     decoder->spec.layers.push_back(layer < num_dense ? dense : sparse);
   }
+  if (num_dense < decoder->num_layers) {
+    decoder->spec.draft_layers.assign(decoder->spec.num_draft_layers, sparse);
+  }
   return absl::OkStatus();
 }
 

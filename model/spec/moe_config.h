@@ -60,7 +60,8 @@ absl::StatusOr<MoeFfn> ReadSigmoidMoe(const ConfigView& config, uint32_t num_lay
 
 // Appends the layers of a decoder whose first `first_k_dense_replace` layers are dense
 // (`intermediate_size`) and whose others have ReadSigmoidMoe's experts, all with `attention`, and
-// sets the number of draft layers (`num_nextn_predict_layers` or `num_mtp_layers`; absent: 1).
+// sets the number of draft layers (`num_nextn_predict_layers` or `num_mtp_layers`; absent: 1) and,
+// where there are layers with experts, draft layers like them.
 absl::Status AddDenseThenMoeLayers(const ConfigView& config, const AttentionSpec& attention,
                                    const SigmoidMoeDefaults& defaults, Decoder* decoder);
 

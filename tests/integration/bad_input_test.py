@@ -39,6 +39,10 @@ class ModelFilesTest(unittest.TestCase):
         self.directory = tempfile.TemporaryDirectory()
         self.addCleanup(self.directory.cleanup)
 
+    def test_draft_layers_that_are_not_there(self):
+        self.fails(NANO / "llama", 'draft layers were asked for, but "llama" has none here',
+                   flags=("--draft-layers", "load"))
+
     def fails(self, model, *needles, flags=()):
         """`essor generate` ends with 1, nothing on stdout, and a message with all needles."""
         result = essor("generate", "--model", model, "--prompt", "x", "--max-new-tokens", 1, *flags)

@@ -2,7 +2,10 @@
 
 import concurrent.futures
 import json
+import pathlib
+import shutil
 import struct
+import tempfile
 import unittest
 
 from cluster import NANO, Serve, essor, golden, ids_file
@@ -10,7 +13,7 @@ from cluster import NANO, Serve, essor, golden, ids_file
 
 def read_logits(path):
     """{name: (shape, floats)} of a safetensors file of float32 tensors."""
-    data = open(path, "rb").read()
+    data = pathlib.Path(path).read_bytes()
     size = struct.unpack("<Q", data[:8])[0]
     tensors = {}
     for name, entry in json.loads(data[8:8 + size]).items():
@@ -20,6 +23,34 @@ def read_logits(path):
         raw = data[8 + size + begin:8 + size + end]
         tensors[name] = (entry["shape"], struct.unpack(f"<{len(raw) // 4}f", raw))
     return tensors
+
+
+def with_draft_layer(directory, name):
+    """A copy of a nano checkpoint in float32 whose last layer stands behind itself as a draft layer too."""
+    target = pathlib.Path(directory) / name
+    shutil.copytree(NANO / name, target)
+    config = json.loads((target / "config.json").read_text())
+    layers, hidden = config["num_hidden_layers"], config["hidden_size"]
+    config["num_nextn_predict_layers"] = 1
+    (target / "config.json").write_text(json.dumps(config))
+    prefix = f"model.layers.{layers}."
+    path = target / "model.safetensors"
+    tensors = read_logits(path)
+    for tensor, value in list(tensors.items()):
+        last = f"model.layers.{layers - 1}."
+        if tensor.startswith(last):
+            tensors[prefix + tensor.removeprefix(last)] = value
+    for tensor in ["enorm", "hnorm", "shared_head.norm"]:
+        tensors[f"{prefix}{tensor}.weight"] = ([hidden], [1.0] * hidden)
+    tensors[f"{prefix}eh_proj.weight"] = ([hidden, 2 * hidden], [0.5] * (2 * hidden * hidden))
+    header, data = {}, b""
+    for tensor, (shape, values) in tensors.items():
+        raw = struct.pack(f"<{len(values)}f", *values)
+        header[tensor] = dict(dtype="F32", shape=shape, data_offsets=[len(data), len(data) + len(raw)])
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return target
 
 
 class GenerateTest(unittest.TestCase):
@@ -43,6 +74,20 @@ class GenerateTest(unittest.TestCase):
     def test_two_ranks_in_one_worker(self):
         self.check_greedy("mixtral", "--plan", "tp=2", "--workers", 1)
 
+    def test_draft_layers_are_held_and_change_nothing(self):
+        case = golden("deepseek_v3")
+        with tempfile.TemporaryDirectory() as directory, ids_file(
+                [prompt["ids"] for prompt in case["prompts"]]) as ids:
+            model = with_draft_layer(directory, "deepseek_v3")
+            for plan in ["tp=2", "pp=2"]:
+                result = essor("generate", "--model", model, "--tokens", ids, "--ignore-eos",
+                               "--max-new-tokens", 16, "--json", "--plan", plan,
+                               "--draft-layers", "load")
+                self.assertEqual(result.returncode, 0, result.stderr)
+                sequences = json.loads(result.stdout)["sequences"]
+                self.assertEqual([sequence["token_ids"] for sequence in sequences],
+                                 [prompt["greedy"] for prompt in case["prompts"]])
+
     def test_the_planner_uses_all_workers(self):
         self.check_greedy("qwen3_moe", "--workers", 2)
 
@@ -51,7 +96,6 @@ class GenerateTest(unittest.TestCase):
         ids = case["prompts"][2]["ids"]
         out = self.id().split(".")[-1] + ".safetensors"
         import os
-        import tempfile
         with tempfile.TemporaryDirectory() as directory, ids_file([ids, ids[:3]]) as tokens:
             path = os.path.join(directory, out)
             result = essor("score", "--model", NANO / "llama", "--tokens", tokens, "--logits", path,

@@ -27,7 +27,8 @@ LocalInstance::~LocalInstance() {
 
 absl::Status LocalInstance::Form(const Options& options) {
   block_tokens_ = options.limits.block_tokens;
-  ESSOR_ASSIGN_OR_RETURN(source_, model::ModelSource::Open(options.model_path));
+  ESSOR_ASSIGN_OR_RETURN(source_,
+                         model::ModelSource::Open(options.model_path, options.draft_layers));
   ESSOR_ASSIGN_OR_RETURN(const auto plan, model::ParallelPlan::Parse(options.plan));
   ESSOR_RETURN_IF_ERROR(model::ValidatePlan(plan, source_->spec));
   worker::EpochMembers members{.epoch = kEpoch, .ranks = {}};
@@ -48,11 +49,14 @@ absl::Status LocalInstance::Form(const Options& options) {
                                   .weights_key = options.plan,
                                   .local_index = rank,
                                   .local_count = plan.NumRanks(),
-                                  .precision = options.precision};
+                                  .precision = options.precision,
+                                  .draft_layers = options.draft_layers};
     assignment.limits.fp32_kv =
         options.precision == worker::Precision::kFloat32 ||
         (options.precision == worker::Precision::kStored && source_->stored == DType::kF32);
-    ESSOR_RETURN_IF_ERROR(worker.ranks->Load(assignment, nullptr).status());
+    ESSOR_ASSIGN_OR_RETURN(const worker::LoadReport report,
+                           worker.ranks->Load(assignment, nullptr));
+    weight_bytes_.push_back(report.weight_bytes);
     members.ranks.push_back({.worker_id = rank + 1, .endpoint = worker.data_plane->endpoint()});
     workers_.push_back(std::move(worker));
   }

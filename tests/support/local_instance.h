@@ -27,6 +27,7 @@ class LocalInstance {
     uint32_t num_blocks = 512;
     uint32_t threads_per_rank = 1;
     bool allow_shared_memory = true;
+    model::DraftLayers draft_layers = model::DraftLayers::kSkip;
   };
   static absl::StatusOr<std::unique_ptr<LocalInstance>> Create(const Options& options);
   ~LocalInstance();
@@ -41,6 +42,8 @@ class LocalInstance {
                                                 const worker::SequenceSampling& sampling);
 
   const model::ModelSpec& spec() const { return source_->spec; }
+  // Packed weights of each rank, as its worker reports them.
+  const std::vector<uint64_t>& weight_bytes() const { return weight_bytes_; }
 
  private:
   struct Worker {
@@ -61,6 +64,7 @@ class LocalInstance {
   uint32_t block_tokens_ = 0;
   std::unique_ptr<model::ModelSource> source_;
   std::vector<Worker> workers_;
+  std::vector<uint64_t> weight_bytes_;
   uint64_t next_step_ = 1;
   absl::Mutex mutex_;
   Collected collected_ ABSL_GUARDED_BY(mutex_);

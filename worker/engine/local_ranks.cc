@@ -104,7 +104,8 @@ absl::Status LocalRanksOnCpu::LoadAll(const Progress& progress) {
     held_key_.clear();
   }
   held_ = HeldWeights();
-  ESSOR_ASSIGN_OR_RETURN(held_.source, model::ModelSource::Open(assignment_.model_path));
+  ESSOR_ASSIGN_OR_RETURN(
+      held_.source, model::ModelSource::Open(assignment_.model_path, assignment_.draft_layers));
   if (held_.source->fingerprint != assignment_.model_fingerprint) {
     return absl::FailedPreconditionError(absl::StrFormat(
         "model_fingerprint: %s at %s here, %s at the coordinator; the model files differ",

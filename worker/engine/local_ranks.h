@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/parallel_plan.h"
+#include "model/spec/model_spec.h"
 #include "worker/engine/step.h"
 #include "worker/loader/weight_loader.h"
 #include "worker/parallel/communicator.h"
@@ -32,6 +33,7 @@ struct Assignment {
   uint32_t local_index = 0;
   uint32_t local_count = 1;
   Precision precision = Precision::kStored;
+  model::DraftLayers draft_layers = model::DraftLayers::kSkip;
 };
 
 struct LoadReport {

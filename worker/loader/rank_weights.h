@@ -74,6 +74,18 @@ struct LayerWeights {
   std::vector<kernels::GatedFfnWeights> experts;  // the rank's experts, ascending
 };
 
+// A layer that guesses ahead: a layer like the others, what it takes and what its output goes
+// through. Nothing runs these yet.
+struct DraftLayerWeights {
+  kernels::PackedMatrix embedding;        // vocabulary slice; n = 0: the model's own
+  const float* embedding_norm = nullptr;  // [hidden]
+  const float* hidden_norm = nullptr;     // [hidden]
+  kernels::PackedMatrix input;            // [hidden, 2 * hidden]
+  LayerWeights layer;
+  const float* final_norm = nullptr;  // [hidden]
+  kernels::PackedMatrix head;         // vocabulary slice; n = 0: the model's own
+};
+
 // Immutable once loaded. Owns all memory it points to.
 struct RankWeights {
   DeviceBuffer storage;
@@ -81,6 +93,7 @@ struct RankWeights {
   kernels::PackedMatrix head;       // likewise; the embedding's again when tied
   const float* final_norm = nullptr;
   std::vector<LayerWeights> layers;
+  std::vector<DraftLayerWeights> draft_layers;  // of the last stage, where they are loaded
 };
 
 }  // namespace essor::worker

@@ -11,10 +11,10 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
-#include "common/check.h"
 #include "common/status_macros.h"
 #include "model/checkpoint/fp8_blocks.h"
 #include "model/checkpoint/nibble_groups.h"
+#include "worker/loader/assign_weight.h"
 #include "worker/loader/pack_slice.h"
 
 namespace essor::worker {
@@ -223,193 +223,14 @@ class LoadRun {
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
 
-void SetExpert(kernels::GatedFfnWeights& ffn, WeightRole role, const PackedMatrix& matrix,
-               const float* vector) {
-  if (role == WeightRole::kGate) ffn.gate = matrix;
-  if (role == WeightRole::kUp) ffn.up = matrix;
-  if (role == WeightRole::kDown) ffn.down = matrix;
-  if (role == WeightRole::kGateBias) ffn.gate_bias = vector;
-  if (role == WeightRole::kUpBias) ffn.up_bias = vector;
-  if (role == WeightRole::kDownBias) ffn.down_bias = vector;
-}
-
-bool AssignIndexer(WeightRole role, const PackedMatrix& matrix, const float* vector,
-                   IndexerWeights& indexer) {
-  switch (role) {
-    case WeightRole::kIndexQuery:
-      indexer.query = matrix;
-      return true;
-    case WeightRole::kIndexKey:
-      indexer.key = matrix;
-      return true;
-    case WeightRole::kIndexKeyNorm:
-      indexer.key_norm = vector;
-      return true;
-    case WeightRole::kIndexKeyNormBias:
-      indexer.key_norm_bias = vector;
-      return true;
-    case WeightRole::kIndexWeights:
-      indexer.weights = matrix;
-      return true;
-    default:
-      return false;
-  }
-}
-
-// Whether `role` is one of latent attention's own. Those of heads come in ascending order.
-bool AssignLatent(WeightRole role, const PackedMatrix& matrix, const float* vector,
-                  LatentWeights& latent) {
-  switch (role) {
-    case WeightRole::kQueryDown:
-      latent.query_down = matrix;
-      return true;
-    case WeightRole::kQueryDownNorm:
-      latent.query_down_norm = vector;
-      return true;
-    case WeightRole::kLatentDown:
-      latent.latent_down = matrix;
-      return true;
-    case WeightRole::kRopeKey:
-      latent.rope_key = matrix;
-      return true;
-    case WeightRole::kLatentNorm:
-      latent.latent_norm = vector;
-      return true;
-    case WeightRole::kKeyUp:
-      latent.key_up.push_back(matrix);
-      return true;
-    case WeightRole::kValueUp:
-      latent.value_up.push_back(matrix);
-      return true;
-    default:
-      return AssignIndexer(role, matrix, vector, latent.indexer);
-  }
-}
-
-// Whether `role` is one of linear attention's own.
-bool AssignLinear(WeightRole role, const PackedMatrix& matrix, const float* vector,
-                  LinearAttentionWeights& linear) {
-  switch (role) {
-    case WeightRole::kLinearInput:
-      linear.input = matrix;
-      return true;
-    case WeightRole::kOutputGate:
-      linear.output_gate = matrix;
-      return true;
-    case WeightRole::kLinearNorm:
-      linear.norm = vector;
-      return true;
-    case WeightRole::kDeltaGates:
-      linear.delta_gates = matrix;
-      return true;
-    case WeightRole::kQueryFilter:
-      linear.query_filter = vector;
-      return true;
-    case WeightRole::kKeyFilter:
-      linear.key_filter = vector;
-      return true;
-    case WeightRole::kValueFilter:
-      linear.value_filter = vector;
-      return true;
-    case WeightRole::kDecayRate:
-      linear.decay_rate = vector;
-      return true;
-    case WeightRole::kDecayBias:
-      linear.decay_bias = vector;
-      return true;
-    default:
-      return false;
-  }
-}
-
 void Assign(const Placed& place, const model::RankLayout& layout, RankWeights& weights) {
-  const model::WeightBinding& binding = place.slice->binding;
   const std::byte* data = weights.storage.data() + place.offset;
-  const float* vector = reinterpret_cast<const float*>(data);
   const PackedMatrix matrix{.format = place.format,
                             .n = static_cast<uint32_t>(place.slice->rows.size()),
                             .k = static_cast<uint32_t>(place.slice->cols.size()),
                             .block_offset = BlockOffsetOf(*place.slice, place.format),
                             .data = data};
-  if (binding.layer < 0) {
-    if (binding.role == WeightRole::kEmbedding) weights.embedding = matrix;
-    if (binding.role == WeightRole::kHead) weights.head = matrix;
-    if (binding.role == WeightRole::kFinalNorm) weights.final_norm = vector;
-    return;
-  }
-  const uint64_t index = static_cast<uint64_t>(binding.layer) - layout.layers.begin;
-  ESSOR_CHECK(index < weights.layers.size());
-  LayerWeights& layer = weights.layers[index];
-  if (binding.expert >= 0) {
-    const uint64_t first = layout.per_layer[index].experts.begin;
-    SetExpert(layer.experts[static_cast<uint64_t>(binding.expert) - first], binding.role, matrix,
-              vector);
-    return;
-  }
-  if (AssignLatent(binding.role, matrix, vector, layer.latent)) return;
-  if (AssignLinear(binding.role, matrix, vector, layer.linear)) return;
-  switch (binding.role) {
-    case WeightRole::kAttentionNorm:
-      layer.attention_norm = vector;
-      break;
-    case WeightRole::kQuery:
-      layer.query = matrix;
-      break;
-    case WeightRole::kKey:
-      layer.key = matrix;
-      break;
-    case WeightRole::kValue:
-      layer.value = matrix;
-      break;
-    case WeightRole::kOutput:
-      layer.output = matrix;
-      break;
-    case WeightRole::kQueryBias:
-      layer.query_bias = vector;
-      break;
-    case WeightRole::kKeyBias:
-      layer.key_bias = vector;
-      break;
-    case WeightRole::kValueBias:
-      layer.value_bias = vector;
-      break;
-    case WeightRole::kOutputBias:
-      layer.output_bias = vector;
-      break;
-    case WeightRole::kSinks:
-      layer.sinks = vector;
-      break;
-    case WeightRole::kQueryNorm:
-      layer.query_norm = vector;
-      break;
-    case WeightRole::kKeyNorm:
-      layer.key_norm = vector;
-      break;
-    case WeightRole::kFfnNorm:
-      layer.ffn_norm = vector;
-      break;
-    case WeightRole::kAttentionPostNorm:
-      layer.attention_post_norm = vector;
-      break;
-    case WeightRole::kFfnPostNorm:
-      layer.ffn_post_norm = vector;
-      break;
-    case WeightRole::kRouter:
-      layer.router = matrix;
-      break;
-    case WeightRole::kRouterBias:
-      layer.router_bias = vector;
-      break;
-    case WeightRole::kSharedGate:
-      layer.shared_gate = matrix;
-      break;
-    case WeightRole::kRouterLogitBias:
-      layer.router_logit_bias = vector;
-      break;
-    default:
-      SetExpert(layer.dense, binding.role, matrix, vector);
-      break;
-  }
+  AssignWeight(place.slice->binding, layout, matrix, reinterpret_cast<const float*>(data), weights);
 }
 
 }  // namespace
@@ -457,6 +278,9 @@ absl::StatusOr<std::unique_ptr<const RankWeights>> LoadRankWeights(const LoadReq
   weights->layers.resize(request.layout->layers.size());
   for (size_t i = 0; i < weights->layers.size(); ++i) {
     weights->layers[i].experts.resize(request.layout->per_layer[i].experts.size());
+  }
+  for (const model::RankLayout::Layer& draft : request.layout->per_draft_layer) {
+    weights->draft_layers.emplace_back().layer.experts.resize(draft.experts.size());
   }
   for (const Placed& place : placed) Assign(place, *request.layout, *weights);
   if (weights->head.n == 0 && request.layout->last_stage) weights->head = weights->embedding;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "common/status_macros.h"
+#include "model/spec/families.h"
 
 namespace essor::worker {
 namespace {
@@ -37,6 +38,9 @@ absl::StatusOr<Assignment> FromProto(const v1::Assign& assign, uint64_t worker_i
   assignment.model_fingerprint = assign.model_fingerprint();
   ESSOR_ASSIGN_OR_RETURN(assignment.plan, model::ParallelPlan::Parse(assign.plan()));
   ESSOR_ASSIGN_OR_RETURN(assignment.precision, ParsePrecision(assign.dtype()));
+  if (!assign.draft_layers().empty()) {
+    ESSOR_ASSIGN_OR_RETURN(assignment.draft_layers, model::ParseDraftLayers(assign.draft_layers()));
+  }
   for (const v1::RankPlacement& placement : assign.ranks()) {
     if (placement.worker_id() == worker_id) assignment.local_ranks.push_back(placement.rank());
   }

@@ -33,6 +33,16 @@ TEST(AssignTest, TakesTheRanksOfThisWorker) {
   EXPECT_THAT(assignment->local_ranks, ElementsAre(1));
 }
 
+TEST(AssignTest, DraftLayersAreSkippedUnlessItSaysOtherwise) {
+  v1::Assign assign = TwoRanks();
+  EXPECT_EQ(FromProto(assign, 11)->draft_layers, model::DraftLayers::kSkip);
+  assign.set_draft_layers("load");
+  EXPECT_EQ(FromProto(assign, 11)->draft_layers, model::DraftLayers::kLoad);
+  assign.set_draft_layers("some");
+  EXPECT_THAT(std::string(FromProto(assign, 11).status().message()),
+              HasSubstr("\"some\" is not skip or load"));
+}
+
 TEST(AssignTest, NamesWhatIsWrong) {
   EXPECT_THAT(std::string(FromProto(TwoRanks(), 12).status().message()),
               HasSubstr("epoch 4 gives worker 12 none"));
