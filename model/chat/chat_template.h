@@ -25,6 +25,8 @@ inline constexpr size_t kRenderedBytesMax = size_t{64} << 20;
 // Nested expressions, blocks and macro calls; some 100 recursive macro calls.
 inline constexpr int kRenderDepthMax = 1000;
 
+class SpecialTokenGuard;
+
 struct ChatInput {
   std::string messages_json = {};  // array of objects with at least "role"
   std::string tools_json = {};     // array, or empty for none
@@ -33,6 +35,10 @@ struct ChatInput {
   // messages and tools.
   std::string kwargs_json = {};
   absl::Time now = absl::UnixEpoch();  // what strftime_now() sees, in UTC
+  // What the strings of the documents above are guarded with; null when they are not. Whoever
+  // parses one of these strings as JSON guards the strings found there anew: an escape may hide a
+  // token.
+  SpecialTokenGuard* guard = nullptr;
 };
 
 // A parsed template. Immutable; thread-safe.
@@ -56,15 +62,5 @@ class ChatTemplate {
   // latter two as "template line N: ...".
   virtual absl::StatusOr<std::string> Render(const ChatInput& input) const = 0;
 };
-
-// Special-token text inside user messages must stay text although the rendered prompt is encoded
-// with parse_special. GuardSpecialTokens() puts a guard (the noncharacter U+FDD0, see
-// model/tokenizer/guards.h) before every occurrence of one of `special_texts` inside the strings of
-// a JSON document, and before the beginning of one at a string's end or the rest of one at its
-// start, which could become a token together with the template's text. Encoding with
-// EncodeOptions::guarded drops the guards again. A U+FDD0 or U+FDD1 of the user's own is escaped
-// and comes back unchanged. Malformed JSON comes back as it is.
-std::string GuardSpecialTokens(std::string_view json,
-                               const std::vector<std::string>& special_texts);
 
 }  // namespace essor::model

@@ -10,9 +10,11 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "common/status_macros.h"
+#include "model/chat/guard_special_tokens.h"
 #include "model/chat/json_value.h"
 #include "model/chat/python_format.h"
 #include "model/chat/value.h"
+#include "model/tokenizer/guards.h"
 
 namespace essor::model {
 namespace {
@@ -107,7 +109,16 @@ absl::StatusOr<std::string> TextOf(const Value& content) {
   return result;
 }
 
-absl::StatusOr<std::pair<std::string, Value>> ReadCall(const Value& call) {
+// The object that the text `json` of a message is. Where the messages are guarded, its strings are
+// guarded as they come out of it: a token in them may have been written with escapes.
+absl::StatusOr<Value> ParseArguments(const std::string& json, SpecialTokenGuard* guard) {
+  constexpr char kWhat[] = "function.arguments";
+  if (guard == nullptr) return jinja::ParseJson(json, kWhat);
+  return jinja::ParseJson(guard->GuardStrings(RemoveGuards(json).text), kWhat);
+}
+
+absl::StatusOr<std::pair<std::string, Value>> ReadCall(const Value& call,
+                                                       SpecialTokenGuard* guard) {
   const Dict* dict = call.as_dict();
   const Value* function = dict == nullptr ? nullptr : Member(*dict, "function");
   const Dict* fields = function == nullptr ? nullptr : function->as_dict();
@@ -120,7 +131,7 @@ absl::StatusOr<std::pair<std::string, Value>> ReadCall(const Value& call) {
   if (arguments == nullptr) return absl::InvalidArgumentError("function.arguments: missing");
   Value value = *arguments;
   if (const std::string* json = value.as_text()) {
-    ESSOR_ASSIGN_OR_RETURN(value, jinja::ParseJson(*json, "function.arguments"));
+    ESSOR_ASSIGN_OR_RETURN(value, ParseArguments(*json, guard));
   }
   if (value.as_dict() == nullptr) {
     return absl::InvalidArgumentError("function.arguments: not an object");
@@ -128,11 +139,11 @@ absl::StatusOr<std::pair<std::string, Value>> ReadCall(const Value& call) {
   return std::pair(*name->as_text(), std::move(value));
 }
 
-absl::Status ReadCalls(const Value& calls, Message* message) {
+absl::Status ReadCalls(const Value& calls, SpecialTokenGuard* guard, Message* message) {
   const List* list = calls.as_list();
   if (list == nullptr) return absl::InvalidArgumentError("tool_calls: not an array");
   for (size_t i = 0; i < list->items.size(); ++i) {
-    auto call = ReadCall(list->items[i]);
+    auto call = ReadCall(list->items[i], guard);
     if (!call.ok()) {
       return absl::InvalidArgumentError(
           absl::StrFormat("tool_calls[%d]: %s", i, call.status().message()));
@@ -142,7 +153,7 @@ absl::Status ReadCalls(const Value& calls, Message* message) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Message> ReadMessage(const Value& value) {
+absl::StatusOr<Message> ReadMessage(const Value& value, SpecialTokenGuard* guard) {
   const Dict* dict = value.as_dict();
   if (dict == nullptr) return absl::InvalidArgumentError("not an object");
   const Value* role = Member(*dict, "role");
@@ -170,18 +181,19 @@ absl::StatusOr<Message> ReadMessage(const Value& value) {
   if (const Value* tools = Member(*dict, "tools")) message.tools = *tools;
   if (const Value* format = Member(*dict, "response_format")) message.response_format = *format;
   if (const Value* calls = Member(*dict, "tool_calls")) {
-    ESSOR_RETURN_IF_ERROR(ReadCalls(*calls, &message));
+    ESSOR_RETURN_IF_ERROR(ReadCalls(*calls, guard, &message));
   }
   return message;
 }
 
-absl::StatusOr<std::vector<Message>> ReadMessages(const std::string& json) {
+absl::StatusOr<std::vector<Message>> ReadMessages(const std::string& json,
+                                                  SpecialTokenGuard* guard) {
   ESSOR_ASSIGN_OR_RETURN(const Value messages, jinja::ParseJson(json, "messages"));
   const List* list = messages.as_list();
   if (list == nullptr) return absl::InvalidArgumentError("messages: not an array");
   std::vector<Message> result;
   for (size_t i = 0; i < list->items.size(); ++i) {
-    auto message = ReadMessage(list->items[i]);
+    auto message = ReadMessage(list->items[i], guard);
     if (!message.ok()) {
       return absl::InvalidArgumentError(
           absl::StrFormat("messages[%d]: %s", i, message.status().message()));
@@ -371,7 +383,8 @@ absl::StatusOr<bool> ReadThinking(const std::string& kwargs_json) {
 class DeepSeekV32Encoder final : public ChatTemplate {
  public:
   absl::StatusOr<std::string> Render(const ChatInput& input) const override {
-    ESSOR_ASSIGN_OR_RETURN(std::vector<Message> messages, ReadMessages(input.messages_json));
+    ESSOR_ASSIGN_OR_RETURN(std::vector<Message> messages,
+                           ReadMessages(input.messages_json, input.guard));
     ESSOR_ASSIGN_OR_RETURN(const bool thinking, ReadThinking(input.kwargs_json));
     if (!input.tools_json.empty()) {
       ESSOR_ASSIGN_OR_RETURN(Value tools, jinja::ParseJson(input.tools_json, "tools"));

@@ -1,3 +1,5 @@
+#include "model/chat/guard_special_tokens.h"
+
 #include <algorithm>
 #include <array>
 #include <optional>
@@ -7,7 +9,6 @@
 #include <vector>
 
 #include "absl/strings/str_format.h"
-#include "model/chat/chat_template.h"
 #include "model/tokenizer/guards.h"
 #include "model/tokenizer/utf8.h"
 
@@ -45,16 +46,33 @@ class PrefixSet {
   std::vector<std::string_view> texts_;
 };
 
-// Finds where special-token texts begin. `texts` must outlive it.
-class SpecialTexts {
+}  // namespace
+
+// Finds where special-token texts begin.
+class SpecialTokenGuard::SpecialTexts {
  public:
-  explicit SpecialTexts(const std::vector<std::string>& texts)
-      : texts_(texts), whole_(NonEmpty(texts)) {
-    for (const std::string& text : texts) {
+  explicit SpecialTexts(std::vector<std::string> texts)
+      : texts_(std::move(texts)), whole_(NonEmpty(texts_)) {
+    for (const std::string& text : texts_) {
       for (size_t at = 1; at < text.size(); ++at) starts_[static_cast<uint8_t>(text[at])] = true;
     }
   }
 
+  // `text` with guards and escapes; the same text when it needs none.
+  std::string Guarded(const std::string& text) {
+    std::string result;
+    if (EndsAtStart(text)) AppendUtf8(kGuard, &result);
+    for (size_t i = 0; i < text.size();) {
+      const CodePoint c = DecodeUtf8(text.data() + i);
+      if (BeginsAt(text, i)) AppendUtf8(kGuard, &result);
+      if (c.value == kGuard || c.value == kGuardEscape) AppendUtf8(kGuardEscape, &result);
+      result.append(text, i, c.size);
+      i += c.size;
+    }
+    return result;
+  }
+
+ private:
   // Whether a text begins at `position`, or would if something followed the string's end.
   bool BeginsAt(std::string_view string, size_t position) const {
     return whole_.Matches(string.substr(position), /*if_cut=*/true);
@@ -67,7 +85,6 @@ class SpecialTexts {
     return rests_->Matches(string, /*if_cut=*/false);
   }
 
- private:
   static std::vector<std::string_view> NonEmpty(const std::vector<std::string>& texts) {
     std::vector<std::string_view> result;
     for (const std::string& text : texts) {
@@ -83,11 +100,13 @@ class SpecialTexts {
     return result;
   }
 
-  const std::vector<std::string>& texts_;
+  const std::vector<std::string> texts_;
   PrefixSet whole_;
   std::array<bool, 256> starts_{};  // first bytes of rests
   std::optional<PrefixSet> rests_;  // built when first needed
 };
+
+namespace {
 
 // Four hexadecimal digits at `position`; -1 when there are none.
 int32_t ReadHex(std::string_view text, size_t position) {
@@ -149,26 +168,15 @@ void AppendEscaped(std::string_view text, std::string* out) {
   }
 }
 
-// `text` with guards and escapes; the same text when it needs none.
-std::string Guard(const std::string& text, SpecialTexts* special) {
-  std::string result;
-  if (special->EndsAtStart(text)) AppendUtf8(kGuard, &result);
-  for (size_t i = 0; i < text.size();) {
-    const CodePoint c = DecodeUtf8(text.data() + i);
-    if (special->BeginsAt(text, i)) AppendUtf8(kGuard, &result);
-    if (c.value == kGuard || c.value == kGuardEscape) AppendUtf8(kGuardEscape, &result);
-    result.append(text, i, c.size);
-    i += c.size;
-  }
-  return result;
-}
-
 }  // namespace
 
-std::string GuardSpecialTokens(std::string_view json,
-                               const std::vector<std::string>& special_texts) {
+SpecialTokenGuard::SpecialTokenGuard(std::vector<std::string> special_texts)
+    : texts_(std::make_unique<SpecialTexts>(std::move(special_texts))) {}
+
+SpecialTokenGuard::~SpecialTokenGuard() = default;
+
+std::string SpecialTokenGuard::GuardStrings(std::string_view json) {
   if (!IsValidUtf8(json)) return std::string(json);
-  SpecialTexts special(special_texts);
   std::string result;
   size_t copied = 0;
   size_t quote = json.find('"');
@@ -178,7 +186,7 @@ std::string GuardSpecialTokens(std::string_view json,
     if (end >= json.size()) break;  // not closed: for the parser to refuse
     std::string text;
     if (Unescape(json.substr(quote + 1, end - quote - 1), &text)) {
-      const std::string guarded = Guard(text, &special);
+      const std::string guarded = texts_->Guarded(text);
       if (guarded != text) {
         result.append(json.substr(copied, quote + 1 - copied));
         AppendEscaped(guarded, &result);

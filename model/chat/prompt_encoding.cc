@@ -1,8 +1,11 @@
 #include "model/chat/prompt_encoding.h"
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "model/chat/guard_special_tokens.h"
 #include "model/tokenizer/guards.h"
 
 namespace essor::model {
@@ -14,9 +17,11 @@ absl::StatusOr<std::vector<TokenId>> EncodeChat(const ChatTemplate& chat_templat
   for (const TokenId id : tokenizer.special_tokens()) {
     special_texts.emplace_back(tokenizer.TokenBytes(id));
   }
+  SpecialTokenGuard guard(std::move(special_texts));
   ChatInput guarded = input;
+  guarded.guard = &guard;
   for (std::string* json : {&guarded.messages_json, &guarded.tools_json, &guarded.kwargs_json}) {
-    *json = GuardSpecialTokens(*json, special_texts);
+    *json = guard.GuardStrings(*json);
   }
   const absl::StatusOr<std::string> prompt = chat_template.Render(guarded);
   if (!prompt.ok()) {

@@ -12,7 +12,7 @@ namespace essor::model {
 
 // Renders `input` and encodes the result: special tokens written by the template become special
 // tokens, the same text inside a message, a tool or a keyword argument stays text (see
-// GuardSpecialTokens). No post-processor runs (the template writes BOS itself, as in transformers).
+// SpecialTokenGuard). No post-processor runs (the template writes BOS itself, as in transformers).
 // Thread-safe. Errors of ChatTemplate::Render and Tokenizer::Encode.
 absl::StatusOr<std::vector<TokenId>> EncodeChat(const ChatTemplate& chat_template,
                                                 const Tokenizer& tokenizer, const ChatInput& input);

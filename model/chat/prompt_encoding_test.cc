@@ -1,5 +1,6 @@
 #include "model/chat/prompt_encoding.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,9 +9,13 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "model/chat/deepseek_v32_encoder.h"
+#include "model/chat/guard_special_tokens.h"
+
 namespace essor::model {
 namespace {
 
+using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
 constexpr char kTemplate[] =
@@ -102,34 +107,67 @@ TEST(EncodeChatTest, GuardsStayOutOfEscapedJsonAndErrors) {
   EXPECT_EQ(status.message(), "bad: <|im_end|>");
 }
 
-TEST(GuardSpecialTokensTest, TouchesOnlyStringsThatNeedIt) {
-  const std::vector<std::string> special = {"<|im_end|>", "<s>"};
-  const std::string plain = R"([{"role": "user", "content": "a < b \u00e9 \n", "n": 1.50}])";
-  EXPECT_EQ(GuardSpecialTokens(plain, special), plain);
-  EXPECT_EQ(GuardSpecialTokens(R"(["x<s>"])", special), "[\"x\xef\xb7\x90<s>\"]");
-  // Escapes do not hide a token, and keys are guarded too.
-  EXPECT_EQ(GuardSpecialTokens(R"({"\u003cs>": "\"<s\u003E"})", special),
-            "{\"\xef\xb7\x90<s>\": \"\\\"\xef\xb7\x90<s>\"}");
-  EXPECT_EQ(GuardSpecialTokens(R"(["tail <|im"])", special), "[\"tail \xef\xb7\x90<|im\"]");
-  EXPECT_EQ(GuardSpecialTokens(R"(["nd|> x"])", special), "[\"\xef\xb7\x90nd|> x\"]");
+// The encoder parses arguments that are JSON in a string once more: what an escape hides there is
+// the user's text too.
+TEST(EncodeChatTest, EscapesInsideArgumentsHideNoToken) {
+  const auto encoder = MakeDeepSeekV32Encoder();
+  const auto tokenizer = MakeTokenizer();
+  const auto encode = [&](const Json& arguments) {
+    const Json messages = {
+        {{"role", "user"}, {"content", "Q"}},
+        {{"role", "assistant"},
+         {"tool_calls", {{{"function", {{"name", "f"}, {"arguments", arguments}}}}}}}};
+    const auto ids = EncodeChat(*encoder, *tokenizer, {.messages_json = messages.dump()});
+    EXPECT_TRUE(ids.ok()) << ids.status();
+    return *ids;
+  };
+  // In a text, a key and a nested value; with noncharacters of the user's own.
+  const std::string plain =
+      "{\"a\": \"x<|im_end|>\xef\xb7\x90\", \"<|im_end|>\": [\"<|im_end|>\", 1.50]}";
+  const std::vector<TokenId> ids = encode(plain);
+  EXPECT_EQ(CountSpecial(ids), 0u);
+  EXPECT_THAT(*tokenizer->Decode(ids, false),
+              HasSubstr("<｜DSML｜parameter name=\"a\" string=\"true\">x<|im_end|>\xef\xb7\x90</"));
+  for (const char* escape : {R"(\u003c)", R"(\u003C|\u0069m_end|\u003e)"}) {
+    const std::string hidden = std::string(escape).size() > 6 ? "<|im_end|>" : "<";
+    std::string escaped = plain;
+    for (size_t at = 0; (at = escaped.find(hidden, at)) != std::string::npos; ++at) {
+      escaped.replace(at, hidden.size(), escape);
+    }
+    EXPECT_EQ(encode(escaped), ids) << escaped;
+  }
+  EXPECT_EQ(encode(Json::parse(plain)).size(), ids.size());  // an object, whose keys are sorted
 }
 
-TEST(GuardSpecialTokensTest, LeavesMalformedJsonToTheParser) {
+TEST(SpecialTokenGuardTest, TouchesOnlyStringsThatNeedIt) {
+  const std::vector<std::string> special = {"<|im_end|>", "<s>"};
+  const std::string plain = R"([{"role": "user", "content": "a < b \u00e9 \n", "n": 1.50}])";
+  EXPECT_EQ(SpecialTokenGuard(special).GuardStrings(plain), plain);
+  EXPECT_EQ(SpecialTokenGuard(special).GuardStrings(R"(["x<s>"])"), "[\"x\xef\xb7\x90<s>\"]");
+  // Escapes do not hide a token, and keys are guarded too.
+  EXPECT_EQ(SpecialTokenGuard(special).GuardStrings(R"({"\u003cs>": "\"<s\u003E"})"),
+            "{\"\xef\xb7\x90<s>\": \"\\\"\xef\xb7\x90<s>\"}");
+  EXPECT_EQ(SpecialTokenGuard(special).GuardStrings(R"(["tail <|im"])"),
+            "[\"tail \xef\xb7\x90<|im\"]");
+  EXPECT_EQ(SpecialTokenGuard(special).GuardStrings(R"(["nd|> x"])"), "[\"\xef\xb7\x90nd|> x\"]");
+}
+
+TEST(SpecialTokenGuardTest, LeavesMalformedJsonToTheParser) {
   const std::vector<std::string> special = {"<s>"};
   for (const char* json : {"", "\"", "[\"<s>", "[\"\\", "[\"\\ud800<s>\"]", "[\"\\q<s>\"]",
                            "[\"\\u12\"]", "\xff\"<s>\""}) {
-    EXPECT_EQ(GuardSpecialTokens(json, special), json);
+    EXPECT_EQ(SpecialTokenGuard(special).GuardStrings(json), json);
   }
 }
 
-TEST(GuardSpecialTokensTest, ManyTokensAndLongTextTakeLinearTime) {
+TEST(SpecialTokenGuardTest, ManyTokensAndLongTextTakeLinearTime) {
   std::vector<std::string> special;
   for (int i = 0; i < 2000; ++i) special.push_back("<|reserved_" + std::to_string(i) + "|>");
   std::string json = "[\"";
   for (int i = 0; i < 200'000; ++i) json += "<|reserved_";
   json += "\"]";
   // Comparing every token at every place would take 4e8 string comparisons.
-  EXPECT_GT(GuardSpecialTokens(json, special).size(), json.size());
+  EXPECT_GT(SpecialTokenGuard(special).GuardStrings(json).size(), json.size());
 }
 
 }  // namespace

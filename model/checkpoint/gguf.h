@@ -24,10 +24,11 @@ using GgufValue = std::variant<bool, int64_t, uint64_t, double, std::string, std
 class GgufFile : public Checkpoint {
  public:
   // InvalidArgument naming file, key or tensor for every lie: bad magic, unknown version, counts or
-  // lengths beyond the file, unknown types, dimensions 0 or above 4, overlapping or misaligned
-  // tensors, alignment 0, duplicate keys or names. Of a model split into several files (keys
-  // split.no, split.count and split.tensors.count, names that end with "-00001-of-00003.gguf"),
-  // `path` is the first, whose metadata holds; the others stand beside it, and none may be missing.
+  // lengths beyond the file, or beyond the 512 MB that may lie before the tensors' data, unknown
+  // types, dimensions 0 or above 4, overlapping or misaligned tensors, alignment 0, duplicate keys
+  // or names. Of a model split into several files (keys split.no, split.count and
+  // split.tensors.count, names that end with "-00001-of-00003.gguf"), `path` is the first, whose
+  // metadata holds; the others stand beside it, and none may be missing.
   static absl::StatusOr<std::unique_ptr<GgufFile>> Open(const std::string& path);
 
   virtual const absl::flat_hash_map<std::string, GgufValue>& metadata() const = 0;

@@ -1,6 +1,7 @@
 // Reads the little-endian fields of a GGUF file in order, never past its end.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -14,11 +15,12 @@
 namespace essor::model {
 
 // Thread-compatible. Every read answers InvalidArgument naming path, offset and `what` when the
-// file ends first.
+// file, or the part of it that may be read, ends first.
 class GgufCursor {
  public:
-  GgufCursor(std::span<const std::byte> bytes, std::string path)
-      : bytes_(bytes), path_(std::move(path)) {}
+  // Reads the first `bytes_max` bytes at most.
+  GgufCursor(std::span<const std::byte> bytes, uint64_t bytes_max, std::string path)
+      : bytes_(bytes), end_(std::min<uint64_t>(bytes.size(), bytes_max)), path_(std::move(path)) {}
 
   template <typename T>
   requires std::is_arithmetic_v<T> absl::Status Read(const std::string& what, T& value) {
@@ -46,17 +48,28 @@ class GgufCursor {
   }
 
   uint64_t position() const { return position_; }
-  uint64_t remaining() const { return bytes_.size() - position_; }
-  std::span<const std::byte> bytes() const { return bytes_; }
+  uint64_t remaining() const { return end_ - position_; }
+  std::span<const std::byte> bytes() const { return bytes_; }  // the whole file
+  // "12 bytes left", and why there are no more of them.
+  std::string BytesLeft() const {
+    return absl::StrCat(
+        remaining(), " bytes left",
+        end_ == bytes_.size()
+            ? ""
+            : absl::StrCat(" of the ", end_,
+                           " that everything before the tensors' data may take (of ", bytes_.size(),
+                           ")"));
+  }
   const std::string& path() const { return path_; }
 
  private:
   absl::Status EndsIn(const std::string& what, uint64_t wanted) const {
     return Bad(absl::StrCat("ends inside ", what, ": ", wanted, " bytes wanted at offset ",
-                            position_, ", ", remaining(), " left"));
+                            position_, ", ", BytesLeft()));
   }
 
   std::span<const std::byte> bytes_;
+  uint64_t end_;  // of what may be read
   std::string path_;
   uint64_t position_ = 0;
 };

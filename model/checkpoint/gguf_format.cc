@@ -161,7 +161,7 @@ absl::StatusOr<GgufValue> ReadValue(GgufCursor& cursor, const std::string& what)
   }
   if (count && *count > cursor.remaining() / *bytes_min) {
     return cursor.Bad(absl::StrCat(what, ": an array of ", *count, " values does not fit into the ",
-                                   cursor.remaining(), " bytes left"));
+                                   cursor.BytesLeft()));
   }
   return ReadValues(cursor, what, type, count);
 }
@@ -275,8 +275,8 @@ absl::Status PlaceTensors(const GgufCursor& cursor, uint64_t alignment,
 absl::Status CheckCount(const GgufCursor& cursor, const char* what, uint64_t count,
                         uint64_t bytes_each) {
   if (count <= cursor.remaining() / bytes_each) return absl::OkStatus();
-  return cursor.Bad(absl::StrCat("claims ", count, " ", what, ", more than its ",
-                                 cursor.bytes().size(), " bytes can hold"));
+  return cursor.Bad(
+      absl::StrCat("claims ", count, " ", what, ", more than fit into the ", cursor.BytesLeft()));
 }
 
 }  // namespace
@@ -295,7 +295,7 @@ const GgufTensorType& GgufTypeOf(DType dtype) {
 }
 
 absl::StatusOr<GgufContents> ParseGguf(std::span<const std::byte> bytes, const std::string& path) {
-  GgufCursor cursor(bytes, path);
+  GgufCursor cursor(bytes, kGgufHeadBytesMax, path);
   uint32_t magic = 0;
   uint32_t version = 0;
   uint64_t num_tensors = 0;

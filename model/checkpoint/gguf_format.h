@@ -20,6 +20,9 @@ inline constexpr uint32_t kGgufMagic = 0x46554747;  // "GGUF", little-endian
 inline constexpr uint32_t kGgufVersion = 3;         // written; 2 and 3 are read
 inline constexpr uint64_t kGgufDefaultAlignment = 32;
 inline constexpr size_t kGgufDimensionsMax = 4;
+// Of a file, everything before the tensors' data: values take up to eight times their bytes in
+// memory. The largest vocabularies with their merges have some 20 MB.
+inline constexpr uint64_t kGgufHeadBytesMax = uint64_t{512} << 20;
 
 // Types of metadata values, as stored.
 enum class GgufValueType : uint32_t {

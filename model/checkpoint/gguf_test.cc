@@ -1,5 +1,6 @@
 #include "model/checkpoint/gguf.h"
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,42 @@ TEST(GgufTest, MissingEmptyAndOddFilesAreErrors) {
   const absl::Status folder = GgufFile::Open(directory.path()).status();
   EXPECT_EQ(folder.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(folder.message()), HasSubstr("not a regular file"));
+}
+
+// Holes cost a file nothing, but each byte of an array would take eight in memory.
+TEST(GgufTest, MetadataIsLimitedHoweverLargeTheFile) {
+  using Type = GgufValueType;
+  const ScratchDirectory directory;
+  const auto error_of = [&](const GgufBytes& file, uint64_t size) {
+    const std::string path = directory.Write("m.gguf", file.bytes());
+    std::filesystem::resize_file(path, size);
+    const absl::Status status = GgufFile::Open(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    return std::string(status.message());
+  };
+  constexpr uint64_t kFileBytes = 10'000'000'000;
+  constexpr uint64_t kArrayBytes = 9'000'000'000;
+  const std::string limit =
+      "of the 536870912 that everything before the tensors' data may take "
+      "(of 10000000000)";
+  const GgufBytes array =
+      GgufBytes().Header(0, 1).Key("k", Type::kArray).Put(Type::kUint8).Put(kArrayBytes);
+  EXPECT_THAT(error_of(array, kFileBytes),
+              AllOf(HasSubstr("m.gguf: metadata key k: an array of 9000000000 values does not fit"),
+                    HasSubstr(limit)));
+  const GgufBytes text = GgufBytes().Header(0, 1).Key("k", Type::kString).Put(kArrayBytes);
+  EXPECT_THAT(error_of(text, kFileBytes),
+              AllOf(HasSubstr("ends inside metadata key k: 9000000000"), HasSubstr(limit)));
+  EXPECT_THAT(error_of(GgufBytes().Header(400'000'000, 0), kFileBytes),
+              AllOf(HasSubstr("claims 400000000 tensors"), HasSubstr(limit)));
+  // The data may be as large as it likes.
+  GgufBytes file;
+  file.Header(1, 1).Uint("u", 7).Tensor("w", {2'000'000'000}, kF32, 0).Align();
+  const std::string path = directory.Write("m.gguf", file.bytes());
+  std::filesystem::resize_file(path, kFileBytes);
+  const auto opened = GgufFile::Open(path);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ((*opened)->Find("w").value().data.size(), 8'000'000'000u);
 }
 
 struct Lie {

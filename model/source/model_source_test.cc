@@ -111,6 +111,19 @@ TEST(ModelSourceTest, OpensTheLanguageModelOfAMultimodalCheckpoint) {
   EXPECT_THAT(ErrorOf(copy.path()), HasSubstr("asks for a tensor that is missing: "));
 }
 
+// Python writes whole numbers of any size: int(1e30) is "no limit" in published files.
+TEST(ModelSourceTest, FilesMayHoldNumbersBeyond64Bits) {
+  const ModelCopy copy("llama");
+  ASSERT_TRUE(ModelSource::Open(copy.path()).ok());
+  for (const char* file : {"tokenizer_config.json", "config.json"}) {
+    std::string text = copy.Read(file).dump();
+    text.insert(1, R"("model_max_length": 1000000000000000019884624838656, "unused": NaN, )");
+    copy.WriteText(file, text);
+    const auto source = ModelSource::Open(copy.path());
+    EXPECT_TRUE(source.ok()) << file << ": " << source.status();
+  }
+}
+
 TEST(ModelSourceTest, TheTypeMayBeNamedInsideTheTextConfig) {
   const ModelCopy copy("llama4_multimodal");
   EXPECT_EQ(OpenStoredType(copy.path()).value(), DType::kF32);

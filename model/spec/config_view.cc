@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/python_json.h"
 #include "common/status_macros.h"
 #include "simdjson.h"
 
@@ -45,7 +46,7 @@ ConfigView::ConfigView(std::string file, std::string prefix, std::shared_ptr<con
 absl::StatusOr<ConfigView> ConfigView::Parse(std::string_view json, const std::string& file) {
   auto document = std::make_shared<dom::parser>();
   dom::element root;
-  if (const auto error = document->parse(json.data(), json.size()).get(root)) {
+  if (const auto error = ParsePythonJson(json, document.get()).get(root)) {
     return absl::InvalidArgumentError(
         absl::StrCat(file, ": not valid JSON: ", simdjson::error_message(error)));
   }

@@ -24,6 +24,13 @@ void ExpectInvalid(const absl::StatusOr<T>& result, const std::string& message) 
   EXPECT_THAT(std::string(result.status().message()), HasSubstr(message));
 }
 
+TEST(ConfigViewTest, ReadsNumbersThatPythonWrites) {
+  const ConfigView view = ViewOf(R"({"huge": 1000000000000000019884624838656, "none": NaN})");
+  EXPECT_EQ(view.Number("huge").value(), 1e30);
+  ExpectInvalid(view.Size("huge", 10), "huge: expected a whole number from 1 to 10");
+  EXPECT_FALSE(view.Has("none"));
+}
+
 TEST(ConfigViewTest, ReadsEveryType) {
   const ConfigView view = ViewOf(R"({"size": 7, "float_size": 128256.0, "number": 1e-5, "yes": true,
                                      "text": "abc", "one": 3, "many": [1, 2], "names": ["a", "b"]})");

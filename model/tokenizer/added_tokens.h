@@ -19,6 +19,8 @@ namespace essor::model {
 class AddedTokenMatcher {
  public:
   static constexpr TokenId kText = UINT32_MAX;
+  // Of one content; at each place of a text that many bytes may be compared.
+  static constexpr size_t kContentBytesMax = 512;
 
   // A stretch of text, or (token != kText) an added token found there.
   struct Segment {
@@ -26,7 +28,7 @@ class AddedTokenMatcher {
     TokenId token = kText;
   };
 
-  // `tokens` with empty content are never found.
+  // `tokens` with empty content are never found. The caller keeps kContentBytesMax.
   explicit AddedTokenMatcher(std::vector<AddedToken> tokens);
 
   // Appends the segments of `text`, in order. With parse_special false, or with one of `guards`

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "common/python_json.h"
 #include "common/status_macros.h"
 
 namespace essor::model {
@@ -82,7 +83,7 @@ absl::Status ReadJsonObject(std::string_view json, std::string_view file,
                             absl::FunctionRef<absl::Status(const JsonObject&)> read) {
   simdjson::dom::parser parser;
   simdjson::dom::element document;
-  const simdjson::error_code error = parser.parse(json.data(), json.size()).get(document);
+  const simdjson::error_code error = ParsePythonJson(json, &parser).get(document);
   if (error != simdjson::SUCCESS) {
     return InFile(absl::InvalidArgumentError(simdjson::error_message(error)), file);
   }

@@ -26,6 +26,13 @@ void GuardsIn(const Piece& piece, std::span<const uint32_t> guards, std::vector<
   }
 }
 
+absl::Status CheckAddedSize(TokenId id, std::string_view content) {
+  if (content.size() <= AddedTokenMatcher::kContentBytesMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat("added token %d has %d bytes; the limit is %d",
+                                                    id, content.size(),
+                                                    AddedTokenMatcher::kContentBytesMax));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> PipelineTokenizer::Create(
@@ -133,6 +140,7 @@ absl::Status PipelineTokenizer::BuildMatchers(const std::vector<AddedToken>& tok
   std::vector<AddedToken> raw;
   std::vector<AddedToken> normalized;
   for (const AddedToken& token : tokens) {
+    ESSOR_RETURN_IF_ERROR(CheckAddedSize(token.id, token.content));
     if (!IsValidUtf8(token.content)) {
       return absl::InvalidArgumentError(
           absl::StrFormat("added token %d is not valid UTF-8", token.id));
@@ -146,6 +154,7 @@ absl::Status PipelineTokenizer::BuildMatchers(const std::vector<AddedToken>& tok
     ESSOR_ASSIGN_OR_RETURN(
         const std::string_view content,
         normalizer_->Apply(token.content, /*at_start=*/true, kTextBytesMax, &buffer));
+    ESSOR_RETURN_IF_ERROR(CheckAddedSize(token.id, content));
     copy.content = std::string(content);
     normalized.push_back(std::move(copy));
   }

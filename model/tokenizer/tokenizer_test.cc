@@ -266,6 +266,15 @@ TEST(TokenizerJsonTest, NamesTheFieldThatIsWrong) {
   ExpectRefused([](Json& j) { j["model"]["unk_token"] = "<unk>"; },
                 "unk_token \"<unk>\" is not in the vocabulary");
   ExpectRefused([](Json& j) { j["added_tokens"][1].erase("id"); }, "added_tokens[1].id: missing");
+  ExpectRefused([](Json& j) { j["added_tokens"][1]["content"] = std::string(513, 'x'); },
+                "tokenizer.json: added token 261 has 513 bytes; the limit is 512");
+  ExpectRefused(
+      [](Json& j) {  // as the normaliser makes it
+        j["normalizer"] = {{"type", "Prepend"}, {"prepend", std::string(300, 'y')}};
+        j["added_tokens"][1]["content"] = std::string(300, 'x');
+        j["added_tokens"][1]["normalized"] = true;
+      },
+      "tokenizer.json: added token 261 has 600 bytes; the limit is 512");
   ExpectRefused([](Json& j) { j["added_tokens"][0]["special"] = 1; },
                 "added_tokens[0].special: not a boolean");
   ExpectRefused([](Json& j) { j["added_tokens"][0]["content"] = "ab"; },

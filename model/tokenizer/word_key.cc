@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <random>
 
 namespace essor::model {
 namespace {
@@ -21,7 +22,15 @@ uint64_t HashBytes(std::string_view bytes, uint64_t seed) {
   return MixHash(hash, LoadBytes(bytes.data(), bytes.size()));
 }
 
+std::array<uint64_t, 2> DrawSeeds() {
+  std::random_device device;
+  std::uniform_int_distribution<uint64_t> any;
+  return {any(device), any(device)};
+}
+
 }  // namespace
+
+const std::array<uint64_t, 2> kHashSeeds = DrawSeeds();
 
 WordKey WordKey::OfLong(std::string_view word) {
   WordKey key;

@@ -1,11 +1,16 @@
 // Pieces of text as keys of hash tables.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
 namespace essor::model {
+
+// Drawn at random when the process starts, so that no vocabulary can be written for collisions.
+// Hashes of one process mean nothing to another, and nothing before main().
+extern const std::array<uint64_t, 2> kHashSeeds;
 
 // Multiply-and-fold of two words.
 uint64_t MixHash(uint64_t a, uint64_t b);
@@ -33,10 +38,12 @@ struct WordKey {
 };
 
 inline uint64_t MixHash(uint64_t a, uint64_t b) {
-  // The constants are fractions of the golden ratio and of sqrt(3).
   __extension__ using Wide = unsigned __int128;
-  const Wide product = static_cast<Wide>(a ^ 0x9e3779b97f4a7c15u) * (b ^ 0xbb67ae8584caa73bu);
-  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  a ^= kHashSeeds[0];
+  b ^= kHashSeeds[1];
+  const Wide product = static_cast<Wide>(a) * b;
+  // A factor of 0 makes the product 0 whatever the other is: the sum keeps both.
+  return (static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64)) + a + b;
 }
 
 inline uint64_t WordKey::Hash() const { return MixHash(low, high); }

@@ -7,6 +7,7 @@
 
 #include "common/check.h"
 #include "model/chat/chat_template.h"
+#include "model/chat/guard_special_tokens.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view input(reinterpret_cast<const char*>(data), size);
@@ -19,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   essor::model::ChatInput chat;
   chat.messages_json = R"([{"role": "user", "content": "Hi"}, {"role": "tool", "content": null}])";
   if (end != std::string_view::npos) chat.messages_json = std::string(input.substr(end + 1));
-  chat.messages_json = essor::model::GuardSpecialTokens(chat.messages_json, {"<s>", "<|end|>"});
+  chat.messages_json =
+      essor::model::SpecialTokenGuard({"<s>", "<|end|>"}).GuardStrings(chat.messages_json);
   const auto text = (*parsed)->Render(chat);
   if (!text.ok()) ESSOR_CHECK(text.status().code() == absl::StatusCode::kInvalidArgument);
   return 0;
