@@ -73,6 +73,14 @@ bool ConfigView::IsList(const std::string& key) const {
   return value.has_value() && value->is_array();
 }
 
+std::vector<std::string> ConfigView::Keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : node_->object) {
+    if (!value.is_null()) keys.emplace_back(key);
+  }
+  return keys;
+}
+
 absl::StatusOr<uint32_t> ConfigView::WholeBetween(const std::string& key, uint32_t min,
                                                   uint32_t max) const {
   const auto value = node_->Find(key);

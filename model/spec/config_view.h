@@ -28,6 +28,8 @@ class ConfigView {
   bool Has(const std::string& key) const;
   bool IsObject(const std::string& key) const;
   bool IsList(const std::string& key) const;
+  // Of all members but those that are null, in the file's order.
+  std::vector<std::string> Keys() const;
 
   // A whole number from 1 to `max`.
   absl::StatusOr<uint32_t> Size(const std::string& key, uint32_t max) const;

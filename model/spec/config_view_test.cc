@@ -31,6 +31,13 @@ TEST(ConfigViewTest, ReadsNumbersThatPythonWrites) {
   EXPECT_FALSE(view.Has("none"));
 }
 
+TEST(ConfigViewTest, ListsKeysThatHoldSomething) {
+  const ConfigView view = ViewOf(R"({"b": 1, "a": null, "c": {"d": 2}})");
+  EXPECT_THAT(view.Keys(), ElementsAre("b", "c"));
+  EXPECT_THAT(view.Object("c")->Keys(), ElementsAre("d"));
+  EXPECT_THAT(ViewOf("{}").Keys(), IsEmpty());
+}
+
 TEST(ConfigViewTest, ReadsEveryType) {
   const ConfigView view = ViewOf(R"({"size": 7, "float_size": 128256.0, "number": 1e-5, "yes": true,
                                      "text": "abc", "one": 3, "many": [1, 2], "names": ["a", "b"]})");

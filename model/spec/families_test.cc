@@ -552,6 +552,9 @@ TEST(FamiliesTest, OtherPackedIntegersAreRefused) {
       {"/config_groups/group_0/weights/actorder", "group", "weights.actorder: reordered columns"},
       {"/config_groups/group_0/input_activations", {{"num_bits", 8}}, "quantised activations"},
       {"/config_groups/group_1", {{"weights", 1}}, "config_groups.group_1: several kinds"},
+      {"/config_groups/other", {{"weights", 1}}, "config_groups.other: several kinds"},
+      {"/config_groups", nlohmann::json::object(), "config_groups: holds no group"},
+      {"/config_groups", {{"attention", 1}}, "config_groups.attention: expected an object"},
       {"/config_groups", nullptr, "quantization_config.config_groups: "},
   };
   for (const auto& test : kCases) {

@@ -59,10 +59,12 @@ absl::Status CheckPackedWeights(const ConfigView& weights) {
 absl::Status CheckCompressedTensors(const ConfigView& quantization) {
   ESSOR_RETURN_IF_ERROR(CheckWord(quantization, "format", "pack-quantized"));
   ESSOR_ASSIGN_OR_RETURN(const ConfigView groups, quantization.Object("config_groups"));
-  if (groups.Has("group_1")) {
-    return groups.Error("group_1", "several kinds of quantised layers are not supported");
+  const std::vector<std::string> names = groups.Keys();
+  if (names.empty()) return quantization.Error("config_groups", "holds no group");
+  if (names.size() > 1) {
+    return groups.Error(names[1], "several kinds of quantised layers are not supported");
   }
-  ESSOR_ASSIGN_OR_RETURN(const ConfigView group, groups.Object("group_0"));
+  ESSOR_ASSIGN_OR_RETURN(const ConfigView group, groups.Object(names[0]));
   for (const char* key : {"input_activations", "output_activations"}) {
     if (group.Has(key)) return group.Error(key, "quantised activations are not supported");
   }

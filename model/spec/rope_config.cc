@@ -21,8 +21,10 @@ absl::StatusOr<std::optional<ConfigView>> FindParameters(const ConfigView& confi
   }
   ESSOR_ASSIGN_OR_RETURN(ConfigView parameters, config.Object("rope_parameters"));
   // transformers 5 nests one set per layer type where types differ in their rotary embedding.
-  if (parameters.IsObject("sliding_attention")) {
-    return parameters.Error("sliding_attention", "RoPE that differs by layer is not supported");
+  for (const std::string& key : parameters.Keys()) {
+    if (key != "full_attention" && parameters.IsObject(key)) {
+      return parameters.Error(key, "RoPE that differs by layer is not supported");
+    }
   }
   if (!parameters.IsObject("full_attention")) return parameters;
   ESSOR_ASSIGN_OR_RETURN(ConfigView full, parameters.Object("full_attention"));

@@ -150,6 +150,10 @@ TEST(RopeConfigTest, RefusesWithTheKeysName) {
       {R"({"rope_scaling": "yarn"})", "rope_scaling: expected an object"},
       {R"({"rope_parameters": {"full_attention": {}, "sliding_attention": {}}})",
        "rope_parameters.sliding_attention: RoPE that differs by layer is not supported"},
+      {R"({"rope_parameters": {"full_attention": {}, "chunked_attention": {"rope_theta": 7.0}}})",
+       "rope_parameters.chunked_attention: RoPE that differs by layer is not supported"},
+      {R"({"rope_parameters": {"rope_theta": 7.0, "linear_attention": {}}})",
+       "rope_parameters.linear_attention: RoPE that differs by layer is not supported"},
   };
   for (const auto& test : kCases) {
     const auto rope = Read(test.json);
