@@ -55,7 +55,7 @@ void LinearAttention(const LinearAttentionParams& params, Stream& stream);
 // channel). Channels are those of num_heads heads of `dim` side by side.
 struct CausalConvolutionParams {
   // The last taps - 1 inputs of each sequence, at its SequenceRows::slot; they need no clearing.
-  float* states;         // [num_slots, taps - 1, state_width]
+  float* states;         // [num_slots, taps - 1, state_width]; may be null with one tap
   uint32_t state_width;  // floats; at least num_heads * dim
   HeadsView x;           // num_heads heads of dim
   const float* filters;  // [num_heads * dim, taps]

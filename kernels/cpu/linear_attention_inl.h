@@ -136,7 +136,10 @@ ESSOR_INLINE void ConvolveVector(const CausalConvolutionParams& params,
   const uint32_t head = channel / params.dim;
   F32 filters[kConvolutionTapsMax];
   LoadFilters(params.filters + size_t{channel} * taps, taps, n, filters);
-  float* state = params.states + size_t{sequence.slot} * (taps - 1) * params.state_width + channel;
+  // One tap keeps nothing.
+  float* state =
+      taps == 1 ? nullptr
+                : params.states + size_t{sequence.slot} * (taps - 1) * params.state_width + channel;
   F32 window[kConvolutionTapsMax] = {};
   if (sequence.context_tokens != 0) {
     for (uint32_t k = 0; k + 1 < taps; ++k) {
