@@ -163,8 +163,7 @@ class Pricer {
 
   static bool IsAttention(WeightRole role) {
     return role != WeightRole::kFfnNorm && role != WeightRole::kRouter &&
-           role != WeightRole::kSharedGate && !IsFfnMatrix(role) &&
-           !IsMoeBias(role);
+           role != WeightRole::kSharedGate && !IsFfnMatrix(role) && !IsMoeBias(role);
   }
 
   double ExpectedBusiest(const MoeFfn& moe, std::span<const RankLayout> members,

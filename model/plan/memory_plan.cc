@@ -338,10 +338,11 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
   const uint64_t blocks_per_sequence = BlocksPerSequence(request);
   const uint64_t one_sequence = blocks_per_sequence * plan.block_bytes;
   if (fixed + one_sequence > request.memory_bytes) return DoesNotFit(request, plan, one_sequence);
-  // Places of the cache, block times slot, are counted in 32 bits (worker/layers/position_selector.h).
-  const uint64_t most = std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
-                                           std::numeric_limits<uint32_t>::max() /
-                                               limits.block_tokens);
+  // Places of the cache, block times slot, are counted in 32 bits
+  // (worker/layers/position_selector.h).
+  const uint64_t most =
+      std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
+                         std::numeric_limits<uint32_t>::max() / limits.block_tokens);
   // A rank whose layers all keep states has blocks of no bytes.
   plan.num_blocks = static_cast<uint32_t>(
       plan.block_bytes == 0 ? most

@@ -103,8 +103,8 @@ absl::StatusOr<ModelSpec> MakeSpec(const ConfigView& config) {
                                                                .max_position_embeddings = 131072,
                                                                .num_kv_heads = 8}));
   ESSOR_RETURN_IF_ERROR(ReadRotaryDim(config, decoder.attention));
-  const uint64_t state =
-      uint64_t{decoder.attention.num_heads} * decoder.attention.head_dim * decoder.attention.head_dim;
+  const uint64_t state = uint64_t{decoder.attention.num_heads} * decoder.attention.head_dim *
+                         decoder.attention.head_dim;
   if (state > kMaxStateFloats) {
     return config.Error("head_dim",
                         absl::StrCat("states of ", state, " values exceed ", kMaxStateFloats));

@@ -392,16 +392,13 @@ TEST_P(BatchParityTest, TokensDoNotDependOnTheBatch) {
   EXPECT_EQ(together, alone);
 }
 
-INSTANTIATE_TEST_SUITE_P(Batches, BatchParityTest,
-                         ::testing::Values(PlanCase{"qwen3_moe", "tp=2,ep=2"},
-                                           PlanCase{"minimax_text_01", "tp=2"},
-                                           PlanCase{"minimax_text_01", "pp=2,ep=2"},
-                                           PlanCase{"qwen3_next", "tp=3"},
-                                           PlanCase{"deepseek_v32", "tp=2,ep=2"},
-                                           PlanCase{"llama4", "tp=2"},
-                                           PlanCase{"gpt_oss_mxfp4", "ep=2"},
-                                           PlanCase{"kimi_k2_int4", "pp=2"}),
-                         PlanName);
+INSTANTIATE_TEST_SUITE_P(
+    Batches, BatchParityTest,
+    ::testing::Values(PlanCase{"qwen3_moe", "tp=2,ep=2"}, PlanCase{"minimax_text_01", "tp=2"},
+                      PlanCase{"minimax_text_01", "pp=2,ep=2"}, PlanCase{"qwen3_next", "tp=3"},
+                      PlanCase{"deepseek_v32", "tp=2,ep=2"}, PlanCase{"llama4", "tp=2"},
+                      PlanCase{"gpt_oss_mxfp4", "ep=2"}, PlanCase{"kimi_k2_int4", "pp=2"}),
+    PlanName);
 
 }  // namespace
 }  // namespace essor::testing

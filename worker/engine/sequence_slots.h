@@ -37,8 +37,8 @@ class SequenceSlots {
 
   // Releases, starts and extends as `input` says and lays out its rows. InvalidArgument naming slot
   // and field when the step contradicts the state (unknown or taken slot, block or token id out of
-  // range, a slot named twice, too few blocks, more rows than a step may have); the slots are then unusable and the
-  // epoch has to end, because this rank no longer agrees with the others.
+  // range, a slot named twice, too few blocks, more rows than a step may have); the slots are then
+  // unusable and the epoch has to end, because this rank no longer agrees with the others.
   absl::Status Apply(const StepInput& input, StepRows* rows);
 
   // `rows` was computed: contexts grow.
