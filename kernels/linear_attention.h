@@ -14,7 +14,8 @@
 
 namespace essor::kernels {
 
-// A vector of one head and row begins at data + row * row_stride + head * head_stride.
+// A vector of one head and row begins at data + row * row_stride + head * head_stride (floats).
+// Borrowed for the call.
 struct HeadsView {
   const float* data;
   uint32_t row_stride;
@@ -69,7 +70,7 @@ struct CausalConvolutionParams {
 inline constexpr uint32_t kConvolutionTapsMax = 8;
 void CausalConvolution(const CausalConvolutionParams& params, Stream& stream);
 
-// Decays and write gates of the gated delta rule, of each row and head, in float32:
+// Decays and write gates of the gated delta rule, of each row and head:
 // decay = exp(-exp(rate) * ln(1 + exp(a + bias))), write gate = sigmoid(b) (arXiv 2412.06464,
 // section 3.3; Qwen3-Next).
 struct DeltaGatesParams {

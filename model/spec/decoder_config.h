@@ -36,6 +36,7 @@ inline constexpr uint32_t kMaxWidth = 1u << 20;  // hidden, intermediate, heads 
 inline constexpr uint32_t kMaxHeads = 4096;
 // Floats that linear attention keeps of a sequence in one layer, 1 GiB of them.
 inline constexpr uint64_t kMaxStateFloats = 1u << 28;
+inline constexpr uint32_t kMaxConvTaps = 8;  // of a gated delta net's convolution
 // Over all layers, where heads have weights of their own.
 inline constexpr uint32_t kMaxHeadsOfModel = 1u << 18;
 inline constexpr uint32_t kMaxExperts = 4096;             // of one layer

@@ -13,9 +13,6 @@
 namespace essor::model {
 namespace {
 
-// The most taps that kernels/linear_attention.h takes.
-constexpr uint32_t kMaxTaps = 8;
-
 absl::StatusOr<GatedDeltaNet> ReadDeltaNet(const ConfigView& config) {
   GatedDeltaNet net;
   ESSOR_ASSIGN_OR_RETURN(net.num_key_heads, config.SizeOr("linear_num_key_heads", kMaxHeads, 16));
@@ -24,7 +21,7 @@ absl::StatusOr<GatedDeltaNet> ReadDeltaNet(const ConfigView& config) {
   ESSOR_ASSIGN_OR_RETURN(net.key_head_dim, config.SizeOr("linear_key_head_dim", kMaxWidth, 128));
   ESSOR_ASSIGN_OR_RETURN(net.value_head_dim,
                          config.SizeOr("linear_value_head_dim", kMaxWidth, 128));
-  ESSOR_ASSIGN_OR_RETURN(net.conv_taps, config.SizeOr("linear_conv_kernel_dim", kMaxTaps, 4));
+  ESSOR_ASSIGN_OR_RETURN(net.conv_taps, config.SizeOr("linear_conv_kernel_dim", kMaxConvTaps, 4));
   if (net.num_value_heads % net.num_key_heads != 0) {
     return config.Error("linear_num_value_heads",
                         absl::StrCat(net.num_value_heads, " is not a multiple of the ",

@@ -5,8 +5,12 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "model/spec/decoder_config.h"
 
 namespace essor::worker {
+
+static_assert(model::kMaxConvTaps <= kernels::kConvolutionTapsMax);
+
 namespace {
 
 // Added to the squared length of queries and keys before they are divided by it.
@@ -35,14 +39,7 @@ absl::Status GatedDeltaNetLayer::Forward(const Batch& batch, const float* x, flo
   NormaliseKeys(batch);
   Attend(batch);
   NormAndGate(batch);
-  const kernels::LinearOutput output{
-      .weight = inputs_.weights->output, .y = y, .y_stride = hidden_};
-  kernels::Linear({.x = inputs_.scratch.attention,
-                   .x_stride = value_width_,
-                   .num_rows = batch.num_rows,
-                   .outputs = {&output, 1}},
-                  *inputs_.stream);
-  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
+  return ProjectOutput(inputs_, batch, value_width_, y);
 }
 
 void GatedDeltaNetLayer::Project(const Batch& batch, const float* x) {
@@ -59,10 +56,10 @@ void GatedDeltaNetLayer::Project(const Batch& batch, const float* x) {
                   *inputs_.stream);
 }
 
-kernels::HeadsView GatedDeltaNetLayer::Projected(uint32_t offset, uint32_t head_stride) const {
+kernels::HeadsView GatedDeltaNetLayer::Projected(uint32_t offset) const {
   return {.data = inputs_.scratch.query + offset,
           .row_stride = num_key_heads_ * spec_.group_rows(),
-          .head_stride = head_stride};
+          .head_stride = spec_.group_rows()};
 }
 
 // Queries, keys and values through their filters, side by side into scratch.key. The value heads of
@@ -85,7 +82,7 @@ void GatedDeltaNetLayer::Convolve(const Batch& batch) {
   for (const Part& part : parts) {
     kernels::CausalConvolution({.states = conv_state_ + part.channel,
                                 .state_width = conv_width_,
-                                .x = Projected(part.offset, spec_.group_rows()),
+                                .x = Projected(part.offset),
                                 .filters = part.filters,
                                 .taps = spec_.conv_taps,
                                 .num_heads = num_key_heads_,

@@ -22,9 +22,8 @@ class GatedDeltaNetLayer : public SubLayer {
   void NormaliseKeys(const Batch& batch);
   void Attend(const Batch& batch);
   void NormAndGate(const Batch& batch);
-  // `dim` values of each of the heads, `offset` floats behind the beginning of each key head's
-  // group in what Project() made.
-  kernels::HeadsView Projected(uint32_t offset, uint32_t head_stride) const;
+  // Of each key head what begins `offset` floats inside its group in what Project() made.
+  kernels::HeadsView Projected(uint32_t offset) const;
 
   const model::GatedDeltaNet& spec_;
   const LayerInputs inputs_;

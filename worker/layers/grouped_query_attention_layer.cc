@@ -46,18 +46,7 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
   if (spec_.qk_norm == model::QkNorm::kFullWidth) ESSOR_RETURN_IF_ERROR(NormFullWidth(batch));
   NormAndRotate(batch);
   Attend(batch);
-  // One member of the group adds the bias, so that the sum has it once.
-  const bool adds_bias = inputs_.layout->tp_index == 0;
-  const kernels::LinearOutput output{.weight = inputs_.weights->output,
-                                     .bias = adds_bias ? inputs_.weights->output_bias : nullptr,
-                                     .y = y,
-                                     .y_stride = hidden_};
-  kernels::Linear({.x = inputs_.scratch.attention,
-                   .x_stride = num_heads_ * spec_.head_dim,
-                   .num_rows = batch.num_rows,
-                   .outputs = {&output, 1}},
-                  *inputs_.stream);
-  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
+  return ProjectOutput(inputs_, batch, num_heads_ * spec_.head_dim, y);
 }
 
 void GroupedQueryAttentionLayer::Attend(const Batch& batch) {

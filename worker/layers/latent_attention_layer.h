@@ -12,10 +12,9 @@
 
 namespace essor::worker {
 
-// The rank's query heads over the latents of all tokens, or of those that an indexer chooses, which
-// every rank of the tensor-parallel
-// group computes and keeps for itself; the output projection's partial sums are added over the
-// group.
+// The rank's query heads over the latents of all tokens, or of those that an indexer chooses. Every
+// rank of the tensor-parallel group computes the latents and keeps them for itself; the output
+// projection's partial sums are added over the group.
 class LatentAttentionLayer : public SubLayer {
  public:
   LatentAttentionLayer(const model::LatentAttention& spec, const LayerInputs& inputs);
@@ -39,7 +38,7 @@ class LatentAttentionLayer : public SubLayer {
   const uint32_t hidden_;
   const uint32_t num_heads_;  // of this rank
   const kernels::PagedLatents cache_;
-  std::optional<PositionSelector> selector_;
+  std::optional<PositionSelector> selector_;  // where the model has an indexer
 };
 
 }  // namespace essor::worker

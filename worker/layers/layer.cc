@@ -2,6 +2,7 @@
 
 #include <variant>
 
+#include "kernels/linear.h"
 #include "model/plan/scratch_widths.h"
 #include "worker/layers/dense_ffn_layer.h"
 #include "worker/layers/gated_delta_net_layer.h"
@@ -43,6 +44,21 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
   scratch.shared = arena.Take<float>(rows * widths.shared);
   return scratch;
+}
+
+absl::Status ProjectOutput(const LayerInputs& inputs, const Batch& batch, uint32_t width,
+                           float* y) {
+  const uint32_t hidden = inputs.spec->hidden_size;
+  const kernels::LinearOutput output{.weight = inputs.weights->output,
+                                     .bias = inputs.weights->output_bias,
+                                     .y = y,
+                                     .y_stride = hidden};
+  kernels::Linear({.x = inputs.scratch.attention,
+                   .x_stride = width,
+                   .num_rows = batch.num_rows,
+                   .outputs = {&output, 1}},
+                  *inputs.stream);
+  return inputs.groups.tp->AllReduceSum({y, size_t{batch.num_rows} * hidden});
 }
 
 std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs) {

@@ -95,6 +95,11 @@ struct LayerInputs {
   uint32_t state_slots = 0;
   kernels::Stream* stream;
 };
+
+// The end of an attention layer: y = output projection of scratch.attention ([T, width]), added
+// over the tensor-parallel group. The bias, which one rank of the group holds, is in the sum once.
+absl::Status ProjectOutput(const LayerInputs& inputs, const Batch& batch, uint32_t width, float* y);
+
 std::unique_ptr<SubLayer> MakeAttentionLayer(const LayerInputs& inputs);
 std::unique_ptr<SubLayer> MakeFfnLayer(const LayerInputs& inputs);
 

@@ -44,14 +44,7 @@ absl::Status LightningAttentionLayer::Forward(const Batch& batch, const float* x
                       .head_dim = spec_.head_dim,
                       .kind = kernels::Gate::kSigmoid},
                      *inputs_.stream);
-  const kernels::LinearOutput output{
-      .weight = inputs_.weights->output, .y = y, .y_stride = hidden_};
-  kernels::Linear({.x = scratch.attention,
-                   .x_stride = width_,
-                   .num_rows = batch.num_rows,
-                   .outputs = {&output, 1}},
-                  *inputs_.stream);
-  return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
+  return ProjectOutput(inputs_, batch, width_, y);
 }
 
 // Queries, keys and values side by side for each head, and the output gate.
