@@ -82,7 +82,7 @@ Membership::CapacityOf MakeCapacity(const PlanningOptions& options, const Instan
   auto spec = std::make_shared<model::ModelSpec>(source.spec);
   return [shapes, spec, stored = source.stored, limits = instance.limits,
           fp32 = options.dtype == "float32", cap = options.device_memory_bytes](
-             uint32_t rank, uint64_t memory_bytes) -> absl::StatusOr<uint32_t> {
+             uint32_t rank, uint64_t memory_bytes) -> absl::StatusOr<model::KvCapacity> {
     const RankShape& shape = (*shapes)[rank];
     const model::MemoryRequest request{
         .spec = spec.get(),
@@ -93,7 +93,7 @@ Membership::CapacityOf MakeCapacity(const PlanningOptions& options, const Instan
         .limits = limits,
         .memory_bytes = cap == 0 ? memory_bytes : std::min(cap, memory_bytes)};
     ESSOR_ASSIGN_OR_RETURN(const model::MemoryPlan plan, PlanMemory(request));
-    return plan.num_blocks;
+    return model::KvCapacity{.num_blocks = plan.num_blocks};
   };
 }
 

@@ -230,7 +230,7 @@ absl::Status Membership::Ready(WorkerId worker, Epoch epoch, absl::Time now,
   if (!AllDone()) return absl::OkStatus();
   EnterPhase(State::kReady, now);
   failed_formations_ = 0;
-  actions->push_back(EpochReady{epoch_, num_blocks_});
+  actions->push_back(EpochReady{epoch_, capacity_});
   return absl::OkStatus();
 }
 
@@ -295,35 +295,35 @@ void Membership::AbandonEpoch(const std::string& reason, absl::Time now,
 
 void Membership::MaybeForm(absl::Time now, std::vector<MembershipAction>* actions) {
   if (state_ != State::kWaiting || now < form_after_) return;
-  uint32_t num_blocks = UINT32_MAX;
+  std::optional<model::KvCapacity> capacity;
   for (uint32_t place = 0; place < places_.size(); ++place) {
     if (!places_[place].has_value()) return;
     const auto [first, end] = RanksOf(place);
     if (members_.at(*places_[place]).leaving) return;  // its stream ends soon
     const uint64_t memory = members_.at(*places_[place]).description.memory_bytes / (end - first);
     for (uint32_t rank = first; rank < end; ++rank) {
-      const absl::StatusOr<uint32_t> blocks = options_.capacity(rank, memory);
-      if (!blocks.ok()) {  // a spare that fitted another place
+      const absl::StatusOr<model::KvCapacity> mine = options_.capacity(rank, memory);
+      if (!mine.ok()) {  // a spare that fitted another place
         const WorkerId worker = *places_[place];
         Lost(worker, "too little memory", now, actions);
         actions->push_back(
-            CloseWorker{worker, Mismatch("memory_bytes", std::string(blocks.status().message()))});
+            CloseWorker{worker, Mismatch("memory_bytes", std::string(mine.status().message()))});
         return;
       }
-      num_blocks = std::min(num_blocks, *blocks);
+      capacity = capacity.has_value() ? Smaller(*capacity, *mine) : *mine;
     }
   }
   epoch_ = Epoch(std::max(epoch_.value(), highest_epoch_seen_) + 1);
-  num_blocks_ = num_blocks;
+  capacity_ = *capacity;
   EnterPhase(State::kLoading, now);
   for (uint32_t place = 0; place < places_.size(); ++place) {
     members_.at(*places_[place]).assigned = epoch_;
-    actions->push_back(SendAssign{*places_[place], epoch_, AssignmentOf(place, num_blocks)});
+    actions->push_back(SendAssign{*places_[place], epoch_, AssignmentOf(place)});
   }
 }
 
-Assignment Membership::AssignmentOf(uint32_t place, uint32_t num_blocks) const {
-  Assignment assignment{.ranks = {}, .num_blocks = num_blocks, .weights_key = WeightsKey(place)};
+Assignment Membership::AssignmentOf(uint32_t place) const {
+  Assignment assignment{.ranks = {}, .capacity = capacity_, .weights_key = WeightsKey(place)};
   const std::string& host = members_.at(*places_[place]).description.data.host_key;
   assignment.local_count = 0;
   for (uint32_t other = 0; other < places_.size(); ++other) {

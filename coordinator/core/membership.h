@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
+#include "model/plan/kv_kinds.h"
 
 namespace essor::coordinator {
 
@@ -45,7 +46,7 @@ struct RankPlacement {
 // A worker's part in one epoch.
 struct Assignment {
   std::vector<RankPlacement> ranks;  // of the whole instance
-  uint32_t num_blocks = 0;
+  model::KvCapacity capacity;
   std::string weights_key;
   uint32_t local_index = 0;  // among the instance's workers of one host
   uint32_t local_count = 1;
@@ -76,7 +77,7 @@ struct CloseWorker {  // end the stream with this status; the worker is forgotte
 };
 struct EpochReady {  // steps can be served
   Epoch epoch;
-  uint32_t num_blocks = 0;
+  model::KvCapacity capacity;
 };
 struct EpochLost {  // steps of this epoch, which was ready, can no longer be served
   Epoch epoch;
@@ -106,7 +107,8 @@ using MembershipAction = std::variant<SendAssign, SendConnect, SendRelease, Send
 class Membership {
  public:
   // KV blocks that fit a rank given the memory it may use; an error names what is missing.
-  using CapacityOf = std::function<absl::StatusOr<uint32_t>(uint32_t rank, uint64_t memory_bytes)>;
+  using CapacityOf =
+      std::function<absl::StatusOr<model::KvCapacity>(uint32_t rank, uint64_t memory_bytes)>;
 
   struct Options {
     uint32_t num_workers = 1;
@@ -195,7 +197,7 @@ class Membership {
   absl::StatusOr<Member*> Current(WorkerId worker, Epoch epoch, State expected,
                                   const char* message);
   void MaybeForm(absl::Time now, std::vector<MembershipAction>* actions);
-  Assignment AssignmentOf(uint32_t place, uint32_t num_blocks) const;
+  Assignment AssignmentOf(uint32_t place) const;
   void EnterPhase(State state, absl::Time now);
   bool AllDone() const;
   void ReleaseEpoch(const std::string& reason, absl::Time now,
@@ -209,7 +211,7 @@ class Membership {
   uint64_t next_worker_ = 1;
   std::map<WorkerId, Member> members_;            // with streams alive
   std::vector<std::optional<WorkerId>> places_;   // [num_workers]
-  uint32_t num_blocks_ = 0;                       // of the current epoch
+  model::KvCapacity capacity_;                    // of the current epoch
   uint32_t failed_formations_ = 0;                // in a row
   absl::Time form_after_ = absl::InfinitePast();  // backoff after failed formations
 };

@@ -17,7 +17,7 @@ using testing::HasSubstr;
 struct Shower {
   std::string operator()(const SendAssign& a) const {
     return absl::StrCat("assign ", a.worker.value(), " epoch ", a.epoch.value(), " ",
-                        a.assignment.weights_key, " blocks ", a.assignment.num_blocks);
+                        a.assignment.weights_key, " blocks ", a.assignment.capacity.num_blocks);
   }
   std::string operator()(const SendConnect& a) const {
     return absl::StrCat("connect ", a.worker.value(), " epoch ", a.epoch.value(), " members ",
@@ -51,10 +51,10 @@ class MembershipTest : public testing::Test {
     options.num_ranks = 3;
     options.build = "b1";
     options.weights_prefix = "w";
-    options.capacity = [](uint32_t rank, uint64_t memory) -> absl::StatusOr<uint32_t> {
+    options.capacity = [](uint32_t rank, uint64_t memory) -> absl::StatusOr<model::KvCapacity> {
       if (memory < 10)
         return absl::ResourceExhaustedError(absl::StrCat(10 - memory, " bytes miss"));
-      return static_cast<uint32_t>(memory) - rank;
+      return model::KvCapacity{.num_blocks = static_cast<uint32_t>(memory) - rank};
     };
     return options;
   }

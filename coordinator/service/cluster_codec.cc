@@ -1,5 +1,6 @@
 #include "coordinator/service/cluster_codec.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,16 +14,55 @@ void ToProto(const SamplingSettings& sampling, v1::SequenceSampling* proto) {
   proto->set_top_k(sampling.top_k);
   proto->set_min_p(sampling.min_p);
   proto->set_seed(sampling.seed);
+  if (sampling.typical_p != 1.0f) proto->set_typical_p(sampling.typical_p);
+  if (sampling.repetition_penalty != 1.0f) {
+    proto->set_repetition_penalty(sampling.repetition_penalty);
+  }
+  proto->set_presence_penalty(sampling.presence_penalty);
+  proto->set_frequency_penalty(sampling.frequency_penalty);
+  for (const auto& [token, bias] : sampling.logit_bias) {
+    proto->add_bias_ids(token);
+    proto->add_biases(bias);
+  }
+  proto->mutable_late_ids()->Add(sampling.late_tokens.begin(), sampling.late_tokens.end());
+  proto->set_min_new_tokens(sampling.min_new_tokens);
+  if (sampling.logprobs.has_value()) proto->set_logprobs(1 + *sampling.logprobs);
+}
+
+void ToProto(const std::vector<BlockId>& blocks, google::protobuf::RepeatedField<uint32_t>* proto) {
+  for (const BlockId block : blocks) proto->Add(block.value());
+}
+
+void ToProto(const SlotStart& start, v1::SequenceStart* proto) {
+  proto->set_slot(start.slot);
+  ToProto(start.sampling, proto->mutable_sampling());
+  proto->set_context_tokens(start.context_tokens);
+  ToProto(start.blocks, proto->mutable_blocks());
+  proto->set_first_window_block(start.first_window_block);
+  ToProto(start.window_blocks, proto->mutable_window_blocks());
+  if (start.restore_snapshot.has_value()) proto->set_restore_snapshot(1 + *start.restore_snapshot);
+  proto->set_prompt_tokens(start.prompt_tokens);
+  proto->mutable_seen_ids()->Add(start.seen_tokens.begin(), start.seen_tokens.end());
 }
 
 void ToProto(const SequenceStep& entry, v1::SequenceStep* proto) {
   proto->set_slot(entry.slot);
   proto->mutable_token_ids()->Add(entry.tokens.begin(), entry.tokens.end());
-  for (const BlockId block : entry.new_blocks) proto->add_new_blocks(block.value());
+  ToProto(entry.new_blocks, proto->mutable_new_blocks());
+  ToProto(entry.new_window_blocks, proto->mutable_new_window_blocks());
   proto->set_hold(entry.hold);
   proto->set_score(entry.score);
   proto->mutable_score_targets()->Add(entry.score_targets.begin(), entry.score_targets.end());
+  proto->set_score_top(entry.score_top);
   proto->set_return_logits(entry.return_logits);
+  if (entry.save_snapshot.has_value()) proto->set_save_snapshot(1 + *entry.save_snapshot);
+}
+
+std::vector<std::pair<TokenId, float>> TopOf(const v1::TokenLogprobs& proto) {
+  std::vector<std::pair<TokenId, float>> top;
+  const int count = std::min(proto.top_ids_size(), proto.top_logprobs_size());
+  for (int i = 0; i < count; ++i) top.emplace_back(proto.top_ids(i), proto.top_logprobs(i));
+  return top;
 }
 
 }  // namespace
@@ -57,7 +97,9 @@ v1::CoordinatorMessage ToProto(const SendAssign& action, const AssignmentConstan
     proto->set_device(placement.device);
   }
   assign->set_block_tokens(constants.block_tokens);
-  assign->set_num_blocks(action.assignment.num_blocks);
+  assign->set_num_blocks(action.assignment.capacity.num_blocks);
+  assign->set_num_window_blocks(action.assignment.capacity.num_window_blocks);
+  assign->set_num_snapshots(action.assignment.capacity.num_snapshots);
   assign->set_max_step_tokens(constants.max_step_tokens);
   assign->set_max_sequences(constants.max_sequences);
   assign->set_weights_key(action.assignment.weights_key);
@@ -99,11 +141,15 @@ v1::CoordinatorMessage ToProto(const Step& step, Epoch epoch, absl::Duration tim
   proto->set_step_id(step.step_id.value());
   proto->set_timeout_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(timeout)));
   proto->mutable_release_slots()->Add(step.release_slots.begin(), step.release_slots.end());
-  for (const SlotStart& start : step.starts) {
-    v1::SequenceStart* const proto_start = proto->add_starts();
-    proto_start->set_slot(start.slot);
-    ToProto(start.sampling, proto_start->mutable_sampling());
+  for (const SlotStart& start : step.starts) ToProto(start, proto->add_starts());
+  for (const BlockCopy& copy : step.copies) {
+    v1::BlockCopy* const proto_copy = proto->add_copies();
+    proto_copy->set_group(copy.group);
+    proto_copy->set_from(copy.from.value());
+    proto_copy->set_to(copy.to.value());
+    proto_copy->set_window(copy.window);
   }
+  proto->mutable_decode_slots()->Add(step.decode_slots.begin(), step.decode_slots.end());
   for (const SequenceStep& entry : step.sequences) ToProto(entry, proto->add_sequences());
   return message;
 }
@@ -120,9 +166,14 @@ absl::StatusOr<StepOutcome> FromProto(v1::StepResult* result) {
     outcome.sampled.push_back({.slot = result->slot(i), .token = result->token_id(i)});
   }
   for (v1::ScoreRows& rows : *result->mutable_scores()) {
-    outcome.scores.push_back({.slot = rows.slot(),
-                              .logprobs = {rows.logprobs().begin(), rows.logprobs().end()},
-                              .logits = std::move(*rows.mutable_logits())});
+    ScoreRows& scores = outcome.scores.emplace_back();
+    scores.slot = rows.slot();
+    scores.logprobs = {rows.logprobs().begin(), rows.logprobs().end()};
+    scores.logits = std::move(*rows.mutable_logits());
+    for (const v1::TokenLogprobs& top : rows.tops()) scores.tops.push_back(TopOf(top));
+  }
+  for (const v1::TokenLogprobs& logprobs : result->logprobs()) {
+    outcome.logprobs.push_back({.logprob = logprobs.logprob(), .top = TopOf(logprobs)});
   }
   return outcome;
 }

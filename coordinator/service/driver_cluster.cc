@@ -156,7 +156,8 @@ void Driver::SendTo(WorkerId worker, const v1::CoordinatorMessage& message) {
 
 void Driver::Perform(const SendAssign& action) {
   spdlog::info("assigning epoch={} worker={} blocks={} plan={}", action.epoch.value(),
-               action.worker.value(), action.assignment.num_blocks, options_.assignment.plan);
+               action.worker.value(), action.assignment.capacity.num_blocks,
+               options_.assignment.plan);
   SendTo(action.worker, ToProto(action, options_.assignment));
 }
 
@@ -183,8 +184,9 @@ void Driver::Perform(const CloseWorker& action) {
 }
 
 void Driver::Perform(const EpochReady& action) {
-  spdlog::info("epoch {} is formed with {} KV blocks", action.epoch.value(), action.num_blocks);
-  scheduler_.Reset(action.num_blocks);
+  spdlog::info("epoch {} is formed with {} KV blocks", action.epoch.value(),
+               action.capacity.num_blocks);
+  scheduler_.Reset(action.capacity.num_blocks);
   // Ready means that a step went through every rank: the first one is our own.
   GenerateTask probe;
   probe.prompt = std::make_shared<const std::vector<TokenId>>(1, TokenId{0});

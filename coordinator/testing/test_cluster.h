@@ -47,7 +47,9 @@ class TestCluster {
     driver.membership.num_ranks = num_workers;
     driver.membership.build = kBuild;
     driver.membership.weights_prefix = "fake";
-    driver.membership.capacity = [](uint32_t, uint64_t) -> absl::StatusOr<uint32_t> { return 512; };
+    driver.membership.capacity = [](uint32_t, uint64_t) -> absl::StatusOr<model::KvCapacity> {
+      return model::KvCapacity{.num_blocks = 512};
+    };
     driver.scheduler = {.max_running_requests = 16,
                         .max_queued_requests = 64,
                         .num_slots = 16,

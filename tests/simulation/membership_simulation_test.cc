@@ -42,7 +42,9 @@ class Simulation {
     options.num_ranks = num_workers_ + Draw(0, 4);
     options.build = "b";
     options.weights_prefix = "w";
-    options.capacity = [](uint32_t, uint64_t) -> absl::StatusOr<uint32_t> { return 10; };
+    options.capacity = [](uint32_t, uint64_t) -> absl::StatusOr<model::KvCapacity> {
+      return model::KvCapacity{.num_blocks = 10};
+    };
     return options;
   }
 

@@ -45,7 +45,7 @@ absl::Status LocalInstance::Form(const Options& options) {
                                   .plan = plan,
                                   .local_ranks = {rank},
                                   .limits = options.limits,
-                                  .num_blocks = options.num_blocks,
+                                  .capacity = {.num_blocks = options.num_blocks},
                                   .weights_key = options.plan,
                                   .local_index = rank,
                                   .local_count = plan.NumRanks(),

@@ -17,11 +17,12 @@ uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * t
 
 // Bytes of one layer's cache on a rank, whole cache lines.
 uint64_t CacheBytes(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
-                    const model::ServingLimits& limits, uint32_t num_blocks) {
+                    const model::ServingLimits& limits, const model::KvCapacity& capacity) {
   const uint64_t per_token = model::KvElementsPerToken(
       spec.layers[layout.layers.begin + index].attention, layout.per_layer[index]);
-  return RoundUp(uint64_t{num_blocks} * limits.block_tokens * per_token * (limits.fp32_kv ? 4 : 2),
-                 64);
+  return RoundUp(
+      uint64_t{capacity.num_blocks} * limits.block_tokens * per_token * (limits.fp32_kv ? 4 : 2),
+      64);
 }
 
 // Likewise of its states, of all sequences that can run at once.
@@ -54,7 +55,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
   ESSOR_CHECK(inputs.communicators.size() == 3);
   ESSOR_ASSIGN_OR_RETURN(
       DeviceBuffer kv,
-      DeviceBuffer::Allocate(KvBytes(*inputs.spec, inputs.layout, inputs.limits, inputs.num_blocks),
+      DeviceBuffer::Allocate(KvBytes(*inputs.spec, inputs.layout, inputs.limits, inputs.capacity),
                              "KV blocks"));
   std::unique_ptr<Engine> engine(new Engine(std::move(inputs), Arena::Measure(), std::move(kv)));
   engine->TakeWorkspace(engine->workspace_);
@@ -74,7 +75,7 @@ Engine::Engine(Inputs inputs, Arena workspace, DeviceBuffer kv)
       workspace_(std::move(workspace)),
       kv_(std::move(kv)),
       slots_({.num_slots = inputs_.limits.max_sequences,
-              .num_blocks = inputs_.num_blocks,
+              .num_blocks = inputs_.capacity.num_blocks,
               .block_tokens = inputs_.limits.block_tokens,
               .max_context_tokens = inputs_.limits.max_context_tokens,
               .max_step_tokens = inputs_.limits.max_step_tokens,
@@ -132,10 +133,10 @@ std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
 }
 
 uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
-                         const model::ServingLimits& limits, uint32_t num_blocks) {
+                         const model::ServingLimits& limits, const model::KvCapacity& capacity) {
   uint64_t bytes = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    bytes += CacheBytes(spec, layout, i, limits, num_blocks) + StateBytes(spec, layout, i, limits);
+    bytes += CacheBytes(spec, layout, i, limits, capacity) + StateBytes(spec, layout, i, limits);
   }
   return bytes;
 }
@@ -144,7 +145,7 @@ void Engine::BuildLayers() {
   std::byte* next = kv_.data();
   for (uint32_t i = 0; i < inputs_.layout.per_layer.size(); ++i) {
     const uint64_t cache_bytes =
-        CacheBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.num_blocks);
+        CacheBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.capacity);
     const uint64_t state_bytes = StateBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits);
     const LayerInputs layer{
         .spec = inputs_.spec,
@@ -156,7 +157,7 @@ void Engine::BuildLayers() {
         .rope = rope_[i],
         .cache = {.data = next,
                   .fp32 = inputs_.limits.fp32_kv,
-                  .num_blocks = inputs_.num_blocks,
+                  .num_blocks = inputs_.capacity.num_blocks,
                   .block_tokens = inputs_.limits.block_tokens},
         .state = state_bytes == 0 ? nullptr : reinterpret_cast<float*>(next + cache_bytes),
         .state_slots = inputs_.limits.max_sequences,

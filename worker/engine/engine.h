@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "common/clock.h"
 #include "kernels/stream.h"
+#include "model/plan/kv_kinds.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
@@ -36,7 +37,7 @@ class Engine {
     std::vector<model::Range> vocab_slices;  // of the ranks of the stage, in order
     const RankWeights* weights;              // borrowed, must outlive the engine
     model::ServingLimits limits;
-    uint32_t num_blocks = 0;
+    model::KvCapacity capacity;
     std::unique_ptr<kernels::Stream> stream;
     std::vector<std::unique_ptr<Communicator>> communicators;  // one per GroupsOf()
     const Clock* clock;
@@ -55,7 +56,7 @@ class Engine {
                                    const std::vector<model::Range>& vocab_slices);
   // Of the rank's KV cache and states, as Create allocates them.
   static uint64_t KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
-                          const model::ServingLimits& limits, uint32_t num_blocks);
+                          const model::ServingLimits& limits, const model::KvCapacity& capacity);
   // Of the workspaces, as allocated.
   uint64_t workspace_bytes() const { return workspace_.used_bytes(); }
 

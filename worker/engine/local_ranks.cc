@@ -93,7 +93,7 @@ absl::StatusOr<LoadReport> LocalRanksOnCpu::Load(const Assignment& assignment,
   for (const auto& [rank, weights] : held_.weights) {
     report.weight_bytes += weights->storage.size();
     report.kv_bytes += Engine::KvBytes(held_.source->spec, held_.layouts.at(rank),
-                                       assignment.limits, assignment.num_blocks);
+                                       assignment.limits, assignment.capacity);
   }
   return report;
 }
@@ -185,7 +185,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalRanksOnCpu::MakeEngine(const EpochM
                          .vocab_slices = std::move(vocab_slices),
                          .weights = held_.weights.at(rank).get(),
                          .limits = assignment_.limits,
-                         .num_blocks = assignment_.num_blocks,
+                         .capacity = assignment_.capacity,
                          .stream = kernels::CpuStream::Create(
                              {.threads = {.num_threads = share.num_threads, .cpus = share.cpus}}),
                          .communicators = std::move(communicators),

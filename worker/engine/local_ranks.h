@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "model/plan/kv_kinds.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
@@ -27,7 +28,7 @@ struct Assignment {
   model::ParallelPlan plan;
   std::vector<uint32_t> local_ranks;  // global numbers, ascending
   model::ServingLimits limits;
-  uint32_t num_blocks = 0;
+  model::KvCapacity capacity;
   std::string weights_key;
   // Workers of one host share its cores: this one is index of count.
   uint32_t local_index = 0;

@@ -11,12 +11,44 @@
 namespace essor::worker {
 namespace {
 
+// 0 on the wire is "off", which is 1.
+float OneIfUnset(float value) { return value == 0 ? 1 : value; }
+
+std::optional<uint32_t> OneLess(uint32_t value) {
+  if (value == 0) return std::nullopt;
+  return value - 1;
+}
+
 SequenceSampling FromProto(const v1::SequenceSampling& sampling) {
-  return {.temperature = sampling.temperature(),
-          .top_p = sampling.top_p(),
-          .top_k = sampling.top_k(),
-          .min_p = sampling.min_p(),
-          .seed = sampling.seed()};
+  SequenceSampling result{.temperature = sampling.temperature(),
+                          .top_p = sampling.top_p(),
+                          .top_k = sampling.top_k(),
+                          .min_p = sampling.min_p(),
+                          .seed = sampling.seed(),
+                          .typical_p = OneIfUnset(sampling.typical_p()),
+                          .repetition_penalty = OneIfUnset(sampling.repetition_penalty()),
+                          .presence_penalty = sampling.presence_penalty(),
+                          .frequency_penalty = sampling.frequency_penalty(),
+                          .late_tokens = {sampling.late_ids().begin(), sampling.late_ids().end()},
+                          .min_new_tokens = sampling.min_new_tokens(),
+                          .logprobs = OneLess(sampling.logprobs())};
+  const int num_biases = std::min(sampling.bias_ids_size(), sampling.biases_size());
+  for (int i = 0; i < num_biases; ++i) {
+    result.logit_bias.emplace_back(sampling.bias_ids(i), sampling.biases(i));
+  }
+  return result;
+}
+
+StepInput::Start FromProto(const v1::SequenceStart& start) {
+  return {.slot = start.slot(),
+          .sampling = FromProto(start.sampling()),
+          .context_tokens = start.context_tokens(),
+          .blocks = {start.blocks().begin(), start.blocks().end()},
+          .first_window_block = start.first_window_block(),
+          .window_blocks = {start.window_blocks().begin(), start.window_blocks().end()},
+          .restore_snapshot = OneLess(start.restore_snapshot()),
+          .prompt_tokens = start.prompt_tokens(),
+          .seen_tokens = {start.seen_ids().begin(), start.seen_ids().end()}};
 }
 
 StepInput::Sequence FromProto(const v1::SequenceStep& step) {
@@ -26,7 +58,17 @@ StepInput::Sequence FromProto(const v1::SequenceStep& step) {
           .sample = !step.hold(),
           .score = step.score(),
           .score_targets = {step.score_targets().begin(), step.score_targets().end()},
-          .return_logits = step.return_logits()};
+          .return_logits = step.return_logits(),
+          .new_window_blocks = {step.new_window_blocks().begin(), step.new_window_blocks().end()},
+          .save_snapshot = OneLess(step.save_snapshot()),
+          .score_top = step.score_top()};
+}
+
+void ToProto(const std::vector<std::pair<TokenId, float>>& top, v1::TokenLogprobs* proto) {
+  for (const auto& [token, logprob] : top) {
+    proto->add_top_ids(token);
+    proto->add_top_logprobs(logprob);
+  }
 }
 
 }  // namespace
@@ -54,7 +96,9 @@ absl::StatusOr<Assignment> FromProto(const v1::Assign& assign, uint64_t worker_i
                        .max_sequences = assign.max_sequences(),
                        .max_context_tokens = assign.max_context_tokens(),
                        .fp32_kv = assign.fp32_kv()};
-  assignment.num_blocks = assign.num_blocks();
+  assignment.capacity = {.num_blocks = assign.num_blocks(),
+                         .num_window_blocks = assign.num_window_blocks(),
+                         .num_snapshots = assign.num_snapshots()};
   assignment.weights_key = assign.weights_key();
   assignment.local_index = assign.local_index();
   assignment.local_count = std::max(assign.local_count(), 1u);
@@ -91,9 +135,13 @@ StepInput FromProto(const v1::Step& step, absl::Time now) {
   input.deadline =
       step.timeout_ms() > 0 ? now + absl::Milliseconds(step.timeout_ms()) : absl::InfiniteFuture();
   input.release_slots = {step.release_slots().begin(), step.release_slots().end()};
-  for (const v1::SequenceStart& start : step.starts()) {
-    input.starts.push_back({.slot = start.slot(), .sampling = FromProto(start.sampling())});
+  for (const v1::SequenceStart& start : step.starts()) input.starts.push_back(FromProto(start));
+  for (const v1::BlockCopy& copy : step.copies()) {
+    input.copies.push_back(
+        {.group = copy.group(), .from = copy.from(), .to = copy.to(), .window = copy.window()});
   }
+  input.sequences.reserve(static_cast<size_t>(step.decode_slots_size() + step.sequences_size()));
+  for (const uint32_t slot : step.decode_slots()) input.sequences.push_back({.slot = slot});
   for (const v1::SequenceStep& sequence : step.sequences()) {
     input.sequences.push_back(FromProto(sequence));
   }
@@ -108,11 +156,17 @@ void ToProto(const StepOutput& output, uint64_t epoch, v1::StepResult* result) {
     result->add_slot(sampled.slot);
     result->add_token_id(sampled.token);
   }
+  for (const TokenLogprob& logprobs : output.logprobs) {
+    v1::TokenLogprobs* const proto = result->add_logprobs();
+    proto->set_logprob(logprobs.logprob);
+    ToProto(logprobs.top, proto);
+  }
   for (const StepOutput::Scored& scored : output.scored) {
     v1::ScoreRows* rows = result->add_scores();
     rows->set_slot(scored.slot);
     rows->mutable_logprobs()->Add(scored.logprobs.begin(), scored.logprobs.end());
     rows->set_logits(scored.logits.data(), scored.logits.size() * sizeof(float));
+    for (const auto& top : scored.tops) ToProto(top, rows->add_tops());
   }
 }
 
