@@ -6,9 +6,12 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/host_port.h"
@@ -18,6 +21,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/planning.h"
 #include "model/plan/byte_size.h"
+#include "model/plan/kv_kinds.h"
 #include "model/source/model_source.h"
 #include "model/spec/families.h"
 
@@ -31,6 +35,9 @@ constexpr absl::Duration kPoll = absl::Milliseconds(100);
 // After the second signal: what streams get to end with an error.
 constexpr absl::Duration kAbortGrace = absl::Seconds(5);
 
+constexpr double kLeastTenantWeight = 0.001;
+constexpr double kMostTenantWeight = 1000;
+
 struct Flags {
   std::string model;
   PlanningOptions planning;
@@ -41,6 +48,11 @@ struct Flags {
   std::string listen_cluster = "127.0.0.1:50052";
   uint32_t max_queued_requests = 1024;
   uint32_t max_running_requests = 64;
+  std::string prefix_cache = "all";
+  uint32_t reserve_new_tokens = 1024;
+  uint32_t target_step_ms = 0;
+  std::vector<std::string> tenant_weight_texts;
+  std::map<std::string, double> tenant_weights;  // of those
   uint32_t step_timeout_s = 60;
   std::string ports_file;
   bool log_json = false;
@@ -80,6 +92,16 @@ void AddOptions(CLI::App* app, Flags* flags) {
   add("--draft-layers", flags->planning.draft_layers,
       "Layers that guess tokens ahead (MTP): load holds them, though nothing drafts with them yet")
       ->check(CLI::IsMember({"skip", "load"}));
+  add("--prefix-cache", flags->prefix_cache,
+      "Who may find the prompts of others in the KV cache: all, those of one tenant, or nobody")
+      ->check(CLI::IsMember({"all", "tenant", "off"}));
+  add("--reserve-new-tokens", flags->reserve_new_tokens,
+      "New tokens that KV blocks are promised for when a request begins; beyond them it may be put "
+      "back for a while when memory is short");
+  add("--target-step-ms", flags->target_step_ms,
+      "Milliseconds that a step may take; prompts are cut to fit. 0 = twice what it takes without");
+  add("--tenant-weight", flags->tenant_weight_texts,
+      "NAME=WEIGHT, a tenant's share against the others' 1; may be given several times");
   add("--step-timeout", flags->step_timeout_s, "Seconds after which a step is given up")
       ->check(CLI::Range(1u, 86400u));
   add("--ports-file", flags->ports_file, "Write the addresses listened on to this file, as JSON");
@@ -100,6 +122,18 @@ absl::Status CheckFlags(Flags* flags) {
   if (flags->model.empty()) return absl::InvalidArgumentError("--model is required");
   if (!flags->planning.plan.empty()) {
     ESSOR_RETURN_IF_ERROR(model::ParallelPlan::Parse(flags->planning.plan).status());
+  }
+  for (const std::string& text : flags->tenant_weight_texts) {
+    const size_t equals = text.rfind('=');
+    double weight = 0;
+    const bool is_number =
+        equals != std::string::npos && absl::SimpleAtod(text.substr(equals + 1), &weight);
+    if (!is_number || !(weight >= kLeastTenantWeight && weight <= kMostTenantWeight)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--tenant-weight ", text, " is not NAME=WEIGHT with a weight from ",
+                       kLeastTenantWeight, " to ", kMostTenantWeight));
+    }
+    flags->tenant_weights[text.substr(0, equals)] = weight;
   }
   if (!flags->device_memory.empty()) {
     ESSOR_ASSIGN_OR_RETURN(flags->planning.device_memory_bytes,
@@ -162,11 +196,20 @@ Coordinator::Options MakeOptions(const Flags& flags, const InstancePlan& instanc
   const uint64_t row_bytes = source.spec.vocab_size * sizeof(float);
   driver.scheduler = {.max_running_requests = flags.max_running_requests,
                       .max_queued_requests = flags.max_queued_requests,
+                      .num_groups = instance.plan.dp,
+                      .num_stages = instance.plan.pp,
                       .num_slots = limits.max_sequences,
                       .max_step_tokens = limits.max_step_tokens,
                       .block_tokens = limits.block_tokens,
                       .max_logits_rows = static_cast<uint32_t>(
-                          std::max<uint64_t>(kLogitsBytesPerStep / row_bytes, 1))};
+                          std::max<uint64_t>(kLogitsBytesPerStep / row_bytes, 1)),
+                      .kinds = model::KvKindsOf(source.spec, limits.max_context_tokens),
+                      .prefix_cache = flags.prefix_cache != "off",
+                      .share_cache = flags.prefix_cache == "tenant" ? Scheduler::ShareCache::kTenant
+                                                                    : Scheduler::ShareCache::kAll,
+                      .reserve_new_tokens = flags.reserve_new_tokens,
+                      .target_step_time = absl::Milliseconds(flags.target_step_ms),
+                      .tenant_weights = flags.tenant_weights};
   driver.assignment = {.model_path = source.path,
                        .model_fingerprint = source.fingerprint,
                        .plan = plan,
@@ -178,7 +221,11 @@ Coordinator::Options MakeOptions(const Flags& flags, const InstancePlan& instanc
                        .max_context_tokens = limits.max_context_tokens,
                        .fp32_kv = limits.fp32_kv};
   driver.ranks_per_stage = instance.plan.RanksPerStage();
-  driver.sampling_rank = (instance.plan.pp - 1) * driver.ranks_per_stage;
+  driver.answering_ranks.clear();
+  for (uint32_t group = 0; group < instance.plan.dp; ++group) {
+    driver.answering_ranks.push_back((instance.plan.pp - 1) * driver.ranks_per_stage +
+                                     group * (driver.ranks_per_stage / instance.plan.dp));
+  }
   driver.step_timeout = absl::Seconds(flags.step_timeout_s);
   return options;
 }

@@ -2,52 +2,98 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/error_details.h"
 #include "coordinator/core/scheduler_state.h"
-#include "coordinator/core/seed.h"
 
 namespace essor::coordinator {
 namespace {
 
-uint32_t BlocksFor(uint32_t num_tokens, uint32_t block_tokens) {
-  return (num_tokens + block_tokens - 1) / block_tokens;
-}
+// Waiting requests whose deadline comes near are looked at this often.
+constexpr absl::Duration kDeadlineChecks = absl::Milliseconds(10);
 
 }  // namespace
 
+bool Scheduler::ByUrgency::operator()(const Sequence* a, const Sequence* b) const {
+  const auto key = [](const Sequence* sequence) {
+    const Request& request = *sequence->request;
+    return std::tuple(-request.priority(), request.arrival, sequence->index);
+  };
+  return key(a) < key(b);
+}
+
 Scheduler::Scheduler(Options options, OutputModel model)
-    : options_(options), model_(std::move(model)), blocks_(0) {
+    : options_(std::move(options)), model_(std::move(model)), queue_(options_.tenant_weights) {
   ESSOR_CHECK(options_.num_slots >= 1 && options_.max_running_requests >= 1);
   ESSOR_CHECK(options_.max_step_tokens >= options_.num_slots);
   ESSOR_CHECK(options_.block_tokens >= 1 && options_.max_logits_rows >= 1);
-  Reset(0);
+  ESSOR_CHECK(options_.num_groups >= 1 && options_.num_stages >= 1);
+  Reset({});
 }
 
 Scheduler::~Scheduler() = default;
 
-void Scheduler::Reset(uint32_t num_blocks) {
+void Scheduler::Reset(const model::KvCapacity& capacity) {
   ESSOR_CHECK(requests_.empty());
-  blocks_ = BlockPool(num_blocks);
   next_step_ = StepId(1);
-  slots_.clear();
-  slots_.resize(options_.num_slots);
-  free_slots_.clear();
-  for (uint32_t slot = options_.num_slots; slot > 0; --slot) free_slots_.push_back(slot - 1);
-  running_.clear();
-  to_release_.clear();
   in_flight_.clear();
-  step_planned_ = false;
+  last_done_ = absl::InfinitePast();
+  groups_.clear();
+  for (uint32_t i = 0; i < options_.num_groups; ++i) {
+    Group group{.kv = KvCache({.kinds = options_.kinds,
+                               .block_tokens = options_.block_tokens,
+                               .prefix_cache = options_.prefix_cache},
+                              capacity),
+                .first_slot = i * options_.num_slots,
+                .slots = std::vector<Sequence*>(options_.num_slots),
+                .free_slots = {},
+                .to_release = {}};
+    for (uint32_t slot = options_.num_slots; slot > 0; --slot) {
+      group.free_slots.push_back(group.first_slot + slot - 1);
+    }
+    groups_.push_back(std::move(group));
+  }
+  entry_of_slot_.assign(size_t{options_.num_groups} * options_.num_slots, 0);
+}
+
+uint32_t Scheduler::num_in_flight() const { return static_cast<uint32_t>(in_flight_.size()); }
+
+absl::Duration Scheduler::ExpectedStepTime() const {
+  if (in_flight_.empty()) return absl::ZeroDuration();
+  const InFlight& step = in_flight_.front();
+  return step_time_.DecodeTime(step.decode_rows) + step_time_.PrefillTime(step.prefill_rows);
+}
+
+uint32_t Scheduler::num_running_sequences() const {
+  size_t count = 0;
+  for (const Group& group : groups_) count += group.running.size();
+  return static_cast<uint32_t>(count);
+}
+
+const KvCache& Scheduler::kv(uint32_t group) const { return groups_[group].kv; }
+
+double Scheduler::Served(const std::string& tenant) {
+  const uint32_t id = queue_.Tenant(tenant);
+  const double served = queue_.Served(id);
+  queue_.Forget(id);
+  return served;
+}
+
+Scheduler::Group& Scheduler::GroupOf(uint32_t slot) { return groups_[slot / options_.num_slots]; }
+const Scheduler::Group& Scheduler::GroupOf(uint32_t slot) const {
+  return groups_[slot / options_.num_slots];
 }
 
 absl::Status Scheduler::Submit(RequestId id, GenerateTask task, absl::Time now) {
   ESSOR_CHECK(!task.prompt->empty() && task.max_new_tokens >= 1 && task.num_continuations >= 1);
+  ESSOR_CHECK(task.best_of == 0 || task.best_of >= task.num_continuations);
   auto request = std::make_unique<Request>();
   request->id = id;
-  request->num_sequences = task.num_continuations;
+  request->num_sequences = std::max(task.num_continuations, task.best_of);
   request->deadline = task.deadline;
   request->task = std::move(task);
   return Enqueue(std::move(request), now);
@@ -66,32 +112,84 @@ absl::Status Scheduler::Submit(RequestId id, ScoreTask task, absl::Time now) {
 absl::Status Scheduler::Enqueue(std::unique_ptr<Request> request, absl::Time now) {
   const uint32_t idle =
       options_.max_running_requests - std::min(num_running_, options_.max_running_requests);
-  if (waiting_.size() >= static_cast<size_t>(options_.max_queued_requests) + idle) {
+  if (queue_.size() >= uint64_t{options_.max_queued_requests} + idle) {
     return WithReason(WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat(
                                          "the queue is full: ", num_running_, " requests running, ",
-                                         waiting_.size(), " waiting")),
+                                         num_waiting_requests(), " waiting")),
                                      RetryDelay()),
                       "QUEUE_FULL");
   }
+  const KvCache& kv = groups_.front().kv;
   for (uint32_t index = 0; index < request->num_sequences; ++index) {
-    const uint32_t needed = BlocksFor(request->MaxKvTokens(index), options_.block_tokens);
-    if (needed <= blocks_.num_blocks()) continue;
+    const uint32_t needed = request->MaxKvTokens(index);
+    if (kv.CanEverFit(needed)) continue;
     return absl::FailedPreconditionError(
-        absl::StrCat("the request needs ", needed, " KV blocks of ", options_.block_tokens,
-                     " tokens and the cluster has ", blocks_.num_blocks()));
+        absl::StrCat("the request needs ", kv.BlocksFor(needed), " KV blocks of ",
+                     options_.block_tokens, " tokens and the cluster has ", kv.num_blocks()));
   }
+  const Service& service = request->service();
   request->accepted = now;
+  request->arrival = next_arrival_++;
+  request->tenant = queue_.Tenant(service.tenant);
+  request->salt = service.cache_salt;
+  if (options_.share_cache == ShareCache::kTenant) {
+    request->salt = absl::StrCat(service.tenant, "\n", service.cache_salt);
+  }
   Request* const added = request.get();
-  added->waiting_position = waiting_.insert(waiting_.end(), added);
-  if (added->deadline != absl::InfiniteFuture()) deadlines_.insert({added->deadline, added->id});
   const bool is_new = requests_.emplace(added->id.value(), std::move(request)).second;
   ESSOR_CHECK(is_new);
+  added->place = queue_.Push(added->tenant, added->priority(), added->id);
+  if (added->deadline != absl::InfiniteFuture()) WatchDeadline(added, now);
   return absl::OkStatus();
 }
 
 absl::Duration Scheduler::RetryDelay() const {
-  const absl::Duration wait = completion_interval_ * static_cast<int64_t>(waiting_.size() + 1);
+  const absl::Duration wait = completion_interval_ * static_cast<int64_t>(queue_.size() + 1);
   return std::clamp(wait, absl::Seconds(1), absl::Seconds(30));
+}
+
+absl::Duration Scheduler::LeastTimeToFirstToken(const Request& request) const {
+  const std::vector<TokenId>& input = request.Input(0);
+  const std::span<const TokenId> tokens(input.data(), request.InputLength(0));
+  uint32_t cached = 0;
+  for (const Group& group : groups_) {
+    cached = std::max(cached, group.kv.CachedTokens(BeginOf(request, 0, tokens, next_step_)));
+  }
+  return step_time_.PrefillTime(static_cast<uint32_t>(tokens.size()) - cached);
+}
+
+void Scheduler::WatchDeadline(Request* request, absl::Time now) {
+  request->deadline_check = request->deadline;
+  if (request->waiting) {
+    request->deadline_check = std::min(
+        request->deadline,
+        std::max(now + kDeadlineChecks, request->deadline - LeastTimeToFirstToken(*request)));
+  }
+  deadlines_.insert({request->deadline_check, request->id});
+}
+
+void Scheduler::ExpireDeadlines(absl::Time now, std::vector<RequestEvent>* events) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    Request* const request = requests_.at(deadlines_.begin()->second.value()).get();
+    if (request->deadline <= now) {
+      EndRequest(request, absl::DeadlineExceededError("the request's deadline passed"), events);
+      continue;
+    }
+    const absl::Duration left = request->deadline - now;
+    const absl::Duration least =
+        request->waiting ? LeastTimeToFirstToken(*request) : absl::ZeroDuration();
+    if (least > left) {
+      EndRequest(request,
+                 absl::DeadlineExceededError(absl::StrCat(
+                     "the request's deadline cannot be met: it has waited until ",
+                     absl::FormatDuration(left), " are left, and its prompt alone takes ",
+                     absl::FormatDuration(least))),
+                 events);
+      continue;
+    }
+    deadlines_.erase(deadlines_.begin());
+    WatchDeadline(request, now);
+  }
 }
 
 void Scheduler::Cancel(RequestId id, const absl::Status& reason,
@@ -101,13 +199,6 @@ void Scheduler::Cancel(RequestId id, const absl::Status& reason,
   EndRequest(found->second.get(), reason, events);
 }
 
-void Scheduler::ExpireDeadlines(absl::Time now, std::vector<RequestEvent>* events) {
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    Cancel(deadlines_.begin()->second, absl::DeadlineExceededError("the request's deadline passed"),
-           events);
-  }
-}
-
 void Scheduler::FailAll(const absl::Status& reason, std::vector<RequestEvent>* events) {
   std::vector<uint64_t> ids;
   for (const auto& [id, request] : requests_) ids.push_back(id);
@@ -115,146 +206,51 @@ void Scheduler::FailAll(const absl::Status& reason, std::vector<RequestEvent>* e
   for (const uint64_t id : ids) Cancel(RequestId(id), reason, events);
 }
 
+// Takes a running sequence out of its slot and memory; what steps in flight give for it is dropped.
+void Scheduler::Vacate(Sequence* sequence) {
+  Group& group = GroupOf(sequence->slot);
+  if (sequence->prefilling()) {
+    group.num_to_prefill -= sequence->prefill_target - sequence->kv.num_tokens;
+  }
+  group.kv.End(&sequence->kv);
+  group.slots[sequence->slot - group.first_slot] = nullptr;
+  group.to_release.push_back(sequence->slot);
+  const auto place =
+      std::lower_bound(group.running.begin(), group.running.end(), sequence, ByUrgency());
+  ESSOR_CHECK(place != group.running.end() && *place == sequence);
+  group.running.erase(place);
+  sequence->start = 0;
+  sequence->num_pending = 0;
+  sequence->sampled_by = StepId();
+  if (--sequence->request->num_running == 0) --num_running_;
+}
+
+void Scheduler::Preempt(Sequence* sequence) {
+  Vacate(sequence);
+  parked_.insert(sequence);
+  ++num_preemptions_;
+}
+
+void Scheduler::EndSequence(Sequence* sequence) {
+  if (sequence->running()) {
+    Vacate(sequence);
+  } else {
+    parked_.erase(sequence);
+  }
+  std::erase_if(sequence->request->sequences,
+                [sequence](const auto& owned) { return owned.get() == sequence; });
+}
+
 void Scheduler::EndRequest(Request* request, const absl::Status& status,
                            std::vector<RequestEvent>* events) {
-  for (const uint32_t slot : request->slots) FreeSlot(slot);
-  if (!request->slots.empty()) DropFinishedFromRunning();
-  if (request->num_admitted < request->num_sequences) waiting_.erase(request->waiting_position);
-  if (request->num_admitted > 0) --num_running_;
-  deadlines_.erase({request->deadline, request->id});
-  events->push_back({.request = request->id, .tokens = {}, .scores = {}, .done = status});
+  while (!request->sequences.empty()) EndSequence(request->sequences.back().get());
+  if (request->waiting) queue_.Erase(request->place);
+  queue_.Forget(request->tenant);
+  if (request->deadline != absl::InfiniteFuture()) {
+    deadlines_.erase({request->deadline_check, request->id});
+  }
+  events->push_back({.request = request->id, .done = status});
   requests_.erase(request->id.value());
-}
-
-void Scheduler::FreeSlot(uint32_t slot) {
-  Sequence& sequence = *slots_[slot];
-  blocks_.Return(sequence.blocks, sequence.reserved_blocks);
-  slots_[slot] = nullptr;
-  to_release_.push_back(slot);
-}
-
-void Scheduler::DropFinishedFromRunning() {
-  std::erase_if(running_, [this](uint32_t slot) { return slots_[slot] == nullptr; });
-}
-
-std::optional<Step> Scheduler::PlanStep(absl::Time now) {
-  ESSOR_CHECK(!step_planned_);
-  Step step;
-  Budget budget{.tokens = options_.max_step_tokens, .logits_rows = options_.max_logits_rows};
-  // Released slots can be taken again by the same step: workers apply releases first.
-  free_slots_.insert(free_slots_.end(), to_release_.rbegin(), to_release_.rend());
-  step.release_slots = std::exchange(to_release_, {});
-
-  for (const uint32_t slot : running_) {
-    if (!slots_[slot]->prefilling()) AddDecode(slots_[slot].get(), &step, &budget);
-  }
-  for (const uint32_t slot : running_) {
-    if (slots_[slot]->prefilling()) AddPrefill(slots_[slot].get(), &step, &budget);
-  }
-  while (budget.tokens > 0 && !waiting_.empty()) {
-    const ScoreTask* const score = waiting_.front()->score();
-    if (score != nullptr && score->return_logits && budget.logits_rows == 0) break;
-    if (!TryAdmit(waiting_.front(), &step, now)) break;
-    AddPrefill(slots_[running_.back()].get(), &step, &budget);
-  }
-  if (step.sequences.empty()) {  // keep the releases for a step that computes something
-    to_release_ = std::move(step.release_slots);
-    free_slots_.resize(free_slots_.size() - to_release_.size());
-    return std::nullopt;
-  }
-  step.step_id = next_step_;
-  next_step_ = StepId(next_step_.value() + 1);
-  step.num_tokens = options_.max_step_tokens - budget.tokens;
-  step_planned_ = true;
-  return step;
-}
-
-bool Scheduler::TryAdmit(Request* request, Step* step, absl::Time now) {
-  const bool first = request->num_admitted == 0;
-  if (first && num_running_ >= options_.max_running_requests) return false;
-  if (free_slots_.empty()) return false;
-  const uint32_t index = request->num_admitted;
-  const uint32_t blocks = BlocksFor(request->MaxKvTokens(index), options_.block_tokens);
-  if (!blocks_.Reserve(blocks)) return false;
-
-  auto sequence = std::make_unique<Sequence>();
-  sequence->request = request;
-  sequence->index = index;
-  sequence->slot = free_slots_.back();
-  sequence->reserved_blocks = blocks;
-  free_slots_.pop_back();
-  SlotStart start{.slot = sequence->slot, .sampling = {}};
-  if (const GenerateTask* task = request->generate()) {
-    sequence->text = std::make_unique<OutputText>(model_.tokenizer, task->skip_special, task->stop);
-    start.sampling = task->sampling;
-    start.sampling.seed = ContinuationSeed(task->sampling.seed, index);
-  }
-  step->starts.push_back(start);
-  request->slots.push_back(sequence->slot);
-  running_.push_back(sequence->slot);
-  slots_[sequence->slot] = std::move(sequence);
-  if (first) {
-    ++num_running_;
-    request->first_scheduled = now;
-  }
-  if (++request->num_admitted == request->num_sequences) {
-    waiting_.erase(request->waiting_position);
-  }
-  return true;
-}
-
-void Scheduler::AddDecode(Sequence* sequence, Step* step, Budget* budget) {
-  ESSOR_CHECK(budget->tokens > 0);  // num_slots <= max_step_tokens
-  SequenceStep entry{.slot = sequence->slot};
-  const uint32_t input_length = sequence->request->InputLength(sequence->index);
-  GrowBlocks(sequence, input_length + sequence->num_generated, &entry);
-  budget->tokens -= 1;
-  in_flight_.push_back({.slot = sequence->slot, .samples = true});
-  step->sequences.push_back(std::move(entry));
-}
-
-void Scheduler::AddPrefill(Sequence* sequence, Step* step, Budget* budget) {
-  const Request& request = *sequence->request;
-  const std::vector<TokenId>& input = request.Input(sequence->index);
-  const ScoreTask* const score = request.score();
-  const uint32_t length = request.InputLength(sequence->index);
-  const uint32_t first = sequence->num_prefilled;
-  uint32_t chunk = std::min(length - first, budget->tokens);
-  const bool returns_logits = score != nullptr && score->return_logits;
-  if (returns_logits) chunk = std::min(chunk, budget->logits_rows);
-  if (chunk == 0) return;
-
-  const bool ends_prompt = first + chunk == length;
-  SequenceStep entry{.slot = sequence->slot};
-  entry.tokens.assign(input.begin() + first, input.begin() + first + chunk);
-  entry.hold = score != nullptr || !ends_prompt;
-  if (score != nullptr) {
-    entry.score = true;
-    entry.return_logits = returns_logits;
-    const size_t targets_end = std::min<size_t>(first + chunk + 1, input.size());
-    entry.score_targets.assign(input.begin() + first + 1, input.begin() + targets_end);
-  }
-  GrowBlocks(sequence, first + chunk, &entry);
-  sequence->num_prefilled += chunk;
-  budget->tokens -= chunk;
-  if (returns_logits) budget->logits_rows -= chunk;
-  in_flight_.push_back({.slot = sequence->slot,
-                        .samples = !entry.hold,
-                        .scores = entry.score,
-                        .first_position = first,
-                        .num_rows = chunk,
-                        .num_targets = static_cast<uint32_t>(entry.score_targets.size()),
-                        .returns_logits = returns_logits});
-  step->sequences.push_back(std::move(entry));
-}
-
-void Scheduler::GrowBlocks(Sequence* sequence, uint32_t num_tokens, SequenceStep* entry) {
-  while (sequence->blocks.size() * options_.block_tokens < num_tokens) {
-    ESSOR_CHECK(sequence->reserved_blocks > 0);
-    --sequence->reserved_blocks;
-    sequence->blocks.push_back(blocks_.Take());
-    entry->new_blocks.push_back(sequence->blocks.back());
-  }
 }
 
 }  // namespace essor::coordinator

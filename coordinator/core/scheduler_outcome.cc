@@ -12,6 +12,8 @@
 namespace essor::coordinator {
 namespace {
 
+constexpr uint32_t kNoEntry = UINT32_MAX;
+
 bool Contains(const std::vector<TokenId>& tokens, TokenId token) {
   return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
 }
@@ -23,136 +25,245 @@ absl::Status NotFinite() {
 
 }  // namespace
 
-absl::Status Scheduler::ApplyOutcome(StepOutcome outcome, absl::Time now,
+Scheduler::Sequence* Scheduler::SequenceOf(const Entry& entry) {
+  const Group& group = GroupOf(entry.slot);
+  Sequence* const sequence = group.slots[entry.slot - group.first_slot];
+  return sequence != nullptr && sequence->start == entry.start ? sequence : nullptr;
+}
+
+absl::Status Scheduler::ApplyOutcome(std::span<StepOutcome> parts, absl::Time now,
                                      std::vector<RequestEvent>* events) {
-  ESSOR_CHECK(step_planned_);
-  const absl::Status fits = CheckOutcome(outcome);
+  ESSOR_CHECK(!in_flight_.empty());
+  const absl::Status fits = CheckOutcome(in_flight_.front(), parts);
   if (!fits.ok()) return fits;
-  const std::vector<InFlight> entries = std::exchange(in_flight_, {});
-  step_planned_ = false;
-  auto token = outcome.sampled.begin();
-  auto rows = outcome.scores.begin();
-  for (const InFlight& entry : entries) {
-    // A slot emptied meanwhile belonged to a request that was cancelled.
-    Sequence* const sequence = slots_[entry.slot].get();
-    if (entry.samples) {
-      if (sequence != nullptr && token->token == kNoToken) {
+  const InFlight step = std::move(in_flight_.front());
+  in_flight_.erase(in_flight_.begin());
+  step_time_.Observe(step.decode_rows, step.prefill_rows, now - std::max(step.planned, last_done_));
+  last_done_ = now;
+  for (StepOutcome& part : parts) {
+    for (ScoreRows& rows : part.scores) {
+      const Entry& entry = step.entries[entry_of_slot_[rows.slot]];
+      Sequence* const sequence = SequenceOf(entry);
+      if (sequence != nullptr) ApplyScores(sequence, entry, std::move(rows), now, events);
+    }
+  }
+  for (StepOutcome& part : parts) {
+    auto logprob = part.logprobs.begin();
+    for (const SampledToken& sampled : part.sampled) {
+      const Entry& entry = step.entries[entry_of_slot_[sampled.slot]];
+      TokenLogprob* const its = entry.wants_logprob ? &*logprob++ : nullptr;
+      Sequence* const sequence = SequenceOf(entry);
+      if (sequence == nullptr) {
+        ++discarded_tokens_;
+      } else if (sampled.token == kNoToken) {
+        GroupOf(sequence->slot).kv.Hide(sequence->kv);
         EndRequest(sequence->request, NotFinite(), events);
-      } else if (sequence != nullptr) {
-        ApplyToken(sequence, token->token, now, events);
+      } else {
+        ApplyToken(sequence, sampled.token, its, now, events);
       }
-      ++token;
     }
-    if (entry.scores) {
-      if (sequence != nullptr) ApplyScores(sequence, entry, std::move(*rows), now, events);
-      ++rows;
-    }
-  }
-  DropFinishedFromRunning();
-  return absl::OkStatus();
-}
-
-absl::Status Scheduler::CheckOutcome(const StepOutcome& outcome) const {
-  size_t token = 0;
-  size_t rows = 0;
-  for (const InFlight& entry : in_flight_) {
-    if (entry.samples) {
-      if (token == outcome.sampled.size() || outcome.sampled[token].slot != entry.slot) {
-        return absl::InternalError(absl::StrCat("no token for slot ", entry.slot));
-      }
-      if (outcome.sampled[token].token >= model_.vocab_size &&
-          outcome.sampled[token].token != kNoToken) {
-        return absl::InternalError(
-            absl::StrCat("token ", outcome.sampled[token].token, " for slot ", entry.slot,
-                         " is outside the vocabulary of ", model_.vocab_size));
-      }
-      ++token;
-    }
-    if (entry.scores) {
-      if (rows == outcome.scores.size() || outcome.scores[rows].slot != entry.slot ||
-          outcome.scores[rows].logprobs.size() != entry.num_targets) {
-        return absl::InternalError(
-            absl::StrCat("no ", entry.num_targets, " log-probabilities for slot ", entry.slot));
-      }
-      const size_t logits_bytes = entry.returns_logits ? static_cast<size_t>(entry.num_rows) *
-                                                             model_.vocab_size * sizeof(float)
-                                                       : 0;
-      if (outcome.scores[rows].logits.size() != logits_bytes) {
-        return absl::InternalError(absl::StrCat(outcome.scores[rows].logits.size(),
-                                                " bytes of logits for slot ", entry.slot,
-                                                " instead of ", logits_bytes));
-      }
-      ++rows;
-    }
-  }
-  if (token != outcome.sampled.size() || rows != outcome.scores.size()) {
-    return absl::InternalError("results for slots that were not in the step");
   }
   return absl::OkStatus();
 }
 
-void Scheduler::ApplyToken(Sequence* sequence, TokenId token, absl::Time now,
+absl::Status Scheduler::CheckOutcome(const InFlight& step, std::span<const StepOutcome> parts) {
+  size_t num_sampled = 0;
+  size_t num_scored = 0;
+  for (size_t i = 0; i < step.entries.size(); ++i) {
+    entry_of_slot_[step.entries[i].slot] = static_cast<uint32_t>(i);
+    num_sampled += step.entries[i].samples ? 1 : 0;
+    num_scored += step.entries[i].scores ? 1 : 0;
+  }
+  // The entry of a slot that the step has, or kNoEntry.
+  const auto entry_of = [&](uint32_t slot) {
+    if (slot >= entry_of_slot_.size()) return kNoEntry;
+    const uint32_t index = entry_of_slot_[slot];
+    const bool in_step = index < step.entries.size() && step.entries[index].slot == slot;
+    return in_step ? index : kNoEntry;
+  };
+  std::vector<bool> sampled(step.entries.size());
+  std::vector<bool> scored(step.entries.size());
+  for (const StepOutcome& part : parts) {
+    size_t num_logprobs = 0;
+    for (const SampledToken& token : part.sampled) {
+      const uint32_t index = entry_of(token.slot);
+      if (index == kNoEntry || !step.entries[index].samples || sampled[index]) {
+        return absl::InternalError(
+            absl::StrCat("a token for slot ", token.slot, ", which does not sample in the step"));
+      }
+      if (token.token >= model_.vocab_size && token.token != kNoToken) {
+        return absl::InternalError(absl::StrCat("token ", token.token, " for slot ", token.slot,
+                                                " is outside the vocabulary of ",
+                                                model_.vocab_size));
+      }
+      sampled[index] = true;
+      --num_sampled;
+      num_logprobs += step.entries[index].wants_logprob ? 1 : 0;
+    }
+    if (num_logprobs != part.logprobs.size()) {
+      return absl::InternalError(absl::StrCat(
+          part.logprobs.size(), " log-probabilities of sampled tokens instead of ", num_logprobs));
+    }
+    for (const ScoreRows& rows : part.scores) {
+      const uint32_t index = entry_of(rows.slot);
+      if (index == kNoEntry || !step.entries[index].scores || scored[index]) {
+        return absl::InternalError(
+            absl::StrCat("scores for slot ", rows.slot, ", which is not scored in the step"));
+      }
+      scored[index] = true;
+      --num_scored;
+      const absl::Status status = CheckScores(step.entries[index], rows);
+      if (!status.ok()) return status;
+    }
+  }
+  if (num_sampled == 0 && num_scored == 0) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("no token for ", num_sampled, " slots, no scores for ", num_scored));
+}
+
+absl::Status Scheduler::CheckScores(const Entry& entry, const ScoreRows& rows) const {
+  if (rows.logprobs.size() != entry.num_targets) {
+    return absl::InternalError(
+        absl::StrCat("no ", entry.num_targets, " log-probabilities for slot ", entry.slot));
+  }
+  if (entry.score_top && rows.tops.size() != entry.num_targets) {
+    return absl::InternalError(absl::StrCat(
+        "no ", entry.num_targets, " lists of most probable tokens for slot ", entry.slot));
+  }
+  const size_t logits_bytes =
+      entry.returns_logits ? static_cast<size_t>(entry.num_rows) * model_.vocab_size * sizeof(float)
+                           : 0;
+  if (rows.logits.size() == logits_bytes) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(rows.logits.size(), " bytes of logits for slot ",
+                                          entry.slot, " instead of ", logits_bytes));
+}
+
+void Scheduler::ApplyToken(Sequence* sequence, TokenId token, TokenLogprob* logprob, absl::Time now,
                            std::vector<RequestEvent>* events) {
-  const Request& request = *sequence->request;
-  const GenerateTask& task = *request.generate();
+  Request* const request = sequence->request;
+  const GenerateTask& task = *request->generate();
+  if (!request->prompt_told) TellPrompt(request, events);
   ++generated_tokens_;
-  if (++sequence->num_generated == 1) sequence->first_token = now;
+  --sequence->num_pending;
+  if (sequence->num_generated() == 0) sequence->first_token = now;
+  sequence->tokens.push_back(token);
+  if ((sequence->tokens.size() - 1) % options_.block_tokens == 0) {  // a block was completed
+    GroupOf(sequence->slot).kv.Publish(&sequence->kv, sequence->tokens);
+  }
 
-  TokenOutput output{.index = sequence->index, .token_ids = {token}, .text = {}};
+  TokenOutput output{.index = sequence->index, .token_ids = {token}};
+  if (logprob != nullptr) output.logprobs.push_back(std::move(*logprob));
   const bool ends = (!task.ignore_eos && Contains(model_.eos_tokens, token)) ||
                     Contains(task.stop_token_ids, token);
   if (!ends) output.text = sequence->text->Push(token);  // an ending token is no text
   if (ends || sequence->text->stopped()) {
     output.finish_reason = FinishReason::kStop;
-  } else if (sequence->num_generated == task.max_new_tokens) {
+  } else if (sequence->num_generated() == task.max_new_tokens) {
     output.finish_reason = FinishReason::kLength;
   }
-  if (output.finish_reason == FinishReason::kNone) {
-    events->push_back(
-        {.request = request.id, .tokens = std::move(output), .scores = {}, .done = {}});
-    return;
-  }
+  if (output.finish_reason == FinishReason::kNone) return Tell(sequence, std::move(output), events);
   output.text += sequence->text->Finish();
   if (sequence->text->stopped()) output.finish_reason = FinishReason::kStop;
   output.usage = {.prompt_tokens = static_cast<uint32_t>(task.prompt->size()),
-                  .generated_tokens = sequence->num_generated};
-  output.timing = {.queue = request.first_scheduled - request.accepted,
-                   .first_token = sequence->first_token - request.accepted,
-                   .total = now - request.accepted};
-  events->push_back({.request = request.id, .tokens = std::move(output), .scores = {}, .done = {}});
+                  .generated_tokens = sequence->num_generated(),
+                  .cached_tokens = request->cached_tokens};
+  output.timing = {.queue = request->first_scheduled - request->accepted,
+                   .first_token = sequence->first_token - request->accepted,
+                   .total = now - request->accepted};
+  Tell(sequence, std::move(output), events);
   FinishSequence(sequence, now, events);
 }
 
-void Scheduler::ApplyScores(Sequence* sequence, const InFlight& entry, ScoreRows rows,
-                            absl::Time now, std::vector<RequestEvent>* events) {
+void Scheduler::Tell(Sequence* sequence, TokenOutput output, std::vector<RequestEvent>* events) {
+  Request* const request = sequence->request;
+  if (!request->HoldsBack()) {
+    events->push_back({.request = request->id, .tokens = std::move(output)});
+    return;
+  }
+  auto held = std::find_if(request->held.begin(), request->held.end(),
+                           [&](const Request::Held& one) { return one.index == output.index; });
+  if (held == request->held.end()) {
+    held = request->held.insert(held, Request::Held{.index = output.index});
+  }
+  held->logprob_sum += output.logprobs.front().logprob;
+  TokenOutput& whole = held->output;
+  whole.token_ids.push_back(output.token_ids.front());
+  whole.text += output.text;
+  if (request->generate()->sampling.logprobs.has_value()) {
+    whole.logprobs.push_back(std::move(output.logprobs.front()));
+  }
+  whole.finish_reason = output.finish_reason;
+  whole.usage = output.usage;
+  whole.timing = output.timing;
+}
+
+// The continuations whose tokens are the most probable on average; of equal ones the first.
+void Scheduler::TellBest(Request* request, std::vector<RequestEvent>* events) {
+  const auto mean = [](const Request::Held& held) {
+    return held.logprob_sum / static_cast<double>(held.output.token_ids.size());
+  };
+  std::sort(request->held.begin(), request->held.end(), [&](const auto& a, const auto& b) {
+    return std::pair(-mean(a), a.index) < std::pair(-mean(b), b.index);
+  });
+  for (uint32_t i = 0; i < request->generate()->num_continuations; ++i) {
+    TokenOutput output = std::move(request->held[i].output);
+    output.index = i;
+    events->push_back({.request = request->id, .tokens = std::move(output)});
+  }
+}
+
+void Scheduler::TellPrompt(Request* request, std::vector<RequestEvent>* events) {
+  request->prompt_told = true;
+  const GenerateTask& task = *request->generate();
+  if (!task.echo && !task.prompt_logprobs.has_value()) return;
+  PromptOutput output{.token_ids = *task.prompt, .logprobs = std::move(request->prompt_logprobs)};
+  if (task.echo && model_.tokenizer != nullptr) {
+    // The ids are the vocabulary's, so there is no error to pass on.
+    output.text = model_.tokenizer->Decode(*task.prompt, task.skip_special).value_or("");
+  }
+  events->push_back({.request = request->id, .prompt = std::move(output)});
+}
+
+void Scheduler::ApplyScores(Sequence* sequence, const Entry& entry, ScoreRows rows, absl::Time now,
+                            std::vector<RequestEvent>* events) {
+  Request* const request = sequence->request;
   const bool usable = std::none_of(rows.logprobs.begin(), rows.logprobs.end(),
                                    [](float logprob) { return std::isnan(logprob); });
-  if (!usable) return EndRequest(sequence->request, NotFinite(), events);
-  const Request& request = *sequence->request;
-  const auto length = static_cast<uint32_t>(request.Input(sequence->index).size());
-  const bool last = !sequence->prefilling();
+  if (!usable) {
+    GroupOf(sequence->slot).kv.Hide(sequence->kv);
+    return EndRequest(request, NotFinite(), events);
+  }
+  if (request->generate() != nullptr) {
+    for (size_t i = 0; i < rows.logprobs.size(); ++i) {
+      TokenLogprob& logprob = request->prompt_logprobs.emplace_back();
+      logprob.logprob = rows.logprobs[i];
+      if (entry.score_top) logprob.top = std::move(rows.tops[i]);
+    }
+    return;
+  }
+  const auto length = static_cast<uint32_t>(request->Input(sequence->index).size());
   // Without logits the last position is covered although nothing had to be computed for it.
-  const uint32_t num_positions = last ? length - entry.first_position : entry.num_rows;
+  const uint32_t num_positions =
+      entry.last_of_input ? length - entry.first_position : entry.num_rows;
   ScoreOutput output{.sequence_index = sequence->index,
                      .first_position = entry.first_position,
                      .num_positions = num_positions,
                      .logprobs = std::move(rows.logprobs),
                      .logits = std::move(rows.logits)};
-  events->push_back({.request = request.id, .tokens = {}, .scores = std::move(output), .done = {}});
-  if (last) FinishSequence(sequence, now, events);
+  events->push_back({.request = request->id, .scores = std::move(output)});
+  if (entry.last_of_input) FinishSequence(sequence, now, events);
 }
 
 void Scheduler::FinishSequence(Sequence* sequence, absl::Time now,
                                std::vector<RequestEvent>* events) {
   Request* const request = sequence->request;
-  const uint32_t slot = sequence->slot;
-  std::erase(request->slots, slot);
-  FreeSlot(slot);  // destroys `sequence`; running_ is cleaned up by the caller
+  EndSequence(sequence);  // destroys it
   if (++request->num_finished < request->num_sequences) return;
   if (last_completion_ != absl::InfinitePast()) {
     completion_interval_ = (completion_interval_ * 7 + (now - last_completion_)) / 8;
   }
   last_completion_ = now;
+  if (request->HoldsBack()) TellBest(request, events);
   EndRequest(request, absl::OkStatus(), events);
 }
 

@@ -1,7 +1,7 @@
 #include "coordinator/core/scheduler.h"
 
 #include <cmath>
-#include <numeric>
+#include <span>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -23,16 +23,19 @@ constexpr TokenId kEos = 99;
 // Drives a scheduler and answers its steps by a rule, keeping every event.
 class SchedulerTest : public testing::Test {
  protected:
-  void Start(Scheduler::Options options, uint32_t num_blocks) {
+  void Start(const Scheduler::Options& options, uint32_t num_blocks) {
     options_ = options;
     scheduler_ = std::make_unique<Scheduler>(
         options, OutputModel{.tokenizer = nullptr, .eos_tokens = {kEos}, .vocab_size = kVocab});
-    scheduler_->Reset(num_blocks);
+    scheduler_->Reset({.num_blocks = num_blocks});
   }
 
-  static GenerateTask Task(uint32_t prompt_length, uint32_t max_new_tokens) {
+  // Every task has a prompt that no other begins with.
+  GenerateTask Task(uint32_t prompt_length, uint32_t max_new_tokens) {
     GenerateTask task;
-    task.prompt = std::make_shared<const std::vector<TokenId>>(prompt_length, TokenId{1});
+    std::vector<TokenId> prompt(prompt_length, TokenId{1});
+    prompt[0] = 2 + num_tasks_++;
+    task.prompt = std::make_shared<const std::vector<TokenId>>(std::move(prompt));
     task.max_new_tokens = max_new_tokens;
     return task;
   }
@@ -43,9 +46,14 @@ class SchedulerTest : public testing::Test {
 
   std::optional<Step> Plan() { return scheduler_->PlanStep(now_); }
 
+  absl::Status Apply(StepOutcome outcome) {
+    return scheduler_->ApplyOutcome(std::span(&outcome, 1), now_, &events_);
+  }
+
   // The token every sampling slot gets.
   void Answer(const Step& step, TokenId token) {
     StepOutcome outcome;
+    for (const uint32_t slot : step.decode_slots) outcome.sampled.push_back({slot, token});
     for (const SequenceStep& entry : step.sequences) {
       if (!entry.hold) outcome.sampled.push_back({entry.slot, token});
       if (entry.score) {
@@ -58,15 +66,20 @@ class SchedulerTest : public testing::Test {
       }
     }
     now_ += absl::Milliseconds(5);
-    ASSERT_TRUE(scheduler_->ApplyOutcome(std::move(outcome), now_, &events_).ok());
+    ASSERT_TRUE(Apply(std::move(outcome)).ok());
   }
 
-  // A step in short: "slot:tokens" per entry, with h = hold, s = score, +n = new blocks.
+  // A step in short: "slot:tokens" per entry, with h = hold, s = score, +n = new blocks, and of a
+  // start that finds something in the cache the tokens it finds.
   static std::string Show(const std::optional<Step>& step) {
     if (!step.has_value()) return "none";
     std::string text;
     for (const uint32_t slot : step->release_slots) absl::StrAppend(&text, "release ", slot, " ");
-    for (const SlotStart& start : step->starts) absl::StrAppend(&text, "start ", start.slot, " ");
+    for (const SlotStart& start : step->starts) {
+      absl::StrAppend(&text, "start ", start.slot, " ");
+      if (start.context_tokens > 0) absl::StrAppend(&text, "at ", start.context_tokens, " ");
+    }
+    for (const uint32_t slot : step->decode_slots) absl::StrAppend(&text, slot, ":0 ");
     for (const SequenceStep& entry : step->sequences) {
       absl::StrAppend(&text, entry.slot, ":", entry.tokens.size(), entry.hold ? "h" : "",
                       entry.score ? "s" : "");
@@ -88,6 +101,7 @@ class SchedulerTest : public testing::Test {
     return text;
   }
 
+  uint32_t num_tasks_ = 0;
   Scheduler::Options options_;
   std::unique_ptr<Scheduler> scheduler_;
   std::vector<RequestEvent> events_;
@@ -130,7 +144,7 @@ TEST_F(SchedulerTest, LongPromptIsPrefilledInChunks) {
   EXPECT_EQ(events_[2].tokens->timing.first_token, absl::Milliseconds(15));
   EXPECT_EQ(events_[2].tokens->timing.total, absl::Milliseconds(25));
   EXPECT_TRUE(events_[3].done->ok());
-  EXPECT_EQ(scheduler_->blocks().num_used(), 0u);
+  EXPECT_EQ(scheduler_->kv(0).num_used(), 0u);
 }
 
 // Decoding sequences come first; what is left of the budget goes to prompts in order of arrival.
@@ -181,24 +195,242 @@ TEST_F(SchedulerTest, FullQueueIsRefusedWithARetryDelay) {
   EXPECT_FALSE(Submit(4, Task(4, 50)).ok());
 }
 
-TEST_F(SchedulerTest, ContinuationsAreSequencesWithSeedsOfTheirOwn) {
+// The others wait until the first has the prompt, then share it: all but the last token, whose
+// block is copied.
+TEST_F(SchedulerTest, ContinuationsShareTheirPrompt) {
   Start({.num_slots = 2, .max_step_tokens = 64, .block_tokens = 4}, 100);
-  GenerateTask task = Task(4, 1);
+  GenerateTask task = Task(7, 2);
   task.num_continuations = 3;
   task.sampling.seed = 11;
   ASSERT_TRUE(Submit(1, std::move(task)).ok());
-  const auto step = Plan();
-  EXPECT_EQ(Show(step), "start 0 start 1 0:4+1 1:4+1");
+  auto step = Plan();
+  EXPECT_EQ(Show(step), "start 0 0:7+2");
   EXPECT_EQ(step->starts[0].sampling.seed, 11u);
-  EXPECT_EQ(step->starts[1].sampling.seed, ContinuationSeed(11, 1));
-  EXPECT_NE(ContinuationSeed(11, 1), ContinuationSeed(11, 2));
   Answer(*step, 5);
-  const auto last = Plan();
-  EXPECT_EQ(Show(last), "release 0 release 1 start 0 0:4+1");
+  step = Plan();
+  EXPECT_EQ(Show(step), "start 1 at 6 0:0 1:1");
+  EXPECT_EQ(step->starts[0].sampling.seed, ContinuationSeed(11, 1));
+  ASSERT_EQ(step->copies.size(), 1u);
+  EXPECT_EQ(step->starts[0].blocks.size(), 2u);
+  EXPECT_EQ(step->starts[0].blocks[1], step->copies[0].to);
+  EXPECT_EQ(scheduler_->kv(0).num_used(), 3u);  // 2 and a copy of the last
+  Answer(*step, 5);
+  step = Plan();
+  EXPECT_EQ(Show(step), "release 0 start 0 at 6 1:0 0:1");
   EXPECT_EQ(DoneMessages(), "");
-  Answer(*last, 5);
+  Answer(*step, 5);
+  Answer(*Plan(), 5);
   EXPECT_EQ(DoneMessages(), "1=OK");
   EXPECT_EQ(scheduler_->num_running_requests(), 0u);
+  EXPECT_EQ(scheduler_->kv(0).num_used(), 0u);
+}
+
+TEST_F(SchedulerTest, TheBestOfSeveralAreToldWhenAllHaveEnded) {
+  Start({.num_slots = 4, .max_step_tokens = 64, .block_tokens = 4}, 100);
+  GenerateTask task = Task(4, 1);
+  task.num_continuations = 1;
+  task.best_of = 2;
+  ASSERT_TRUE(Submit(1, std::move(task)).ok());
+  ASSERT_EQ(Plan()->starts[0].sampling.logprobs, 0u);
+  ASSERT_TRUE(Apply({.sampled = {{0, 5}}, .logprobs = {{.logprob = -2}}}).ok());
+  EXPECT_THAT(events_, IsEmpty());
+  const auto step = Plan();
+  ASSERT_TRUE(Apply({.sampled = {{step->starts[0].slot, 6}}, .logprobs = {{.logprob = -1}}}).ok());
+  ASSERT_EQ(events_.size(), 2u);
+  EXPECT_EQ(events_[0].tokens->index, 0u);
+  EXPECT_THAT(events_[0].tokens->token_ids, ElementsAre(6));
+  EXPECT_THAT(events_[0].tokens->logprobs, IsEmpty());  // nobody asked for them
+  EXPECT_EQ(DoneMessages(), "1=OK");
+}
+
+TEST_F(SchedulerTest, ThePromptIsToldFirst) {
+  Start({.num_slots = 2, .max_step_tokens = 3, .block_tokens = 4}, 100);
+  GenerateTask task = Task(4, 1);
+  task.prompt_logprobs = 0;
+  const std::vector<TokenId> prompt = *task.prompt;
+  ASSERT_TRUE(Submit(1, std::move(task)).ok());
+  Answer(*Plan(), 5);
+  EXPECT_THAT(events_, IsEmpty());
+  const auto step = Plan();
+  EXPECT_EQ(Show(step), "0:1s");
+  Answer(*step, 5);
+  ASSERT_EQ(events_.size(), 3u);
+  EXPECT_EQ(events_[0].prompt->token_ids, prompt);
+  ASSERT_EQ(events_[0].prompt->logprobs.size(), 3u);
+  EXPECT_EQ(events_[0].prompt->logprobs[2].logprob, -1.0f);
+  EXPECT_TRUE(events_[1].tokens.has_value());
+}
+
+// A second request with the same beginning computes only what differs, and what it is told is the
+// same as without.
+TEST_F(SchedulerTest, CommonPrefixesAreComputedOnce) {
+  for (const bool prefix_cache : {true, false}) {
+    Start({.num_slots = 4, .block_tokens = 4, .prefix_cache = prefix_cache}, 100);
+    events_.clear();
+    GenerateTask first = Task(10, 1);
+    std::vector<TokenId> prompt = *first.prompt;
+    ASSERT_TRUE(Submit(1, std::move(first)).ok());
+    Answer(*Plan(), 5);
+    prompt.back() = 7;
+    GenerateTask second = Task(1, 1);
+    second.prompt = std::make_shared<const std::vector<TokenId>>(prompt);
+    ASSERT_TRUE(Submit(2, std::move(second)).ok());
+    const auto step = Plan();
+    EXPECT_EQ(Show(step),
+              prefix_cache ? "release 0 start 0 at 8 0:2+1" : "release 0 start 0 0:10+3");
+    Answer(*step, 5);
+    EXPECT_EQ(events_[2].tokens->usage.cached_tokens, prefix_cache ? 8u : 0u);
+    EXPECT_EQ(events_[2].tokens->usage.prompt_tokens, 10u);
+    EXPECT_EQ(scheduler_->kv(0).num_cached(), prefix_cache ? 2u : 0u);
+  }
+}
+
+TEST_F(SchedulerTest, SaltsAndTenantsKeepPrefixesApart) {
+  Start({.num_slots = 4, .block_tokens = 4, .share_cache = Scheduler::ShareCache::kTenant}, 100);
+  const GenerateTask task = Task(9, 1);
+  const auto context_of = [&](uint64_t id, const std::string& tenant, const std::string& salt) {
+    GenerateTask its = task;
+    its.service.tenant = tenant;
+    its.service.cache_salt = salt;
+    EXPECT_TRUE(Submit(id, std::move(its)).ok());
+    const auto step = Plan();
+    Answer(*step, 5);
+    return step->starts[0].context_tokens;
+  };
+  EXPECT_EQ(context_of(1, "a", ""), 0u);
+  EXPECT_EQ(context_of(2, "a", ""), 8u);
+  EXPECT_EQ(context_of(3, "b", ""), 0u);
+  EXPECT_EQ(context_of(4, "a", "x"), 0u);
+  EXPECT_EQ(context_of(5, "a", "x"), 8u);
+}
+
+// Two steps in flight: the second takes the token that the first has not told yet; behind an end it
+// is dropped.
+TEST_F(SchedulerTest, TheNextStepIsPlannedBeforeTheAnswer) {
+  Start({.num_slots = 4, .block_tokens = 4}, 100);
+  ASSERT_TRUE(Submit(1, Task(4, 10)).ok());
+  const auto first = Plan();
+  const auto second = Plan();
+  EXPECT_EQ(Show(second), "0:0+1");
+  EXPECT_EQ(scheduler_->num_in_flight(), scheduler_->max_in_flight());
+  Answer(*first, kEos);
+  EXPECT_EQ(DoneMessages(), "1=OK");
+  EXPECT_EQ(scheduler_->kv(0).num_used(), 0u);
+  ASSERT_TRUE(Submit(2, Task(4, 1)).ok());
+  const auto third = Plan();
+  EXPECT_EQ(Show(third), "release 0 start 0 0:4+1");
+  Answer(*second, 5);
+  EXPECT_EQ(scheduler_->discarded_tokens(), 1u);
+  Answer(*third, 5);
+  EXPECT_EQ(DoneMessages(), "1=OK 2=OK");
+  EXPECT_EQ(events_.size(), 4u);
+}
+
+// With two stages each step takes half of the sequences, and each of them every second step.
+TEST_F(SchedulerTest, StagesGetMicroBatches) {
+  Start({.num_stages = 2, .num_slots = 4, .block_tokens = 16}, 100);
+  for (uint64_t id = 1; id <= 4; ++id) ASSERT_TRUE(Submit(id, Task(4, 10)).ok());
+  std::vector<Step> steps;
+  steps.push_back(*Plan());
+  EXPECT_EQ(steps[0].num_tokens, 16u);
+  EXPECT_FALSE(Plan().has_value());  // their tokens are still on the way
+  Answer(steps[0], 5);
+  EXPECT_EQ(Show(Plan()), "0:0 1:0");
+  EXPECT_EQ(Show(Plan()), "2:0 3:0");
+  EXPECT_EQ(Show(Plan()), "0:0 1:0");
+}
+
+// When memory is short, the last comer makes room and is computed again later.
+TEST_F(SchedulerTest, AGrowingSequencePutsTheLastOneBack) {
+  Start({.num_slots = 4, .block_tokens = 4, .reserve_new_tokens = 1}, 4);
+  ASSERT_TRUE(Submit(1, Task(4, 9)).ok());
+  ASSERT_TRUE(Submit(2, Task(4, 9)).ok());
+  auto step = Plan();
+  EXPECT_EQ(Show(step), "start 0 start 1 0:4+1 1:4+1");
+  Answer(*step, 5);
+  for (int i = 0; i < 4; ++i) Answer(*Plan(), 6);  // each has a second block
+  step = Plan();
+  EXPECT_EQ(Show(step), "0:0+1");
+  EXPECT_EQ(scheduler_->num_preemptions(), 1u);
+  EXPECT_EQ(scheduler_->num_parked_sequences(), 1u);
+  EXPECT_EQ(scheduler_->num_waiting_requests(), 1u);
+  Answer(*step, 6);
+  for (int i = 0; i < 3; ++i) Answer(*Plan(), 6);
+  EXPECT_EQ(DoneMessages(), "1=OK");
+  step = Plan();
+  EXPECT_EQ(Show(step), "release 0 start 0 at 4 0:5+2");
+  EXPECT_THAT(step->sequences[0].tokens, ElementsAre(5, 6, 6, 6, 6));
+  Answer(*step, 7);
+  for (int i = 0; i < 3; ++i) Answer(*Plan(), 7);
+  EXPECT_EQ(DoneMessages(), "1=OK 2=OK");
+  EXPECT_EQ(events_.back().request, RequestId(2));
+}
+
+TEST_F(SchedulerTest, HigherPriorityComesFirstAndMakesRoom) {
+  Start({.num_slots = 1, .block_tokens = 4}, 100);
+  ASSERT_TRUE(Submit(1, Task(4, 9)).ok());
+  Answer(*Plan(), 5);
+  GenerateTask urgent = Task(4, 1);
+  urgent.service.priority = 2;
+  ASSERT_TRUE(Submit(2, Task(4, 1)).ok());
+  ASSERT_TRUE(Submit(3, std::move(urgent)).ok());
+  auto step = Plan();
+  EXPECT_EQ(Show(step), "release 0 start 0 0:4+1");
+  Answer(*step, 5);
+  EXPECT_EQ(DoneMessages(), "3=OK");
+  // What was put back goes before what has not begun.
+  step = Plan();
+  EXPECT_EQ(Show(step), "release 0 start 0 at 4 0:1+1");
+}
+
+// Prompts are cut so that steps with decoding sequences keep their time.
+TEST_F(SchedulerTest, ChunksFitTheTargetTime) {
+  Start({.num_slots = 4,
+         .max_step_tokens = 512,
+         .block_tokens = 4,
+         .target_step_time = absl::Milliseconds(15)},
+        1000);
+  ASSERT_TRUE(Submit(1, Task(100, 200)).ok());
+  Answer(*Plan(), 5);                               // 5 ms for 100 tokens: 50 us each
+  for (int i = 0; i < 50; ++i) Answer(*Plan(), 6);  // 5 ms for a decode step
+  ASSERT_TRUE(Submit(2, Task(400, 2)).ok());
+  const auto step = Plan();
+  ASSERT_EQ(step->sequences.size() + step->decode_slots.size(), 2u);
+  EXPECT_NEAR(static_cast<double>(step->num_tokens), 201, 4);
+}
+
+TEST_F(SchedulerTest, ADeadlineThatCannotBeMetEndsAWaitingRequest) {
+  Start({.max_running_requests = 1, .num_slots = 2}, 1000);
+  ASSERT_TRUE(Submit(1, Task(100, 200)).ok());
+  Answer(*Plan(), 5);                // 50 us a token
+  GenerateTask late = Task(400, 1);  // 20 ms
+  late.deadline = now_ + absl::Milliseconds(50);
+  ASSERT_TRUE(Submit(2, std::move(late)).ok());
+  now_ += absl::Milliseconds(29);
+  scheduler_->ExpireDeadlines(now_, &events_);
+  EXPECT_EQ(DoneMessages(), "");
+  now_ += absl::Milliseconds(11);
+  scheduler_->ExpireDeadlines(now_, &events_);
+  EXPECT_EQ(DoneMessages(), "2=DEADLINE_EXCEEDED");
+  EXPECT_THAT(std::string(events_.back().done->message()),
+              HasSubstr("its prompt alone takes 20ms"));
+}
+
+// A sequence goes to the group that has the least to do, or its prefix.
+TEST_F(SchedulerTest, GroupsShareTheSequences) {
+  Start({.num_groups = 2, .num_slots = 2, .max_step_tokens = 32, .block_tokens = 4}, 100);
+  GenerateTask again = Task(24, 1);
+  ASSERT_TRUE(Submit(1, again).ok());
+  ASSERT_TRUE(Submit(2, Task(4, 1)).ok());
+  const auto step = Plan();
+  EXPECT_EQ(Show(step), "start 0 start 2 0:24+6 2:4+1");
+  // Each group's worker answers for its slots.
+  StepOutcome parts[] = {{.sampled = {{2, 5}}}, {.sampled = {{0, 5}}}};
+  ASSERT_TRUE(scheduler_->ApplyOutcome(parts, now_, &events_).ok());
+  EXPECT_EQ(DoneMessages(), "2=OK 1=OK");
+  ASSERT_TRUE(Submit(3, Task(4, 1)).ok());  // both are idle: the first
+  ASSERT_TRUE(Submit(4, std::move(again)).ok());
+  EXPECT_EQ(Show(Plan()), "release 0 release 2 start 0 start 1 at 20 0:4+1 1:4+1");
 }
 
 TEST_F(SchedulerTest, EosEndsUnlessIgnored) {
@@ -259,7 +491,7 @@ TEST_F(SchedulerTest, DeadlinesEndRequests) {
   EXPECT_EQ(DoneMessages(), "2=DEADLINE_EXCEEDED");
   scheduler_->ExpireDeadlines(now_ + absl::Seconds(3), &events_);
   EXPECT_EQ(DoneMessages(), "2=DEADLINE_EXCEEDED 1=DEADLINE_EXCEEDED");
-  EXPECT_EQ(scheduler_->blocks().num_used(), 0u);
+  EXPECT_EQ(scheduler_->kv(0).num_used(), 0u);
 }
 
 // NaN weights or activations: only the request that met them ends.
@@ -268,8 +500,7 @@ TEST_F(SchedulerTest, LogitsThatAreNotFiniteEndTheirRequestAlone) {
   ASSERT_TRUE(Submit(1, Task(4, 10)).ok());
   ASSERT_TRUE(Submit(2, Task(4, 10)).ok());
   ASSERT_TRUE(Plan().has_value());
-  const StepOutcome outcome{.sampled = {{0, kNoToken}, {1, 5}}, .scores = {}};
-  ASSERT_TRUE(scheduler_->ApplyOutcome(outcome, now_, &events_).ok());
+  ASSERT_TRUE(Apply({.sampled = {{0, kNoToken}, {1, 5}}}).ok());
   EXPECT_EQ(DoneMessages(), "1=INTERNAL");
   EXPECT_EQ(scheduler_->num_running_requests(), 1u);
   EXPECT_EQ(Show(Plan()), "release 0 1:0");
@@ -282,8 +513,8 @@ TEST_F(SchedulerTest, LogProbabilitiesThatAreNotNumbersEndTheirRequest) {
   ASSERT_TRUE(scheduler_->Submit(RequestId(1), task, now_).ok());
   ASSERT_TRUE(Plan().has_value());
   StepOutcome outcome;
-  outcome.scores.push_back({.slot = 0, .logprobs = {-1.0f, NAN}, .logits = {}});
-  ASSERT_TRUE(scheduler_->ApplyOutcome(std::move(outcome), now_, &events_).ok());
+  outcome.scores.push_back({.slot = 0, .logprobs = {-1.0f, NAN}});
+  ASSERT_TRUE(Apply(std::move(outcome)).ok());
   EXPECT_EQ(DoneMessages(), "1=INTERNAL");
 }
 
@@ -294,8 +525,8 @@ TEST_F(SchedulerTest, FailAllEndsEverythingAndANewEpochStartsEmpty) {
   ASSERT_TRUE(Plan().has_value());
   scheduler_->FailAll(absl::UnavailableError("epoch 1 is lost"), &events_);
   EXPECT_EQ(DoneMessages(), "1=UNAVAILABLE 2=UNAVAILABLE");
-  scheduler_->Reset(50);
-  EXPECT_EQ(scheduler_->blocks().num_blocks(), 50u);
+  scheduler_->Reset({.num_blocks = 50});
+  EXPECT_EQ(scheduler_->kv(0).num_blocks(), 50u);
   ASSERT_TRUE(Submit(3, Task(4, 10)).ok());
   const auto step = Plan();
   EXPECT_EQ(Show(step), "start 0 0:4+1");
@@ -349,17 +580,20 @@ TEST_F(SchedulerTest, WrongOutcomesAreInternalErrors) {
   Start({.num_slots = 4}, 100);
   ASSERT_TRUE(Submit(1, Task(4, 10)).ok());
   const auto step = Plan();
-  const auto apply = [&](StepOutcome outcome) {
-    return scheduler_->ApplyOutcome(std::move(outcome), now_, &events_);
+  const auto refusal = [&](StepOutcome outcome) {
+    const absl::Status status = Apply(std::move(outcome));
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+    return std::string(status.message());
   };
-  EXPECT_THAT(std::string(apply({}).message()), HasSubstr("no token for slot 0"));
-  EXPECT_THAT(std::string(apply({.sampled = {{1, 5}}, .scores = {}}).message()),
-              HasSubstr("no token for slot 0"));
-  EXPECT_THAT(std::string(apply({.sampled = {{0, 100}}, .scores = {}}).message()),
-              HasSubstr("outside the vocabulary of 100"));
-  EXPECT_THAT(std::string(apply({.sampled = {{0, 5}, {1, 5}}, .scores = {}}).message()),
-              HasSubstr("were not in the step"));
-  EXPECT_EQ(apply({}).code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(refusal({}), HasSubstr("no token for 1 slots"));
+  EXPECT_THAT(refusal({.sampled = {{1, 5}}}), HasSubstr("a token for slot 1, which does not"));
+  EXPECT_THAT(refusal({.sampled = {{99, 5}}}), HasSubstr("a token for slot 99, which does not"));
+  EXPECT_THAT(refusal({.sampled = {{0, 100}}}), HasSubstr("outside the vocabulary of 100"));
+  EXPECT_THAT(refusal({.sampled = {{0, 5}, {0, 5}}}), HasSubstr("a token for slot 0, which does"));
+  EXPECT_THAT(refusal({.sampled = {{0, 5}}, .scores = {{.slot = 0}}}),
+              HasSubstr("scores for slot 0, which is not scored"));
+  EXPECT_THAT(refusal({.sampled = {{0, 5}}, .logprobs = {{.logprob = -1}}}),
+              HasSubstr("1 log-probabilities of sampled tokens instead of 0"));
   EXPECT_THAT(events_, IsEmpty());
   Answer(*step, 5);
   EXPECT_EQ(events_.size(), 1u);

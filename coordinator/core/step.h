@@ -73,9 +73,9 @@ struct BlockCopy {
 
 struct Step {
   StepId step_id{};
-  std::vector<uint32_t> release_slots;  // applied first
-  std::vector<SlotStart> starts{};      // then these
-  std::vector<BlockCopy> copies{};      // then these, before all rows
+  std::vector<uint32_t> release_slots{};  // applied first
+  std::vector<SlotStart> starts{};        // then these
+  std::vector<BlockCopy> copies{};        // then these, before all rows
   // Rows: first these slots, each from the token sampled last, with nothing else to say; then
   // `sequences`.
   std::vector<uint32_t> decode_slots{};

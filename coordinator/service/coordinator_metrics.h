@@ -36,11 +36,15 @@ class CoordinatorMetrics {
   prometheus::Gauge& ready;
   prometheus::Gauge& workers;
   prometheus::Gauge& kv_blocks_used;
+  prometheus::Gauge& kv_blocks_cached;
   prometheus::Gauge& kv_blocks_total;
   prometheus::Counter& generated_tokens;
   prometheus::Counter& prompt_tokens;
   prometheus::Counter& steps;
   prometheus::Counter& step_tokens;
+  prometheus::Counter& cached_tokens;
+  prometheus::Counter& preemptions;
+  prometheus::Counter& discarded_tokens;
   prometheus::Counter& epochs_lost;
   prometheus::Counter& plan_changes;
   prometheus::Histogram& step_seconds;

@@ -1,5 +1,7 @@
 #include "coordinator/service/driver.h"
 
+#include <algorithm>
+#include <span>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,8 +14,6 @@ namespace {
 // Events that may wait for the runner; each submission and worker message is one.
 constexpr size_t kMaxQueuedEvents = 1 << 16;
 constexpr absl::Duration kRetryDelay = absl::Seconds(1);
-// Steps of at most this many tokens are decode steps for the purpose of estimating their time.
-constexpr uint32_t kSmallStepTokens = 32;
 // A step is overdue when it takes this many times the estimate (and stuck_after at least).
 constexpr int kOverdueFactor = 4;
 
@@ -209,7 +209,7 @@ void Driver::DescribeCluster(absl::AnyInvocable<void(v1::GetClusterResponse)> do
 void Driver::AfterEvents() {
   PerformActions();
   scheduler_.ExpireDeadlines(clock_.Now(), &events_);
-  MaybeSendStep();
+  SendSteps();
   DeliverEvents();
   leaving_ = membership_.leaving();
   if (leaving_ && requests_.empty() && membership_.state() == Membership::State::kReady) {
@@ -220,25 +220,41 @@ void Driver::AfterEvents() {
   PublishState();
 }
 
-void Driver::MaybeSendStep() {
-  if (step_.has_value() || membership_.state() != Membership::State::kReady) return;
-  const absl::Time now = clock_.Now();
-  const std::optional<Step> step = scheduler_.PlanStep(now);
-  if (!step.has_value()) return;
-  const v1::CoordinatorMessage message = ToProto(*step, membership_.epoch(), options_.step_timeout);
-  step_ = StepInFlight{.id = step->step_id,
-                       .num_tokens = step->num_tokens,
-                       .sent = now,
-                       .missing = {},
-                       .outcome = {}};
-  for (const auto& [worker, member] : membership_.members()) {
-    if (!member.place.has_value()) continue;
-    step_->missing.insert(worker);
-    SendTo(worker, message);
+void Driver::SendSteps() {
+  if (membership_.state() != Membership::State::kReady) return;
+  while (steps_.size() < scheduler_.max_in_flight()) {
+    const absl::Time now = clock_.Now();
+    const std::optional<Step> step = scheduler_.PlanStep(now);
+    if (!step.has_value()) return;
+    StepInFlight in_flight{.id = step->step_id,
+                           .num_tokens = step->num_tokens,
+                           .sent = now,
+                           .missing = {},
+                           .outcomes = {}};
+    // The workers count a step's time from its arrival, those before it included.
+    const v1::CoordinatorMessage message = ToProto(
+        *step, membership_.epoch(), options_.step_timeout * static_cast<double>(1 + steps_.size()));
+    for (const auto& [worker, member] : membership_.members()) {
+      if (!member.place.has_value()) continue;
+      in_flight.missing.insert(worker);
+      SendTo(worker, message);
+    }
+    steps_.push_back(std::move(in_flight));
+    if (steps_.size() == 1) BeginStep(&steps_.front());
   }
-  const absl::Duration estimate = seconds_per_step_ + seconds_per_token_ * step->num_tokens;
-  const absl::Duration stuck_after = std::max(options_.stuck_after, estimate * kOverdueFactor);
-  stuck_at_ns_ = ToNanos(now + stuck_after);
+}
+
+// The oldest step in flight is what the workers compute now.
+void Driver::BeginStep(StepInFlight* step) {
+  step->begun = clock_.Now();
+  const absl::Duration stuck_after =
+      std::max(options_.stuck_after, scheduler_.ExpectedStepTime() * kOverdueFactor);
+  stuck_at_ns_ = ToNanos(step->begun + stuck_after);
+}
+
+bool Driver::Answers(WorkerId worker) const {
+  return std::any_of(options_.answering_ranks.begin(), options_.answering_ranks.end(),
+                     [&](uint32_t rank) { return membership_.WorkerOfRank(rank) == worker; });
 }
 
 absl::Status Driver::HandleStepResult(WorkerId worker, v1::StepResult* result) {
@@ -246,50 +262,57 @@ absl::Status Driver::HandleStepResult(WorkerId worker, v1::StepResult* result) {
   if (epoch < membership_.epoch() || membership_.state() != Membership::State::kReady) {
     return absl::OkStatus();  // of an epoch that is over
   }
-  if (epoch > membership_.epoch() || !step_.has_value() || result->step_id() != step_->id.value() ||
-      step_->missing.erase(worker) == 0) {
+  const auto step = std::find_if(steps_.begin(), steps_.end(), [&](const StepInFlight& one) {
+    return one.id.value() == result->step_id();
+  });
+  if (epoch > membership_.epoch() || step == steps_.end() || step->missing.erase(worker) == 0) {
     return absl::FailedPreconditionError(absl::StrCat(
         "StepResult ", result->step_id(), " of epoch ", result->epoch(), " is out of order"));
   }
   // A worker cannot have computed for longer than the step took.
-  const absl::Duration took = clock_.Now() - step_->sent;
-  step_->compute =
-      std::max(step_->compute,
-               std::min(took, absl::Microseconds(static_cast<double>(result->compute_us()))));
-  if (membership_.WorkerOfRank(options_.sampling_rank) == worker) {
+  const absl::Duration took = clock_.Now() - step->sent;
+  step->compute = std::max(
+      step->compute, std::min(took, absl::Microseconds(static_cast<double>(result->compute_us()))));
+  if (Answers(worker)) {
     absl::StatusOr<StepOutcome> outcome = FromProto(result);
     if (!outcome.ok()) return outcome.status();
-    step_->outcome = *std::move(outcome);
+    step->outcomes.emplace(worker, *std::move(outcome));
   }
-  return step_->missing.empty() ? CompleteStep() : absl::OkStatus();
+  CompleteSteps();
+  return absl::OkStatus();
 }
 
-absl::Status Driver::CompleteStep() {
+void Driver::CompleteSteps() {
+  while (!steps_.empty() && steps_.front().missing.empty()) {
+    if (!CompleteStep()) return;
+  }
+}
+
+// Of the oldest step, which all workers have answered. False when its outcome is not sound.
+bool Driver::CompleteStep() {
   const absl::Time now = clock_.Now();
-  const StepInFlight step = *std::exchange(step_, std::nullopt);
+  StepInFlight step = std::move(steps_.front());
+  steps_.pop_front();
   stuck_at_ns_ = 0;
-  const absl::Status applied = scheduler_.ApplyOutcome(*step.outcome, now, &events_);
+  std::vector<StepOutcome> parts;
+  for (auto& [worker, outcome] : step.outcomes) parts.push_back(std::move(outcome));
+  const absl::Status applied = scheduler_.ApplyOutcome(std::span(parts), now, &events_);
   if (!applied.ok()) {
-    // The outcome is the sampling worker's, whichever worker answered last.
-    const WorkerId culprit = *membership_.WorkerOfRank(options_.sampling_rank);
+    // Nobody can say which of several answering workers is wrong; the first is asked to leave.
+    const WorkerId culprit = step.outcomes.begin()->first;
     const std::shared_ptr<WorkerLink> link = links_.at(culprit);
     LoseWorker(culprit, std::string(applied.message()));
     link->Close(applied);
-    return absl::OkStatus();
+    return false;
   }
-  const absl::Duration took = now - step.sent;
-  if (step.num_tokens <= kSmallStepTokens) {
-    seconds_per_step_ = (seconds_per_step_ * 7 + took) / 8;
-  } else {
-    seconds_per_token_ = (seconds_per_token_ * 3 + took / step.num_tokens) / 4;
-  }
+  if (!steps_.empty()) BeginStep(&steps_.front());
   ++steps_completed_;
   last_step_ = now;
   metrics_.steps.Increment();
   metrics_.step_tokens.Increment(step.num_tokens);
-  metrics_.step_seconds.Observe(absl::ToDoubleSeconds(took));
+  metrics_.step_seconds.Observe(absl::ToDoubleSeconds(now - step.begun));
   metrics_.step_compute_seconds.Observe(absl::ToDoubleSeconds(step.compute));
-  return absl::OkStatus();
+  return true;
 }
 
 absl::Status Driver::CheckAccepting(const Ticket& ticket) const {
@@ -368,6 +391,7 @@ void Driver::Deliver(RequestEvent* event) {
     }
     sink.OnTokens(std::move(*event->tokens));
   }
+  if (event->prompt.has_value()) sink.OnPrompt(*std::move(event->prompt));
   if (event->scores.has_value()) sink.OnScores(std::move(*event->scores));
   if (!event->done.has_value()) return;
   metrics_.CountFinished(absl::StatusCodeToString(event->done->code()));

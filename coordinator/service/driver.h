@@ -50,7 +50,8 @@ class Driver {
     Scheduler::Options scheduler;
     OutputModel output_model;
     AssignmentConstants assignment;
-    uint32_t sampling_rank = 0;  // the last stage's first rank answers for the instance
+    // In the last stage the first rank of each data-parallel group answers for it.
+    std::vector<uint32_t> answering_ranks = {0};
     uint32_t ranks_per_stage = 1;
     absl::Duration heartbeat_interval = absl::Milliseconds(500);
     absl::Duration step_timeout = absl::Seconds(60);
@@ -107,8 +108,9 @@ class Driver {
     StepId id;
     uint32_t num_tokens = 0;
     absl::Time sent;
-    std::set<WorkerId> missing;  // have not answered
-    std::optional<StepOutcome> outcome;
+    absl::Time begun = absl::InfiniteFuture();      // when the one before was done, at the earliest
+    std::set<WorkerId> missing;                     // have not answered
+    std::map<WorkerId, StepOutcome> outcomes;       // of the answering workers
     absl::Duration compute = absl::ZeroDuration();  // longest of the workers that have answered
   };
   struct LiveRequest {
@@ -139,7 +141,10 @@ class Driver {
   void HandleMessage(const std::shared_ptr<WorkerLink>& link, v1::WorkerMessage message);
   absl::Status Dispatch(WorkerId worker, v1::WorkerMessage* message);
   absl::Status HandleStepResult(WorkerId worker, v1::StepResult* result);
-  absl::Status CompleteStep();
+  void CompleteSteps();
+  bool CompleteStep();
+  void BeginStep(StepInFlight* step);
+  bool Answers(WorkerId worker) const;
   void LoseWorker(WorkerId worker, const std::string& reason);
   // Of losses in the log: expected ones when everything stops anyway are not warned of.
   spdlog::level::level_enum LossLevel() const;
@@ -147,7 +152,7 @@ class Driver {
   void HandleSubmit(const std::shared_ptr<Ticket>& ticket, Task task,
                     std::shared_ptr<RequestSink> sink);
   absl::Status CheckAccepting(const Ticket& ticket) const;
-  void MaybeSendStep();
+  void SendSteps();
   void DeliverEvents();
   void Deliver(RequestEvent* event);
   void PublishState();
@@ -166,14 +171,12 @@ class Driver {
   absl::flat_hash_set<std::string> live_names_;
   std::vector<MembershipAction> actions_;
   std::vector<RequestEvent> events_;
-  std::optional<StepInFlight> step_;
+  std::deque<StepInFlight> steps_;  // in flight, the oldest first
   std::optional<RequestId> probe_;  // the first request of an epoch, our own
   uint64_t steps_completed_ = 0;
   uint64_t generated_tokens_ = 0;
   absl::Time last_step_ = absl::InfinitePast();
   absl::Time last_tick_ = absl::InfinitePast();
-  absl::Duration seconds_per_step_ = absl::ZeroDuration();   // of small steps, smoothed
-  absl::Duration seconds_per_token_ = absl::ZeroDuration();  // of large steps, smoothed
 
   // Read by any thread.
   std::atomic<uint64_t> next_request_{1};
@@ -181,7 +184,8 @@ class Driver {
   std::atomic<bool> leaving_{false};
   std::atomic<bool> draining_{false};
   std::atomic<uint32_t> num_alive_{0};
-  // When the step in flight counts as stuck, in nanoseconds of the clock; 0 = none in flight.
+  // When the oldest step in flight counts as stuck, in nanoseconds of the clock; 0 = none in
+  // flight.
   std::atomic<int64_t> stuck_at_ns_{0};
 
   mutable absl::Mutex mutex_;

@@ -15,6 +15,29 @@ namespace {
 // A tick this many times too late means that this process did not run.
 constexpr int kPausedTicks = 6;
 
+// Of all data-parallel groups.
+struct KvUse {
+  uint32_t total = 0;
+  uint32_t used = 0;
+  uint32_t cached = 0;
+};
+
+KvUse SumOfGroups(const Scheduler& scheduler) {
+  KvUse sum;
+  for (uint32_t group = 0; group < scheduler.num_groups(); ++group) {
+    const KvCache& kv = scheduler.kv(group);
+    sum.total += kv.num_blocks();
+    sum.used += kv.num_used();
+    sum.cached += kv.num_cached();
+  }
+  return sum;
+}
+
+void CountUpTo(uint64_t total, prometheus::Counter* counter) {
+  const double increase = static_cast<double>(total) - counter->Value();
+  if (increase > 0) counter->Increment(increase);
+}
+
 v1::InstanceState StateOf(Membership::State state, bool serving, bool draining) {
   if (draining) return v1::INSTANCE_STATE_DRAINING;
   switch (state) {
@@ -131,11 +154,11 @@ void Driver::Tick() {
   // still unread: judge nobody by them yet.
   const bool paused = now - std::exchange(last_tick_, now) > options_.tick * kPausedTicks;
   if (!paused) membership_.Tick(now, &actions_);
-  if (!step_.has_value() || now - step_->sent <= options_.step_timeout) return;
+  if (steps_.empty() || now - steps_.front().begun <= options_.step_timeout) return;
   const std::string silent = absl::StrJoin(
-      step_->missing, ", ",
+      steps_.front().missing, ", ",
       [](std::string* out, WorkerId worker) { absl::StrAppend(out, worker.value()); });
-  membership_.AbandonEpoch(absl::StrCat("step ", step_->id.value(),
+  membership_.AbandonEpoch(absl::StrCat("step ", steps_.front().id.value(),
                                         " passed its deadline; no answer from worker ", silent),
                            now, &actions_);
 }
@@ -186,7 +209,7 @@ void Driver::Perform(const CloseWorker& action) {
 void Driver::Perform(const EpochReady& action) {
   spdlog::info("epoch {} is formed with {} KV blocks", action.epoch.value(),
                action.capacity.num_blocks);
-  scheduler_.Reset(action.capacity.num_blocks);
+  scheduler_.Reset(action.capacity);
   // Ready means that a step went through every rank: the first one is our own.
   GenerateTask probe;
   probe.prompt = std::make_shared<const std::vector<TokenId>>(1, TokenId{0});
@@ -205,7 +228,7 @@ void Driver::Perform(const EpochLost& action) {
   metrics_.epochs_lost.Increment();
   serving_ = false;
   probe_ = std::nullopt;
-  step_ = std::nullopt;
+  steps_.clear();
   stuck_at_ns_ = 0;
   // What becomes of running requests when their epoch is lost is decided here and nowhere else:
   // they end, and their callers may try again. The message names no worker or host.
@@ -226,8 +249,13 @@ void Driver::Perform(const InstanceFailed& action) {
 void Driver::PublishState() {
   metrics_.requests_running.Set(probe_.has_value() ? 0 : scheduler_.num_running_requests());
   metrics_.requests_waiting.Set(scheduler_.num_waiting_requests());
-  metrics_.kv_blocks_used.Set(scheduler_.blocks().num_used());
-  metrics_.kv_blocks_total.Set(scheduler_.blocks().num_blocks());
+  const KvUse kv = SumOfGroups(scheduler_);
+  metrics_.kv_blocks_used.Set(kv.used);
+  metrics_.kv_blocks_cached.Set(kv.cached);
+  metrics_.kv_blocks_total.Set(kv.total);
+  CountUpTo(scheduler_.cached_tokens(), &metrics_.cached_tokens);
+  CountUpTo(scheduler_.num_preemptions(), &metrics_.preemptions);
+  CountUpTo(scheduler_.discarded_tokens(), &metrics_.discarded_tokens);
   metrics_.epoch.Set(static_cast<double>(membership_.epoch().value()));
   metrics_.workers.Set(static_cast<double>(membership_.members().size()));
   metrics_.ready.Set(Ready() ? 1 : 0);
@@ -266,8 +294,9 @@ void Driver::FillCluster(v1::GetClusterResponse* response) const {
   }
   response->set_requests_running(probe_.has_value() ? 0 : scheduler_.num_running_requests());
   response->set_requests_waiting(scheduler_.num_waiting_requests());
-  response->set_kv_blocks_total(scheduler_.blocks().num_blocks());
-  response->set_kv_blocks_used(scheduler_.blocks().num_used());
+  const KvUse kv = SumOfGroups(scheduler_);
+  response->set_kv_blocks_total(kv.total);
+  response->set_kv_blocks_used(kv.used);
   response->set_steps_completed(steps_completed_);
   response->set_generated_tokens(generated_tokens_);
   response->set_seconds_since_last_step(

@@ -128,6 +128,8 @@ void FakeWorker::HandleStep(const v1::Step& step) {
     for (const v1::SequenceStart& start : step.starts()) {
       Slot state;
       state.seed = start.sampling().seed();
+      state.num_tokens = start.context_tokens();
+      state.blocks = {start.blocks().begin(), start.blocks().end()};
       if (!slots_.emplace(start.slot(), state).second) {
         Violation(absl::StrCat("start in the taken slot ", start.slot()));
       }
@@ -135,15 +137,19 @@ void FakeWorker::HandleStep(const v1::Step& step) {
     // Only the worker of the plan's last rank answers for the instance (tests use pp=1: rank 0).
     const bool answers = assign_.ranks(0).worker_id() == worker_id_;
     uint32_t num_tokens = 0;
+    for (const uint32_t slot : step.decode_slots()) {
+      v1::SequenceStep sequence;
+      sequence.set_slot(slot);
+      num_tokens += 1;
+      RunSequence(sequence, answers, result);
+    }
     for (const v1::SequenceStep& sequence : step.sequences()) {
       num_tokens += std::max(1, sequence.token_ids_size());
       RunSequence(sequence, answers, result);
     }
     if (num_tokens > assign_.max_step_tokens()) Violation("the token budget is exceeded");
-    std::set<uint32_t> blocks;
     for (const auto& [slot, state] : slots_) {
       for (const uint32_t block : state.blocks) {
-        if (!blocks.insert(block).second) Violation(absl::StrCat("block ", block, " is shared"));
         if (block >= assign_.num_blocks()) Violation(absl::StrCat("no block ", block));
       }
     }
