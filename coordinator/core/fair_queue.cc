@@ -41,8 +41,7 @@ void FairQueue::Forget(uint32_t id) {
 
 // Those who are owed nothing need not be remembered; of the others, the least indebted go.
 void FairQueue::DropIdle() {
-  while (!idle_.empty() &&
-         (idle_.begin()->first <= floor_ || idle_.size() > kMaxIdleTenants)) {
+  while (!idle_.empty() && (idle_.begin()->first <= floor_ || idle_.size() > kMaxIdleTenants)) {
     const uint32_t id = idle_.begin()->second;
     idle_.erase(idle_.begin());
     by_name_.erase(tenants_[id].name);

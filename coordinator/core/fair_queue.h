@@ -19,8 +19,9 @@ namespace essor::coordinator {
 // every tenant has a counter of the work done for it, divided by its weight; a tenant that comes
 // back from having nothing to do starts at the least counter of those that wait, so that idling
 // saves nothing up (virtual token counters: Sheng et al., "Fairness in Serving Large Language
-// Models", arXiv 2401.00588, algorithm 2). Two tenants that both always have requests waiting differ
-// in counters by no more than one request's work. One tenant's requests go in order of arrival.
+// Models", arXiv 2401.00588, algorithm 2). Two tenants that both always have requests waiting
+// differ in counters by no more than one request's work. One tenant's requests go in order of
+// arrival.
 //
 // Deterministic, thread-compatible. Everything is O(log tenants).
 class FairQueue {

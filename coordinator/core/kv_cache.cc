@@ -222,9 +222,8 @@ void KvCache::ReleaseBehind(KvSequence* sequence) {
   if (options_.kinds.window_tokens == 0) return;
   const uint32_t first = FirstWindowBlock(sequence->num_tokens);
   if (first <= sequence->first_window_block) return;
-  const uint32_t end =
-      std::min(first, sequence->first_window_block +
-                          static_cast<uint32_t>(sequence->window_blocks.size()));
+  const uint32_t end = std::min(
+      first, sequence->first_window_block + static_cast<uint32_t>(sequence->window_blocks.size()));
   const uint32_t count = end - sequence->first_window_block;
   for (uint32_t i = 0; i < count; ++i) {
     DropWindowBlock(sequence, sequence->first_window_block + i);

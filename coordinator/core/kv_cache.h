@@ -52,7 +52,7 @@ class KvCache {
   struct Begin {
     std::span<const TokenId> tokens;  // of the sequence as far as they are known, not empty
     std::string salt;
-    uint32_t reserve_tokens = 0;  // positions to reserve blocks for
+    uint32_t reserve_tokens = 0;              // positions to reserve blocks for
     uint32_t max_shared_tokens = UINT32_MAX;  // of the prefix that may come out of the cache
     StepId step{};
   };

@@ -9,7 +9,6 @@
 namespace essor::coordinator {
 namespace {
 
-
 std::vector<TokenId> Tokens(uint32_t count, TokenId first = 0) {
   std::vector<TokenId> tokens(count);
   std::iota(tokens.begin(), tokens.end(), first);
@@ -23,12 +22,12 @@ class KvCacheTest : public testing::Test {
   }
   std::optional<KvCache::Found> Start(const std::vector<TokenId>& tokens, KvSequence* sequence,
                                       uint32_t reserve_tokens = 0) {
-    return cache_->Start({.tokens = tokens,
-                          .salt = "",
-                          .reserve_tokens = std::max<uint32_t>(
-                              reserve_tokens, static_cast<uint32_t>(tokens.size())),
-                          .step = step_},
-                         sequence);
+    return cache_->Start(
+        {.tokens = tokens,
+         .salt = "",
+         .reserve_tokens = std::max<uint32_t>(reserve_tokens, static_cast<uint32_t>(tokens.size())),
+         .step = step_},
+        sequence);
   }
   // Gives places to all of `tokens` and publishes them.
   void Fill(const std::vector<TokenId>& tokens, KvSequence* sequence) {
@@ -83,8 +82,8 @@ TEST_F(KvCacheTest, HitsAreWholeBlocksBeforeTheLastToken) {
 // What was dropped first goes first, and a block never before those behind it.
 TEST_F(KvCacheTest, EvictsTheLeastRecentlyUsedLeaves) {
   Make({.full = true}, {.num_blocks = 6});
-  Use(Tokens(12));       // 3 blocks
-  Use(Tokens(12, 100));  // 3 more
+  Use(Tokens(12));                  // 3 blocks
+  Use(Tokens(12, 100));             // 3 more
   EXPECT_EQ(Use(Tokens(13)), 12u);  // touches the first, evicts a leaf
   EXPECT_EQ(cache_->CachedTokens({.tokens = Tokens(13, 100), .salt = ""}), 8u);
   EXPECT_EQ(cache_->CachedTokens({.tokens = Tokens(13), .salt = ""}), 12u);

@@ -16,8 +16,8 @@ struct GroupLoad {
 
 // The group that begins to answer soonest: the least work before the first token, which is what its
 // running prompts still need and what is not cached of this one. Every running sequence counts as
-// `kTokensPerRunning` of it, because it takes a row of each step; of equal groups the first. Nullopt
-// when none has a slot.
+// `kTokensPerRunning` of it, because it takes a row of each step; of equal groups the first.
+// Nullopt when none has a slot.
 inline constexpr uint64_t kTokensPerRunning = 16;
 std::optional<uint32_t> ChooseGroup(std::span<const GroupLoad> groups, uint32_t prompt_tokens);
 

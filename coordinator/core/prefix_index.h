@@ -86,8 +86,8 @@ class PrefixIndex {
     uint32_t window_holders = 0;
     bool hidden = false;
     uint64_t hash = 0;
-    uint64_t dropped = 0;           // when holders last became 0
-    uint64_t window_dropped = 0;    // likewise of window_holders
+    uint64_t dropped = 0;         // when holders last became 0
+    uint64_t window_dropped = 0;  // likewise of window_holders
     uint64_t snapshot_used = 0;
     StepId snapshot_step{};
     CachedBlock cached;

@@ -90,8 +90,8 @@ void Scheduler::Admit(Planning* planning) {
     if (!has_budget) return;
     const Next next = NextToStart();
     if (next.parked == nullptr && next.front == nullptr) return;
-    const bool started = next.parked != nullptr ? TryStart(next.parked, planning)
-                                                : AdmitFront(next.front, planning);
+    const bool started =
+        next.parked != nullptr ? TryStart(next.parked, planning) : AdmitFront(next.front, planning);
     if (!started) return;
   }
 }
@@ -145,8 +145,8 @@ std::optional<uint32_t> Scheduler::GroupFor(const KvCache::Begin& begin,
   return ChooseGroup(loads, static_cast<uint32_t>(begin.tokens.size()));
 }
 
-std::optional<KvCache::Found> Scheduler::FindMemory(Sequence* sequence,
-                                                    const KvCache::Begin& begin, Group* group) {
+std::optional<KvCache::Found> Scheduler::FindMemory(Sequence* sequence, const KvCache::Begin& begin,
+                                                    Group* group) {
   for (const auto& other : sequence->request->sequences) {
     const bool can_fork = sequence->request->generate() != nullptr &&
                           sequence->num_generated() == 0 && HasPrompt(*other) &&

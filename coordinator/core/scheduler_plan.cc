@@ -54,9 +54,8 @@ std::optional<Step> Scheduler::PlanStep(absl::Time now) {
     return std::nullopt;
   }
   next_step_ = StepId(next_step_.value() + 1);
-  InFlight in_flight{.id = planning.step.step_id,
-                     .entries = std::move(planning.entries),
-                     .planned = now};
+  InFlight in_flight{
+      .id = planning.step.step_id, .entries = std::move(planning.entries), .planned = now};
   for (const Planning::GroupBudget& budget : planning.budgets) {
     planning.step.num_tokens += budget.decode_rows + budget.prefill_rows;
     in_flight.decode_rows = std::max(in_flight.decode_rows, budget.decode_rows);
@@ -73,8 +72,8 @@ bool Scheduler::CanDecode(const Sequence& sequence, StepId step) const {
 }
 
 // Blocks for prompts are promised, but window blocks that other sequences have come to share do not
-// come back when a prompt leaves them behind. To be called while the step is empty: what is put back
-// must not be in it.
+// come back when a prompt leaves them behind. To be called while the step is empty: what is put
+// back must not be in it.
 void Scheduler::FindRoomForPrompts(Group* group) {
   if (options_.kinds.window_tokens == 0) return;
   for (size_t i = 0; i < group->running.size(); ++i) {
@@ -152,9 +151,8 @@ void Scheduler::SetPrefillBudgets(Planning* planning) const {
   const absl::Duration target =
       StepTarget(options_.target_step_time, step_time_.DecodeTime(decode_rows));
   const uint32_t rows =
-      decode_rows == 0
-          ? UINT32_MAX
-          : step_time_.PrefillRowsWithin(target, decode_rows, options_.block_tokens);
+      decode_rows == 0 ? UINT32_MAX
+                       : step_time_.PrefillRowsWithin(target, decode_rows, options_.block_tokens);
   for (Planning::GroupBudget& budget : planning->budgets) {
     budget.prefill = std::min(budget.tokens, rows);
   }
@@ -163,7 +161,8 @@ void Scheduler::SetPrefillBudgets(Planning* planning) const {
 // Tokens of the sequence's prompt for this step.
 uint32_t Scheduler::ChunkOf(const Sequence& sequence, const Planning& planning) const {
   const Group& group = GroupOf(sequence.slot);
-  const Planning::GroupBudget& budget = planning.budgets[static_cast<size_t>(&group - groups_.data())];
+  const Planning::GroupBudget& budget =
+      planning.budgets[static_cast<size_t>(&group - groups_.data())];
   const uint32_t first = sequence.kv.num_tokens;
   uint32_t chunk = std::min(sequence.prefill_target - first, budget.prefill);
   const ScoreTask* const score = sequence.request->score();
@@ -220,8 +219,8 @@ void Scheduler::AddPrefill(Sequence* sequence, Planning* planning) {
       {.slot = sequence->slot,
        .start = sequence->start,
        .samples = !step.hold,
-       .wants_logprob = !step.hold && (request.generate()->sampling.logprobs.has_value() ||
-                                       request.HoldsBack()),
+       .wants_logprob =
+           !step.hold && (request.generate()->sampling.logprobs.has_value() || request.HoldsBack()),
        .scores = step.score,
        .returns_logits = step.return_logits,
        .last_of_input = end == sequence->input_length,

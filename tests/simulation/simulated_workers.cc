@@ -61,8 +61,7 @@ uint32_t SimulatedWorkers::PositionOf(uint32_t slot) const {
 
 void SimulatedWorkers::Start(const SlotStart& start) {
   Group& group = GroupOf(start.slot);
-  Slot slot{.sampling = start.sampling, .num_tokens = start.context_tokens,
-            .blocks = start.blocks};
+  Slot slot{.sampling = start.sampling, .num_tokens = start.context_tokens, .blocks = start.blocks};
   for (uint32_t i = 0; i < start.first_window_block; ++i) slot.window_blocks.emplace_back();
   for (const BlockId block : start.window_blocks) slot.window_blocks.emplace_back(block);
   EXPECT_EQ(options_.kinds.states && start.context_tokens > 0, start.restore_snapshot.has_value());

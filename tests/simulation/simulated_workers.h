@@ -14,8 +14,8 @@
 
 namespace essor::coordinator {
 
-// What stands for the KV of a position: a hash of all tokens up to it. So whoever reads a block that
-// is not its own prefix's goes on from another hash, and samples other tokens.
+// What stands for the KV of a position: a hash of all tokens up to it. So whoever reads a block
+// that is not its own prefix's goes on from another hash, and samples other tokens.
 using Prefix = uint64_t;
 inline constexpr Prefix kEmptyPrefix = 0x243f6a8885a308d3ull;
 Prefix Append(Prefix prefix, TokenId token);
