@@ -240,17 +240,17 @@ TEST_P(AttentionTest, NeverLooksUpBlocksBehindTheWindow) {
                                               .block_tokens = block_tokens,
                                               .window = mask.window,
                                               .chunk_size = mask.chunk_size,
-                                              .tokens = 700};
+                                              .tokens = 430};
         auto stream = MakeStream(3);
         AttentionBench whole(options);
-        whole.RunInChunks(0, 700, stream.get());
+        whole.RunInChunks(0, 430, stream.get());
         AttentionBench cut(options);
-        for (uint32_t context = 0; context < 700; context += step) {
+        for (uint32_t context = 0; context < 430; context += step) {
           const uint32_t first_seen = mask.chunk_size != 0
                                           ? context / mask.chunk_size * mask.chunk_size
                                           : context + 1 - std::min(context + 1, mask.window);
           cut.ForgetBlocks(0, first_seen / block_tokens);
-          cut.Step({{0, context, std::min(step, 700 - context)}}, stream.get());
+          cut.Step({{0, context, std::min(step, 430 - context)}}, stream.get());
         }
         ASSERT_TRUE(SameBits(cut.result(0), whole.result(0)))
             << "window " << mask.window << " chunk size " << mask.chunk_size << " step " << step;
