@@ -183,9 +183,10 @@ uint64_t ExchangeBytesOfGroup(uint64_t members, uint64_t payload) {
   if (members <= 1) return 0;
   // Two payloads, so that a rank may fill one while others still read the other, and a small ring
   // for each member (worker/parallel/segment.h).
+  constexpr uint64_t kRingBytesMin = 64 << 10;
   constexpr uint64_t kRingBytesMax = 256 << 10;
   return 2 * RoundUp(payload, 4096) +
-         members * std::bit_ceil(std::min<uint64_t>(payload, kRingBytesMax)) + kSmallPieces;
+         members * std::bit_ceil(std::clamp(payload, kRingBytesMin, kRingBytesMax)) + kSmallPieces;
 }
 
 // The weights of one rank without listing every expert: they are alike.
