@@ -148,6 +148,26 @@ TEST_P(TokenReturnTest, TokensOfASequenceThatHasLeftAreDropped) {
   EXPECT_TRUE(status.ok()) << status;
 }
 
+TEST_P(TokenReturnTest, WaitingEndsAtTheDeadline) {
+  const absl::Status status = RunStages(
+      GetParam(),
+      [](Communicator& group) -> absl::Status {
+        // Never sends, and stays until the other end has given up.
+        std::byte nothing[1];
+        (void)group.Receive(nothing, 0);
+        return absl::OkStatus();
+      },
+      [](TokenReturn& awaited, SequenceSlots& slots, Communicator& group) -> absl::Status {
+        ESSOR_RETURN_IF_ERROR(StartSlots(slots, 1));
+        const StepInput input = Sampling({0});
+        ESSOR_RETURN_IF_ERROR(awaited.TakeFor(input, &slots));
+        ESSOR_RETURN_IF_ERROR(awaited.Expect(input, &slots));
+        group.SetDeadline(Clock::Steady().Now() + absl::Milliseconds(50));
+        return awaited.TakeFor(Decode(0), &slots);
+      });
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+}
+
 // However many steps the first stage runs ahead, and however much they sample, the last one can
 // send: it does not wait for a step that only follows its answer.
 TEST_P(TokenReturnTest, NeverOwesMoreThanIsBuffered) {
