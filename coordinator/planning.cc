@@ -93,7 +93,7 @@ Membership::CapacityOf MakeCapacity(const PlanningOptions& options, const Instan
         .limits = limits,
         .memory_bytes = cap == 0 ? memory_bytes : std::min(cap, memory_bytes)};
     ESSOR_ASSIGN_OR_RETURN(const model::MemoryPlan plan, PlanMemory(request));
-    return model::KvCapacity{.num_blocks = plan.num_blocks};
+    return plan.capacity;
   };
 }
 

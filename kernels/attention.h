@@ -31,9 +31,11 @@ struct PagedKv {
 struct SequenceRows {
   uint32_t first_row;
   uint32_t num_rows;
-  uint32_t context_tokens;                // already in the cache before this step
-  const uint32_t* block_table = nullptr;  // covers context_tokens + num_rows slots
-  uint32_t slot = 0;                      // of the sequence's state (kernels/linear_attention.h)
+  uint32_t context_tokens;  // already in the cache before this step
+  // Covers context_tokens + num_rows slots. Blocks that hold no position which a row of the step
+  // sees or is are never looked up: behind a window the table's entries may be anything.
+  const uint32_t* block_table = nullptr;
+  uint32_t slot = 0;  // of the sequence's state (kernels/linear_attention.h)
 };
 
 // Store the step's keys and values; to be called before Attention for the same rows.

@@ -59,7 +59,8 @@ TEST(PlanCommandTest, JsonAddsUp) {
     next_expert = rank["shares"][0]["experts"][1];
     EXPECT_EQ(rank["total_bytes"].get<uint64_t>(),
               rank["weight_bytes"].get<uint64_t>() + rank["state_bytes"].get<uint64_t>() +
-                  rank["kv_bytes"].get<uint64_t>() + rank["activation_bytes"].get<uint64_t>() +
+                  rank["snapshot_bytes"].get<uint64_t>() + rank["kv_bytes"].get<uint64_t>() +
+                  rank["activation_bytes"].get<uint64_t>() +
                   rank["exchange_bytes"].get<uint64_t>());
     EXPECT_EQ(rank["total_bytes"].get<uint64_t>() + rank["free_bytes"].get<uint64_t>(),
               80'000'000'000u);
@@ -85,6 +86,26 @@ TEST(PlanCommandTest, LatentAttentionHasOneCachedVectorForAllHeads) {
     EXPECT_EQ(rank["kv_bytes"].get<uint64_t>(),
               json["kv_cache"]["tokens"].get<uint64_t>() * 3 * 24 * 2);
   }
+}
+
+// Of gpt-oss's layers every second one reads 8 tokens, of Qwen3-Next's keeps a state.
+TEST(PlanCommandTest, SaysWhatOtherKindsOfLayersHave) {
+  PlanCommand command{.model = ConfigPath("nano/gpt_oss"), .nodes = 1, .devices = 1};
+  const std::string windowed = RenderPlan(command).value();
+  EXPECT_THAT(windowed, HasSubstr(" blocks for layers that read 8 tokens: "));
+  EXPECT_THAT(windowed, ::testing::Not(HasSubstr("snapshots")));
+  command.json = true;
+  auto kv = nlohmann::json::parse(RenderPlan(command).value())["kv_cache"];
+  EXPECT_GT(kv["num_window_blocks"], 0);
+  EXPECT_EQ(kv["num_snapshots"], 0);
+
+  command.model = ConfigPath("nano/qwen3_next");
+  kv = nlohmann::json::parse(RenderPlan(command).value())["kv_cache"];
+  EXPECT_EQ(kv["num_window_blocks"], 0);
+  EXPECT_GT(kv["num_snapshots"], 0);
+  command.json = false;
+  EXPECT_THAT(RenderPlan(command).value(),
+              HasSubstr(kv["num_snapshots"].dump() + " snapshots of a sequence's states\n"));
 }
 
 // DeepSeek V3 keeps 61 x 576 values in bf16 of every token, on each of the eight ranks.

@@ -70,8 +70,11 @@ void WriteKv(Writer& json, const PlanReport& report) {
   json.Key("kv_cache");
   json.StartObject();
   Member(json, "block_tokens", uint64_t{report.limits.block_tokens});
-  Member(json, "num_blocks", uint64_t{report.instance.num_blocks});
-  Member(json, "tokens", uint64_t{report.instance.num_blocks} * report.limits.block_tokens);
+  const model::KvCapacity& capacity = report.instance.capacity;
+  Member(json, "num_blocks", uint64_t{capacity.num_blocks});
+  Member(json, "tokens", uint64_t{capacity.num_blocks} * report.limits.block_tokens);
+  Member(json, "num_window_blocks", uint64_t{capacity.num_window_blocks});
+  Member(json, "num_snapshots", uint64_t{capacity.num_snapshots});
   Member(json, "latent_copies", uint64_t{LatentCopies(report)});
   json.EndObject();
 }
@@ -143,6 +146,7 @@ void WriteRank(Writer& json, const PlanReport& report, size_t rank) {
   json.EndArray();
   Member(json, "weight_bytes", memory.weight_bytes);
   Member(json, "state_bytes", memory.state_bytes);
+  Member(json, "snapshot_bytes", memory.snapshot_bytes);
   Member(json, "kv_bytes", memory.kv_bytes);
   Member(json, "activation_bytes", memory.activation_bytes);
   Member(json, "exchange_bytes", memory.exchange_bytes);

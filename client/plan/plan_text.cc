@@ -41,6 +41,7 @@ Row RowOf(const PlanReport& report, size_t rank) {
   using Layer = model::RankLayout::Layer;
   const model::RankLayout& layout = report.instance.ranks[rank];
   const model::MemoryPlan& memory = report.instance.memory[rank];
+  const uint64_t states = memory.state_bytes + memory.snapshot_bytes;
   const bool holds_vocabulary = layout.first_stage || layout.last_stage;
   return {absl::StrCat(rank),
           RangeText(layout.layers),
@@ -51,7 +52,7 @@ Row RowOf(const PlanReport& report, size_t rank) {
           FirstOf(layout, [](const Layer& layer) { return layer.expert_ffn; }),
           holds_vocabulary ? RangeText(layout.vocab) : "-",
           FormatByteSize(memory.weight_bytes),
-          memory.state_bytes == 0 ? "-" : FormatByteSize(memory.state_bytes),
+          states == 0 ? "-" : FormatByteSize(states),
           FormatByteSize(memory.kv_bytes),
           FormatByteSize(memory.activation_bytes + memory.exchange_bytes),
           FormatByteSize(report.device_memory_bytes - memory.total_bytes())};
@@ -97,11 +98,31 @@ std::string SpeedLine(const model::Price& price, uint32_t batch, uint32_t contex
 }
 
 std::string KvLine(const PlanReport& report) {
-  const uint64_t tokens = uint64_t{report.instance.num_blocks} * report.limits.block_tokens;
+  const model::KvCapacity& capacity = report.instance.capacity;
+  const uint64_t tokens = uint64_t{capacity.num_blocks} * report.limits.block_tokens;
   return absl::StrFormat("%d blocks of %d tokens: %d tokens, %.1f sequences of %d\n",
-                         report.instance.num_blocks, report.limits.block_tokens, tokens,
+                         capacity.num_blocks, report.limits.block_tokens, tokens,
                          static_cast<double>(tokens) / report.limits.max_context_tokens,
                          report.limits.max_context_tokens);
+}
+
+// What the model's other kinds of layers have; nothing where it has none.
+std::string OtherKvLines(const PlanReport& report) {
+  const model::KvCapacity& capacity = report.instance.capacity;
+  const model::KvKinds kinds = model::KvKindsOf(report.spec, report.limits.max_context_tokens);
+  std::string lines;
+  if (kinds.window_tokens > 0) {
+    absl::StrAppendFormat(&lines,
+                          "          %d blocks for layers that read %d tokens: %.1f windows\n",
+                          capacity.num_window_blocks, kinds.window_tokens,
+                          static_cast<double>(capacity.num_window_blocks) *
+                              report.limits.block_tokens / kinds.window_tokens);
+  }
+  if (kinds.states) {
+    absl::StrAppendFormat(&lines, "          %d snapshots of a sequence's states\n",
+                          capacity.num_snapshots);
+  }
+  return lines;
 }
 
 // Latents are not divided by tensor parallelism: what that costs beside a cache that is.
@@ -167,6 +188,7 @@ std::string PlanText(const PlanReport& report) {
       " ranks)\n",                        //
       "          ", report.reason, "\n",  //
       "KV cache  ", KvLine(report),       //
+      OtherKvLines(report),               //
       LatentLine(report),                 //
       "decode    ",
       SpeedLine(report.instance.price, report.workload.batch, report.workload.context_tokens),

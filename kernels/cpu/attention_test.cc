@@ -225,6 +225,40 @@ TEST_P(AttentionTest, SameBitsInEveryChunkingWithAChunkedMask) {
   }
 }
 
+// What lies wholly behind the window, or in the chunks before, of a step's first row may be given
+// back before the step: entries of the block table that say where it was are not looked up.
+TEST_P(AttentionTest, NeverLooksUpBlocksBehindTheWindow) {
+  struct Mask {
+    uint32_t window;
+    uint32_t chunk_size;
+  };
+  for (const Mask& mask : {Mask{1, 0}, Mask{8, 0}, Mask{63, 0}, Mask{130, 0}, Mask{300, 0},
+                           Mask{0, 8}, Mask{0, 50}, Mask{0, 128}, Mask{0, 300}}) {
+    for (const uint32_t block_tokens : {8u, 16u}) {
+      for (const uint32_t step : {1u, 5u, 90u}) {
+        const AttentionBench::Options options{.shape = {6, 2, 32},
+                                              .block_tokens = block_tokens,
+                                              .window = mask.window,
+                                              .chunk_size = mask.chunk_size,
+                                              .tokens = 430};
+        auto stream = MakeStream(3);
+        AttentionBench whole(options);
+        whole.RunInChunks(0, 430, stream.get());
+        AttentionBench cut(options);
+        for (uint32_t context = 0; context < 430; context += step) {
+          const uint32_t first_seen = mask.chunk_size != 0
+                                          ? context / mask.chunk_size * mask.chunk_size
+                                          : context + 1 - std::min(context + 1, mask.window);
+          cut.ForgetBlocks(0, first_seen / block_tokens);
+          cut.Step({{0, context, std::min(step, 430 - context)}}, stream.get());
+        }
+        ASSERT_TRUE(SameBits(cut.result(0), whole.result(0)))
+            << "window " << mask.window << " chunk size " << mask.chunk_size << " step " << step;
+      }
+    }
+  }
+}
+
 TEST_P(AttentionTest, EqualsTheReferenceWithSinks) {
   auto stream = MakeStream(3);
   for (uint32_t window : {0u, 5u, 128u}) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <span>
@@ -61,6 +62,12 @@ class PagedSequences {
   }
 
   const std::vector<float>& result(uint32_t s) const { return results_[s]; }  // [tokens, y_width]
+
+  // Blocks 0 .. count - 1 of sequence `s` are given back: looking one up from now on ends far
+  // outside of all memory.
+  void ForgetBlocks(uint32_t s, uint32_t count) {
+    std::fill_n(block_tables_[s].begin(), count, std::numeric_limits<uint32_t>::max());
+  }
 
  protected:
   struct Shape {

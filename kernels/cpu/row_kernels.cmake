@@ -1,10 +1,10 @@
 # Elementwise operations, attention, routing and sampling: elementwise.h, attention.h,
-# index_selection.h, latent_attention.h, linear_attention.h, routing.h, sampling.h.
+# index_selection.h, latent_attention.h, linear_attention.h, memory_copy.h, routing.h, sampling.h.
 
 set(row_srcs attention.cc attention_driver.cc attention_portable.cc elementwise.cc
              index_selection.cc latent_attention.cc linear_attention.cc
-             linear_attention_portable.cc local_sampling.cc routing.cc row_kernels.cc
-             row_kernels_portable.cc)
+             linear_attention_portable.cc local_sampling.cc memory_copy.cc routing.cc
+             row_kernels.cc row_kernels_portable.cc)
 # No contraction of a * b + c by the compiler: what it fuses depends on the code around, and the
 # same row must give the same bits from every instantiation.
 set_source_files_properties(attention_portable.cc linear_attention_portable.cc row_kernels_portable.cc PROPERTIES
@@ -23,12 +23,13 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
 endif()
 essor_cc_library(NAME row_kernels SRCS ${row_srcs}
                  HDRS ../attention.h ../elementwise.h ../index_selection.h ../latent_attention.h
-                      ../linear_attention.h ../routing.h
+                      ../linear_attention.h ../memory_copy.h ../routing.h
                  DEPS essor::attention_temperature essor::cpu_stream essor::row_reference
                       essor::sampling essor::check)
 
 essor_cc_test(NAME elementwise_test SRCS elementwise_test.cc
               DEPS essor::row_kernels essor::rope_table essor::packed_matrix)
+essor_cc_test(NAME memory_copy_test SRCS memory_copy_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME layer_norm_test SRCS layer_norm_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME routing_test SRCS routing_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME sampling_test SRCS sampling_test.cc DEPS essor::row_kernels essor::sampling)

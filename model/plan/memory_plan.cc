@@ -99,7 +99,7 @@ uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
   return elements * kFloatBytes;
 }
 
-uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
+uint32_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
   return limits.max_context_tokens == 0 ? spec.max_context_tokens : limits.max_context_tokens;
 }
 
@@ -173,13 +173,20 @@ uint64_t IndexWorkspace(const RankLayout& layout, const ModelSpec& spec,
   return most;
 }
 
+uint64_t NumStages(const RankLayout& layout) {
+  return (layout.last_stage_rank - layout.first_stage_rank) /
+             std::max<uint64_t>(1, layout.stage_ranks.size()) +
+         1;
+}
+
 uint64_t ExchangeBytesOfGroup(uint64_t members, uint64_t payload) {
   if (members <= 1) return 0;
   // Two payloads, so that a rank may fill one while others still read the other, and a small ring
   // for each member (worker/parallel/segment.h).
+  constexpr uint64_t kRingBytesMin = 64 << 10;
   constexpr uint64_t kRingBytesMax = 256 << 10;
   return 2 * RoundUp(payload, 4096) +
-         members * std::bit_ceil(std::min<uint64_t>(payload, kRingBytesMax)) + kSmallPieces;
+         members * std::bit_ceil(std::clamp(payload, kRingBytesMin, kRingBytesMax)) + kSmallPieces;
 }
 
 // The weights of one rank without listing every expert: they are alike.
@@ -210,6 +217,18 @@ uint64_t WeightBytesOfSpec(const RankLayout& layout, const ModelSpec& spec, DTyp
   return bytes;
 }
 
+// Of KvBytesPerToken, the part of layers whose blocks are those of the last positions.
+uint64_t WindowBytesPerToken(const MemoryRequest& request) {
+  const RankLayout& layout = *request.layout;
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
+    const AttentionSpec& attention = request.spec->layers[layout.layers.begin + i].attention;
+    if (!IsWindowed(attention, ContextTokens(*request.spec, request.limits))) continue;
+    bytes += KvBytesPerToken(attention, layout.per_layer[i], request.limits.fp32_kv);
+  }
+  return bytes;
+}
+
 // Everything but the KV cache.
 MemoryPlan FixedPart(const MemoryRequest& request) {
   const ModelSpec& spec = *request.spec;
@@ -221,14 +240,84 @@ MemoryPlan FixedPart(const MemoryRequest& request) {
   plan.state_bytes = request.limits.max_sequences * StateBytesPerSequence(layout, spec);
   plan.activation_bytes = ActivationBytes(layout, spec, request.limits);
   plan.exchange_bytes = ExchangeBytes(layout, spec, request.limits);
-  plan.block_bytes =
-      KvBytesPerToken(layout, spec, request.limits.fp32_kv) * request.limits.block_tokens;
+  const uint64_t window_token_bytes = WindowBytesPerToken(request);
+  plan.window_block_bytes = window_token_bytes * request.limits.block_tokens;
+  plan.block_bytes = (KvBytesPerToken(layout, spec, request.limits.fp32_kv) - window_token_bytes) *
+                     request.limits.block_tokens;
   return plan;
 }
 
-uint64_t BlocksPerSequence(const MemoryRequest& request) {
-  const uint64_t block_tokens = request.limits.block_tokens;
-  return (ContextTokens(*request.spec, request.limits) + block_tokens - 1) / block_tokens;
+uint64_t CeilDivide(uint64_t value, uint64_t by) { return (value + by - 1) / by; }
+
+// Numbers of blocks of both kinds, whatever the memory.
+struct BlockNeeds {
+  uint64_t blocks_least = 0;  // one sequence of max_context_tokens
+  uint64_t blocks_most = 0;   // max_sequences of them
+  uint64_t window_least = 0;
+  uint64_t window_wanted = 0;  // the windows of max_sequences sequences and the steps in flight
+  uint64_t window_most = 0;
+};
+
+BlockNeeds BlockNeedsOf(const MemoryRequest& request) {
+  const ServingLimits& limits = request.limits;
+  const uint64_t block_tokens = limits.block_tokens;
+  const uint32_t context = ContextTokens(*request.spec, limits);
+  const KvKinds kinds = KvKindsOf(*request.spec, context);
+  // Places of the cache, block times slot, are counted in 32 bits
+  // (worker/layers/position_selector.h).
+  const uint64_t places_max = std::numeric_limits<uint32_t>::max() / block_tokens;
+  const uint64_t one = std::min(CeilDivide(context, block_tokens), places_max);
+  const uint64_t all = std::min(one * limits.max_sequences, places_max);
+  BlockNeeds needs;
+  if (kinds.full) needs.blocks_least = one;
+  if (kinds.full) needs.blocks_most = all;
+  if (kinds.window_tokens == 0) return needs;
+  // A window may begin and a chunk may end anywhere in a block.
+  const uint64_t window = CeilDivide(kinds.window_tokens, block_tokens) + 1;
+  const uint64_t steps_in_flight = NumStages(*request.layout) + 1;
+  const uint64_t chunks = steps_in_flight * (CeilDivide(limits.max_step_tokens, block_tokens) + 1);
+  needs.window_least = std::min(window + chunks, one);
+  needs.window_wanted = std::min(window * limits.max_sequences + chunks, all);
+  needs.window_most = std::min(2 * needs.window_wanted, all);
+  return needs;
+}
+
+uint64_t LeastKvBytes(const MemoryPlan& plan, const BlockNeeds& needs) {
+  return needs.blocks_least * plan.block_bytes + needs.window_least * plan.window_block_bytes;
+}
+
+// How many of `bytes` each fit `room`, at most `most`.
+uint64_t Fitting(uint64_t most, uint64_t room, uint64_t bytes) {
+  return bytes == 0 ? most : std::min(most, room / bytes);
+}
+
+// `room` is what is left for snapshots and blocks.
+KvCapacity Divide(const MemoryRequest& request, const MemoryPlan& plan, const BlockNeeds& needs,
+                  uint64_t room) {
+  KvCapacity capacity;
+  const uint64_t least = LeastKvBytes(plan, needs);
+  const uint64_t snapshot_bytes = StateBytesPerSequence(*request.layout, *request.spec);
+  const ServingLimits& limits = request.limits;
+  if (KvKindsOf(*request.spec, ContextTokens(*request.spec, limits)).states) {
+    capacity.num_snapshots = static_cast<uint32_t>(
+        Fitting(limits.max_sequences, std::min(room / 4, room - least), snapshot_bytes));
+  }
+  room -= least + capacity.num_snapshots * snapshot_bytes;
+
+  const uint64_t bytes = plan.window_block_bytes;
+  uint64_t window = Fitting(needs.window_wanted - needs.window_least, room / 2, bytes);
+  room -= window * bytes;
+  window += needs.window_least;
+  if (window == needs.window_wanted) {
+    const uint64_t cached =
+        Fitting(needs.window_most - window, room, bytes == 0 ? 0 : bytes + plan.block_bytes);
+    room -= cached * bytes;
+    window += cached;
+  }
+  capacity.num_window_blocks = static_cast<uint32_t>(window);
+  capacity.num_blocks = static_cast<uint32_t>(
+      needs.blocks_least + Fitting(needs.blocks_most - needs.blocks_least, room, plan.block_bytes));
+  return capacity;
 }
 
 absl::Status DoesNotFit(const MemoryRequest& request, const MemoryPlan& plan,
@@ -274,13 +363,18 @@ uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool 
   return bytes;
 }
 
+uint64_t KvBytesPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer,
+                         bool fp32_kv) {
+  return KvElementsPerToken(attention, layer) * (fp32_kv ? 4 : 2);
+}
+
 uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv) {
-  uint64_t elements = 0;
+  uint64_t bytes = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    elements +=
-        KvElementsPerToken(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i]);
+    bytes += KvBytesPerToken(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i],
+                             fp32_kv);
   }
-  return elements * (fp32_kv ? 4 : 2);
+  return bytes;
 }
 
 uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec) {
@@ -299,7 +393,7 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   // router; shared expert.
   const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
                              2 * widths.top_k + widths.shared;
-  const uint64_t rope_tables = ContextTokens(spec, limits) * RotationWidth(spec, layout);
+  const uint64_t rope_tables = uint64_t{ContextTokens(spec, limits)} * RotationWidth(spec, layout);
   // One call at a time has the kernels' workspace.
   const uint64_t kernels =
       std::max({FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), limits),
@@ -314,17 +408,14 @@ uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
   const uint64_t activations = uint64_t{limits.max_step_tokens} * spec.hidden_size * kFloatBytes;
   const uint64_t logits = kGatheredRows * WidestVocabularySlice(spec, layout) * kFloatBytes;
   const uint64_t payload = std::max(activations, logits);
-  const uint64_t stages = (layout.last_stage_rank - layout.first_stage_rank) /
-                              std::max<uint64_t>(1, layout.stage_ranks.size()) +
-                          1;
   return ExchangeBytesOfGroup(layout.tp_ranks.size(), payload) +
          ExchangeBytesOfGroup(layout.stage_ranks.size(), payload) +
-         ExchangeBytesOfGroup(stages, payload);
+         ExchangeBytesOfGroup(NumStages(layout), payload);
 }
 
 uint64_t LeastBytes(const MemoryRequest& request) {
   const MemoryPlan plan = FixedPart(request);
-  return plan.total_bytes() + BlocksPerSequence(request) * plan.block_bytes;
+  return plan.total_bytes() + LeastKvBytes(plan, BlockNeedsOf(request));
 }
 
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
@@ -335,20 +426,20 @@ absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request) {
   }
   MemoryPlan plan = FixedPart(request);
   const uint64_t fixed = plan.total_bytes();
-  const uint64_t blocks_per_sequence = BlocksPerSequence(request);
-  const uint64_t one_sequence = blocks_per_sequence * plan.block_bytes;
+  const BlockNeeds needs = BlockNeedsOf(request);
+  const uint64_t one_sequence = LeastKvBytes(plan, needs);
   if (fixed + one_sequence > request.memory_bytes) return DoesNotFit(request, plan, one_sequence);
-  // Places of the cache, block times slot, are counted in 32 bits
-  // (worker/layers/position_selector.h).
-  const uint64_t most =
-      std::min<uint64_t>(blocks_per_sequence * limits.max_sequences,
-                         std::numeric_limits<uint32_t>::max() / limits.block_tokens);
-  // A rank whose layers all keep states has blocks of no bytes.
-  plan.num_blocks = static_cast<uint32_t>(
-      plan.block_bytes == 0 ? most
-                            : std::min(most, (request.memory_bytes - fixed) / plan.block_bytes));
-  plan.kv_bytes = plan.num_blocks * plan.block_bytes;
+  LimitTo(Divide(request, plan, needs, request.memory_bytes - fixed), *request.layout,
+          *request.spec, plan);
   return plan;
+}
+
+void LimitTo(const KvCapacity& capacity, const RankLayout& layout, const ModelSpec& spec,
+             MemoryPlan& plan) {
+  plan.capacity = capacity;
+  plan.kv_bytes =
+      capacity.num_blocks * plan.block_bytes + capacity.num_window_blocks * plan.window_block_bytes;
+  plan.snapshot_bytes = capacity.num_snapshots * StateBytesPerSequence(layout, spec);
 }
 
 }  // namespace essor::model

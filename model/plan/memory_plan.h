@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/dtype.h"
+#include "model/plan/kv_kinds.h"
 #include "model/plan/parallel_plan.h"
 #include "model/plan/weight_slices.h"
 
@@ -24,14 +25,18 @@ struct ServingLimits {
 
 struct MemoryPlan {
   uint64_t weight_bytes = 0;
-  uint64_t state_bytes = 0;  // of max_sequences sequences, in layers of linear attention
-  uint64_t kv_bytes = 0;     // num_blocks x block_bytes
-  uint64_t block_bytes = 0;  // one KV block of this rank, all its layers
-  uint32_t num_blocks = 0;
+  uint64_t state_bytes = 0;     // of max_sequences sequences, in layers of linear attention
+  uint64_t snapshot_bytes = 0;  // of capacity.num_snapshots copies of one sequence's states
+  uint64_t kv_bytes = 0;        // of all blocks of both kinds
+  // One KV block of this rank, all its layers of the kind.
+  uint64_t block_bytes = 0;
+  uint64_t window_block_bytes = 0;
+  KvCapacity capacity;
   uint64_t activation_bytes = 0;  // workspaces of a step at max_step_tokens
   uint64_t exchange_bytes = 0;    // communicator buffers
   uint64_t total_bytes() const {
-    return weight_bytes + state_bytes + kv_bytes + activation_bytes + exchange_bytes;
+    return weight_bytes + state_bytes + snapshot_bytes + kv_bytes + activation_bytes +
+           exchange_bytes;
   }
 };
 
@@ -45,7 +50,9 @@ uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32);
 // over `stored`.
 uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool fp32);
 
-// KV cache of one token of one sequence on this rank.
+// KV cache of one token of one sequence on this rank, in one layer and in all of them.
+uint64_t KvBytesPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer,
+                         bool fp32_kv);
 uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv);
 
 // States of one sequence on this rank.
@@ -71,9 +78,21 @@ struct MemoryRequest {
 // The least memory_bytes with which PlanMemory() succeeds.
 uint64_t LeastBytes(const MemoryRequest& request);
 
-// As many KV blocks as fit, at most what max_sequences sequences of max_context_tokens need.
+// What is left beside weights, states, workspaces and exchange buffers goes, in this order, to
+//  * snapshots, in models with states: one for each of max_sequences, at most a quarter of it;
+//  * blocks of layers with a window: what max_sequences windows and the chunks of all steps in
+//    flight take, as far as half of the rest holds them, then as many again for cached prefixes, as
+//    long as each may have a block of the other layers beside it;
+//  * blocks of the other layers.
+// Of either kind at most what max_sequences sequences of max_context_tokens need, and none in a
+// model without such layers. A rank without layers of a kind has as many as it could have at most.
+//
 // InvalidArgument for limits of 0; ResourceExhausted with one sentence and the missing bytes when
 // not even one sequence of max_context_tokens fits.
 absl::StatusOr<MemoryPlan> PlanMemory(const MemoryRequest& request);
+
+// Gives the rank `capacity` instead, which is not more than `plan` has.
+void LimitTo(const KvCapacity& capacity, const RankLayout& layout, const ModelSpec& spec,
+             MemoryPlan& plan);
 
 }  // namespace essor::model

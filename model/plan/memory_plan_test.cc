@@ -119,8 +119,8 @@ TEST(MemoryPlanTest, SmallMoeOnOneRank) {
   EXPECT_EQ(plan->weight_bytes, 49152u * 576 * 2 + 30 * layer + 576 * 4);
   // 30 layers x (K and V) x 3 heads x 64 x 2 bytes x 16 tokens.
   EXPECT_EQ(plan->block_bytes, 30u * 2 * 3 * 64 * 2 * 16);
-  EXPECT_EQ(plan->num_blocks, 4u * 512);
-  EXPECT_EQ(plan->kv_bytes, plan->num_blocks * plan->block_bytes);
+  EXPECT_EQ(plan->capacity.num_blocks, 4u * 512);
+  EXPECT_EQ(plan->kv_bytes, plan->capacity.num_blocks * plan->block_bytes);
   EXPECT_EQ(plan->exchange_bytes, 0u);
   EXPECT_EQ(plan->total_bytes(), plan->weight_bytes + plan->kv_bytes + plan->activation_bytes);
 }
@@ -163,14 +163,14 @@ TEST(MemoryPlanTest, UsesTheMemoryItHasButNoMore) {
   request.memory_bytes = least;
   auto plan = PlanMemory(request);
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_EQ(plan->num_blocks, 128u);
+  EXPECT_EQ(plan->capacity.num_blocks, 128u);
   EXPECT_GT(plan->exchange_bytes, 0u);
   EXPECT_LE(plan->total_bytes(), least);
 
   request.memory_bytes = least + 10 * plan->block_bytes + 5;
   plan = PlanMemory(request);
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_EQ(plan->num_blocks, 138u);
+  EXPECT_EQ(plan->capacity.num_blocks, 138u);
 
   request.memory_bytes = least - 1000;
   plan = PlanMemory(request);
@@ -214,7 +214,7 @@ TEST(MemoryPlanTest, LinearAttentionKeepsStatesInsteadOfKeysAndValues) {
   const auto plan = PlanMemory(request);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->state_bytes, 5u * 21 * (4 << 20) / 2);
-  EXPECT_EQ(plan->kv_bytes, plan->num_blocks * plan->block_bytes);
+  EXPECT_EQ(plan->kv_bytes, plan->capacity.num_blocks * plan->block_bytes);
 
   request.memory_bytes = plan->weight_bytes;
   EXPECT_THAT(std::string(PlanMemory(request).status().message()),
@@ -226,13 +226,136 @@ TEST(MemoryPlanTest, StagesWithoutKvCacheHaveBlocksEnough) {
   ModelSpec spec = SmallMoe();
   const LightningAttention lightning{
       .num_heads = 9, .head_dim = 64, .slopes = std::vector<double>(9, 0.5)};
-  for (LayerSpec& layer : spec.layers) layer.attention = lightning;
-  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  for (size_t layer = 0; layer < 15; ++layer) spec.layers[layer].attention = lightning;
+  const RankLayout layout = LayoutOf({.pp = 30}, spec, 0, 1);
   MemoryRequest request{.spec = &spec, .layout = &layout, .memory_bytes = uint64_t{64} << 30};
-  const auto plan = PlanMemory(request);
+  auto plan = PlanMemory(request);
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_EQ(plan->num_blocks, 8192u / 16 * 64);
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_blocks = 8192u / 16 * 64, .num_snapshots = 64}));
   EXPECT_EQ(plan->kv_bytes, 0u);
+
+  // In a model of such layers alone nobody needs blocks.
+  for (LayerSpec& layer : spec.layers) layer.attention = lightning;
+  plan = PlanMemory(request);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_snapshots = 64}));
+}
+
+TEST(MemoryPlanTest, SnapshotsTakeAtMostAQuarterOfWhatIsLeft) {
+  ModelSpec spec = SmallMoe();
+  const LightningAttention lightning{
+      .num_heads = 64, .head_dim = 128, .slopes = std::vector<double>(64, 0.5)};
+  for (uint32_t layer = 0; layer < 21; ++layer) spec.layers[layer].attention = lightning;
+  const RankLayout layout = LayoutOf({}, spec, 0, 1);
+  MemoryRequest request{.spec = &spec, .layout = &layout, .memory_bytes = uint64_t{1} << 40};
+  request.limits.max_sequences = 5;
+  const auto rich = PlanMemory(request);
+  ASSERT_TRUE(rich.ok()) << rich.status();
+  EXPECT_EQ(rich->capacity.num_snapshots, 5u);
+  EXPECT_EQ(rich->snapshot_bytes, rich->state_bytes);
+
+  const uint64_t one = StateBytesPerSequence(layout, spec);
+  const uint64_t fixed = rich->total_bytes() - rich->snapshot_bytes - rich->kv_bytes;
+  request.memory_bytes = fixed + 4 * (3 * one) + 4;
+  const auto some = PlanMemory(request);
+  ASSERT_TRUE(some.ok()) << some.status();
+  EXPECT_EQ(some->capacity.num_snapshots, 3u);
+  EXPECT_LE(some->total_bytes(), request.memory_bytes);
+
+  // The blocks of one sequence go first.
+  request.memory_bytes = LeastBytes(request);
+  const auto poor = PlanMemory(request);
+  ASSERT_TRUE(poor.ok()) << poor.status();
+  EXPECT_EQ(poor->capacity, (KvCapacity{.num_blocks = 512}));
+}
+
+// Every second layer reads 128 positions; a block of either kind is of 15 layers.
+class WindowPlanTest : public ::testing::Test {
+ protected:
+  WindowPlanTest() : spec_(SmallMoe()), layout_(LayoutOf({}, spec_, 0, 1)) {
+    for (size_t layer = 0; layer < spec_.layers.size(); layer += 2) {
+      std::get<GroupedQueryAttention>(spec_.layers[layer].attention).sliding_window = 128;
+    }
+    request_ = {.spec = &spec_,
+                .layout = &layout_,
+                .limits = {.max_step_tokens = 512, .max_sequences = 64},
+                .memory_bytes = uint64_t{1} << 40};
+  }
+
+  static constexpr uint64_t kBlockBytes = 15u * 2 * 3 * 64 * 2 * 16;
+  // 64 windows of 9 blocks, and two steps of 33.
+  static constexpr uint32_t kWanted = 64 * 9 + 2 * 33;
+
+  ModelSpec spec_;
+  RankLayout layout_;
+  MemoryRequest request_;
+};
+
+TEST_F(WindowPlanTest, HoldsAllWindowsAndAsManyAgainWhereThereIsMemory) {
+  const auto plan = PlanMemory(request_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->block_bytes, kBlockBytes);
+  EXPECT_EQ(plan->window_block_bytes, kBlockBytes);
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_blocks = 64 * 512, .num_window_blocks = 2 * kWanted}));
+  EXPECT_EQ(plan->kv_bytes, kBlockBytes * (64 * 512 + 2 * kWanted));
+}
+
+TEST_F(WindowPlanTest, DividesWhatThereIs) {
+  // One sequence of 8192 tokens, its window and the chunks of two steps.
+  const uint64_t least = LeastBytes(request_);
+  request_.memory_bytes = least;
+  auto plan = PlanMemory(request_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_blocks = 512, .num_window_blocks = 9 + 66}));
+
+  // The other windows first, with at most half of what is left.
+  request_.memory_bytes = least + 100 * kBlockBytes;
+  plan = PlanMemory(request_);
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_blocks = 562, .num_window_blocks = 75 + 50}));
+  EXPECT_EQ(plan->total_bytes(), request_.memory_bytes);
+
+  // When all windows are there, one more block of each kind in turn.
+  const uint32_t windows = kWanted - 75;
+  request_.memory_bytes = least + (2 * windows + 100) * kBlockBytes;
+  plan = PlanMemory(request_);
+  const uint32_t cached = (windows + 100) / 2;
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_blocks = 512 + windows + 100 - cached,
+                                        .num_window_blocks = kWanted + cached}));
+
+  request_.memory_bytes = least - 1;
+  EXPECT_EQ(PlanMemory(request_).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(WindowPlanTest, StagesTakeChunksOfMoreSteps) {
+  const RankLayout first = LayoutOf({.pp = 3}, spec_, 0, 1);
+  request_.layout = &first;
+  const auto plan = PlanMemory(request_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->capacity.num_window_blocks, 2u * (64 * 9 + 4 * 33));
+}
+
+// Sequences that cannot leave the window have as many blocks as they need, in one kind.
+TEST_F(WindowPlanTest, AWindowOfTheWholeContextIsNone) {
+  request_.limits.max_context_tokens = 128;
+  const auto plan = PlanMemory(request_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_blocks = 64 * 8}));
+  EXPECT_EQ(plan->block_bytes, 2 * kBlockBytes);
+
+  request_.limits.max_context_tokens = 144;
+  EXPECT_EQ(PlanMemory(request_)->capacity,
+            (KvCapacity{.num_blocks = 64 * 9, .num_window_blocks = 64 * 9}));
+}
+
+TEST_F(WindowPlanTest, AModelOfWindowsAloneHasNoOtherBlocks) {
+  for (LayerSpec& layer : spec_.layers) {
+    auto& attention = std::get<GroupedQueryAttention>(layer.attention);
+    attention.sliding_window = 0;
+    attention.chunk_size = 128;
+  }
+  const auto plan = PlanMemory(request_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->capacity, (KvCapacity{.num_window_blocks = 2 * kWanted}));
 }
 
 // Tables of cosines and sines: one for all layers that rotate alike, however they are mixed.

@@ -33,6 +33,9 @@ struct ParallelPlan {
 
   uint32_t RanksPerStage() const;
   uint32_t NumRanks() const { return pp * RanksPerStage(); }
+  // Steps that the coordinator may have sent without having their results: one for each stage, and
+  // one to go on with.
+  uint32_t StepsInFlightMax() const { return pp + 1; }
 
   bool operator==(const ParallelPlan&) const = default;
 };

@@ -118,14 +118,13 @@ std::string ReasonFor(const std::vector<PlannedInstance>& best_first,
 }
 
 // A block id means the same block on every rank, so all have as many as the poorest has room for.
-void ShareBlocks(PlannedInstance& instance) {
-  instance.num_blocks = instance.memory.front().num_blocks;
+void ShareCapacity(const ModelSpec& spec, PlannedInstance& instance) {
+  instance.capacity = instance.memory.front().capacity;
   for (const MemoryPlan& memory : instance.memory) {
-    instance.num_blocks = std::min(instance.num_blocks, memory.num_blocks);
+    instance.capacity = Smaller(instance.capacity, memory.capacity);
   }
-  for (MemoryPlan& memory : instance.memory) {
-    memory.num_blocks = instance.num_blocks;
-    memory.kv_bytes = instance.num_blocks * memory.block_bytes;
+  for (size_t i = 0; i < instance.memory.size(); ++i) {
+    LimitTo(instance.capacity, instance.ranks[i], spec, instance.memory[i]);
   }
 }
 
@@ -147,7 +146,7 @@ absl::StatusOr<PlannedInstance> EvaluatePlan(const ParallelPlan& plan,
     ESSOR_RETURN_IF_ERROR(memory.status());
     instance.memory.push_back(*memory);
   }
-  ShareBlocks(instance);
+  ShareCapacity(*request.spec, instance);
   instance.price = PricePlan({.spec = request.spec,
                               .plan = plan,
                               .ranks = &instance.ranks,

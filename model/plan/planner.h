@@ -30,9 +30,9 @@ struct PlannerRequest {
 struct PlannedInstance {
   ParallelPlan plan;
   std::vector<RankLayout> ranks;
-  // Per rank; all with num_blocks, which is what the poorest rank has room for.
+  // Per rank; all with `capacity`, which is what the poorest rank has room for.
   std::vector<MemoryPlan> memory;
-  uint32_t num_blocks = 0;
+  KvCapacity capacity;
   Price price;
 };
 

@@ -26,7 +26,7 @@ TEST(PlannerTest, PublishedShapesOnEightAndSixteenDevices) {
       uint64_t weights = 0;
       for (const MemoryPlan& memory : choice->instance.memory) {
         EXPECT_LE(memory.total_bytes(), 80 * kGb);
-        EXPECT_EQ(memory.num_blocks, choice->instance.num_blocks);
+        EXPECT_EQ(memory.capacity, choice->instance.capacity);
         weights += memory.weight_bytes;
       }
       // Every parameter is somewhere, in two bytes.

@@ -49,7 +49,7 @@ void ExpectSensible(const PlanChoice& choice, const Shape& shape, const Cluster&
   uint64_t weights = 0;
   for (const MemoryPlan& memory : instance.memory) {
     EXPECT_LE(memory.total_bytes(), cluster.gigabytes * kGb);
-    EXPECT_GT(memory.num_blocks, 0u);
+    EXPECT_GT(memory.capacity.num_blocks, 0u);
     weights += memory.weight_bytes;
   }
   // Every parameter is somewhere, and what is held more than once (latents, attention beside spread

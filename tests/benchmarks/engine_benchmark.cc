@@ -100,13 +100,6 @@ ComputePeak PeakOf(DType stored) {
   return stored == DType::kF32 ? ComputePeak::kFloatFma : ComputePeak::kBFloat16Dot;
 }
 
-void Print(const char* name, const std::string& unit, std::vector<double> samples, bool json) {
-  const Statistics s = StatisticsOf(std::move(samples));
-  std::printf(json ? "{\"name\":\"%s\",\"unit\":\"%s\",\"median\":%.4g,\"min\":%.4g,\"max\":%.4g}\n"
-                   : "%-28s %-8s median %-10.4g min %-10.4g max %.4g\n",
-              name, unit.c_str(), s.median, s.min, s.max);
-}
-
 int Run(const Flags& flags) {
   const auto work = WorkOf(flags.model);
   const auto plan = model::ParallelPlan::Parse(flags.plan);
@@ -147,11 +140,11 @@ int Run(const Flags& flags) {
     std::printf("%s plan %s, %d threads a rank, %.1f MB a token\n", flags.model.c_str(),
                 flags.plan.c_str(), flags.threads, work->decode_bytes / 1e6);
   }
-  Print("dram_read", "GB/s", reads, flags.json);
-  Print("decode_batch1", "tok/s", decode, flags.json);
-  Print("decode_of_dram_bound", "ratio", decode_share, flags.json);
-  Print("prefill_512", "tok/s", prefill, flags.json);
-  Print("prefill_of_compute_peak", "ratio", prefill_share, flags.json);
+  PrintStatistics("dram_read", "GB/s", reads, flags.json);
+  PrintStatistics("decode_batch1", "tok/s", decode, flags.json);
+  PrintStatistics("decode_of_dram_bound", "ratio", decode_share, flags.json);
+  PrintStatistics("prefill_512", "tok/s", prefill, flags.json);
+  PrintStatistics("prefill_of_compute_peak", "ratio", prefill_share, flags.json);
   return 0;
 }
 

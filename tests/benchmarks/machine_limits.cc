@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
@@ -191,6 +192,14 @@ Statistics StatisticsOf(std::vector<double> samples) {
   if (samples.empty()) return {};
   std::sort(samples.begin(), samples.end());
   return {.median = samples[samples.size() / 2], .min = samples.front(), .max = samples.back()};
+}
+
+void PrintStatistics(const std::string& name, const std::string& unit, std::vector<double> samples,
+                     bool json) {
+  const Statistics s = StatisticsOf(std::move(samples));
+  std::printf(json ? "{\"name\":\"%s\",\"unit\":\"%s\",\"median\":%.4g,\"min\":%.4g,\"max\":%.4g}\n"
+                   : "%-28s %-8s median %-10.4g min %-10.4g max %.4g\n",
+              name.c_str(), unit.c_str(), s.median, s.min, s.max);
 }
 
 }  // namespace essor::benchmarks

@@ -44,5 +44,8 @@ struct Statistics {
   double max = 0;
 };
 Statistics StatisticsOf(std::vector<double> samples);
+// To stdout, as a row or as a JSON object on a line of its own.
+void PrintStatistics(const std::string& name, const std::string& unit, std::vector<double> samples,
+                     bool json);
 
 }  // namespace essor::benchmarks

@@ -6,6 +6,7 @@
 // floor.
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -381,7 +382,9 @@ TEST_P(BatchParityTest, TokensDoNotDependOnTheBatch) {
       if (round == 0) {
         step.starts.push_back({.slot = i, .sampling = kSampling[i]});
         sequence.tokens = golden->prompts[i].ids;
-        for (uint32_t block = 0; block < 8; ++block) sequence.new_blocks.push_back(i * 8 + block);
+        std::vector<uint32_t> blocks(8);
+        std::iota(blocks.begin(), blocks.end(), 8 * i);
+        instance->AddBlocks(blocks, &sequence);
       }
       step.sequences.push_back(std::move(sequence));
     }

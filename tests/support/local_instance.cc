@@ -29,6 +29,7 @@ absl::Status LocalInstance::Form(const Options& options) {
   block_tokens_ = options.limits.block_tokens;
   ESSOR_ASSIGN_OR_RETURN(source_,
                          model::ModelSource::Open(options.model_path, options.draft_layers));
+  kinds_ = model::KvKindsOf(source_->spec, options.limits.max_context_tokens);
   ESSOR_ASSIGN_OR_RETURN(const auto plan, model::ParallelPlan::Parse(options.plan));
   ESSOR_RETURN_IF_ERROR(model::ValidatePlan(plan, source_->spec));
   worker::EpochMembers members{.epoch = kEpoch, .ranks = {}};
@@ -45,7 +46,9 @@ absl::Status LocalInstance::Form(const Options& options) {
                                   .plan = plan,
                                   .local_ranks = {rank},
                                   .limits = options.limits,
-                                  .capacity = {.num_blocks = options.num_blocks},
+                                  .capacity = {.num_blocks = options.num_blocks,
+                                               .num_window_blocks = options.num_blocks,
+                                               .num_snapshots = options.num_snapshots},
                                   .weights_key = options.plan,
                                   .local_index = rank,
                                   .local_count = plan.NumRanks(),
@@ -81,28 +84,52 @@ absl::Status LocalInstance::ConnectAll(const worker::EpochMembers& members) {
 
 void LocalInstance::OnDone(absl::StatusOr<worker::StepOutput> output) {
   absl::MutexLock lock(&mutex_);
-  const bool answers = output.ok() && (!output->sampled.empty() || !output->scored.empty());
-  if (!output.ok() || (collected_.output.ok() && answers)) collected_.output = std::move(output);
-  --collected_.remaining;
+  if (!output.ok()) {
+    failure_.Update(output.status());
+    return;
+  }
+  const auto found = collected_.find(output->step_id);
+  if (found == collected_.end()) return;
+  --found->second.remaining;
+  const bool answers = !output->sampled.empty() || !output->scored.empty();
+  if (answers) found->second.output = *std::move(output);
 }
 
-absl::StatusOr<worker::StepOutput> LocalInstance::Run(const worker::StepInput& input) {
+absl::StatusOr<StepId> LocalInstance::Submit(const worker::StepInput& input) {
   worker::StepInput step = input;
   step.step_id = StepId(next_step_++);
   step.deadline = Clock::Steady().Now() + kTimeout;
   {
     absl::MutexLock lock(&mutex_);
-    collected_ = {.remaining = static_cast<uint32_t>(workers_.size())};
+    collected_[step.step_id].remaining = static_cast<uint32_t>(workers_.size());
   }
   for (Worker& worker : workers_) ESSOR_RETURN_IF_ERROR(worker.ranks->Submit(step));
+  return step.step_id;
+}
+
+absl::StatusOr<worker::StepOutput> LocalInstance::Await(StepId step) {
   absl::MutexLock lock(&mutex_);
-  const auto done = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return collected_.remaining == 0 || !collected_.output.ok();
+  const auto done = [this, step]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return collected_[step].remaining == 0 || !failure_.ok();
   };
   if (!mutex_.AwaitWithTimeout(absl::Condition(&done), kTimeout)) {
     return absl::DeadlineExceededError("the step did not finish");
   }
-  return std::move(collected_.output);
+  if (!failure_.ok()) return failure_;
+  worker::StepOutput output = std::move(collected_[step].output);
+  collected_.erase(step);
+  return output;
+}
+
+absl::StatusOr<worker::StepOutput> LocalInstance::Run(const worker::StepInput& input) {
+  ESSOR_ASSIGN_OR_RETURN(const StepId step, Submit(input));
+  return Await(step);
+}
+
+void LocalInstance::AddBlocks(const std::vector<uint32_t>& blocks,
+                              worker::StepInput::Sequence* sequence) const {
+  if (kinds_.full) sequence->new_blocks = blocks;
+  if (kinds_.window_tokens > 0) sequence->new_window_blocks = blocks;
 }
 
 std::vector<uint32_t> LocalInstance::NewBlocks(uint32_t first, uint32_t count) const {
@@ -122,9 +149,9 @@ absl::StatusOr<std::vector<float>> LocalInstance::Logits(const std::vector<Token
     if (first == 0) step.starts.push_back({.slot = 0, .sampling = {}});
     step.sequences.push_back({.slot = 0,
                               .tokens = {tokens.begin() + first, tokens.begin() + first + count},
-                              .new_blocks = NewBlocks(first, count),
                               .sample = false,
                               .return_logits = true});
+    AddBlocks(NewBlocks(first, count), &step.sequences.back());
     ESSOR_ASSIGN_OR_RETURN(const worker::StepOutput output, Run(step));
     if (output.scored.size() != 1) return absl::InternalError("no logits came back");
     logits.insert(logits.end(), output.scored[0].logits.begin(), output.scored[0].logits.end());
@@ -143,9 +170,8 @@ absl::StatusOr<std::vector<TokenId>> LocalInstance::Generate(
     worker::StepInput step;
     if (i == 0) step.starts.push_back({.slot = 0, .sampling = sampling});
     const auto rows = i == 0 ? static_cast<uint32_t>(prompt.size()) : 1u;
-    step.sequences.push_back({.slot = 0,
-                              .tokens = i == 0 ? prompt : std::vector<TokenId>(),
-                              .new_blocks = NewBlocks(context, rows)});
+    step.sequences.push_back({.slot = 0, .tokens = i == 0 ? prompt : std::vector<TokenId>()});
+    AddBlocks(NewBlocks(context, rows), &step.sequences.back());
     context += rows;
     ESSOR_ASSIGN_OR_RETURN(const worker::StepOutput output, Run(step));
     if (output.sampled.size() != 1) return absl::InternalError("no token came back");

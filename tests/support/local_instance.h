@@ -2,6 +2,7 @@
 // with its own data plane, as it would be on a cluster of one-device nodes.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,7 +25,8 @@ class LocalInstance {
     worker::Precision precision = worker::Precision::kStored;
     model::ServingLimits limits = {
         .block_tokens = 8, .max_step_tokens = 512, .max_sequences = 8, .max_context_tokens = 512};
-    uint32_t num_blocks = 512;
+    uint32_t num_blocks = 512;  // of either kind
+    uint32_t num_snapshots = 0;
     uint32_t threads_per_rank = 1;
     bool allow_shared_memory = true;
     model::DraftLayers draft_layers = model::DraftLayers::kSkip;
@@ -34,6 +36,10 @@ class LocalInstance {
 
   // Runs one step on all ranks and returns what the answering rank says.
   absl::StatusOr<worker::StepOutput> Run(const worker::StepInput& input);
+  // The two halves of Run: steps may be submitted before those before them are done, as many as the
+  // plan allows in flight. Each one's output is awaited once.
+  absl::StatusOr<StepId> Submit(const worker::StepInput& input);
+  absl::StatusOr<worker::StepOutput> Await(StepId step);
 
   // [tokens, vocabulary] logits of a whole prompt in chunks of at most `chunk` tokens.
   absl::StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens, uint32_t chunk);
@@ -42,6 +48,11 @@ class LocalInstance {
                                                 const worker::SequenceSampling& sampling);
 
   const model::ModelSpec& spec() const { return source_->spec; }
+  // Kinds of blocks and states that the instance keeps.
+  const model::KvKinds& kinds() const { return kinds_; }
+  // Gives `blocks` to a sequence for the kinds of layers that the model has, the same numbers in
+  // each: those are of different blocks.
+  void AddBlocks(const std::vector<uint32_t>& blocks, worker::StepInput::Sequence* sequence) const;
   // Packed weights of each rank, as its worker reports them.
   const std::vector<uint64_t>& weight_bytes() const { return weight_bytes_; }
 
@@ -51,8 +62,8 @@ class LocalInstance {
     std::unique_ptr<worker::LocalRanks> ranks;
   };
   struct Collected {
-    uint32_t remaining = 0;
-    absl::StatusOr<worker::StepOutput> output = worker::StepOutput{};
+    uint32_t remaining = 0;  // workers that have not said it is done
+    worker::StepOutput output;
   };
 
   absl::Status Form(const Options& options);
@@ -62,12 +73,14 @@ class LocalInstance {
   std::vector<uint32_t> NewBlocks(uint32_t first, uint32_t count) const;
 
   uint32_t block_tokens_ = 0;
+  model::KvKinds kinds_;
   std::unique_ptr<model::ModelSource> source_;
   std::vector<Worker> workers_;
   std::vector<uint64_t> weight_bytes_;
   uint64_t next_step_ = 1;
   absl::Mutex mutex_;
-  Collected collected_ ABSL_GUARDED_BY(mutex_);
+  std::map<StepId, Collected> collected_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // of any step: the epoch is over then
 };
 
 }  // namespace essor::testing

@@ -13,24 +13,24 @@
 namespace essor::worker {
 namespace {
 
-uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
-
-// Bytes of one layer's cache on a rank, whole cache lines.
-uint64_t CacheBytes(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
-                    const model::ServingLimits& limits, const model::KvCapacity& capacity) {
-  const uint64_t per_token = model::KvElementsPerToken(
-      spec.layers[layout.layers.begin + index].attention, layout.per_layer[index]);
-  return RoundUp(
-      uint64_t{capacity.num_blocks} * limits.block_tokens * per_token * (limits.fp32_kv ? 4 : 2),
-      64);
+KvMemory::Shape KvShapeOf(const Engine::Inputs& inputs) {
+  return {.spec = inputs.spec,
+          .layout = &inputs.layout,
+          .limits = inputs.limits,
+          .capacity = inputs.capacity};
 }
 
-// Likewise of its states, of all sequences that can run at once.
-uint64_t StateBytes(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
-                    const model::ServingLimits& limits) {
-  const uint64_t floats = model::StateFloatsPerSequence(
-      spec.layers[layout.layers.begin + index].attention, layout.per_layer[index]);
-  return RoundUp(limits.max_sequences * floats * sizeof(float), 64);
+SlotLimits SlotLimitsOf(const Engine::Inputs& inputs) {
+  const model::ServingLimits& limits = inputs.limits;
+  return {.num_slots = limits.max_sequences,
+          .num_blocks = inputs.capacity.num_blocks,
+          .block_tokens = limits.block_tokens,
+          .max_context_tokens = limits.max_context_tokens,
+          .max_step_tokens = limits.max_step_tokens,
+          .vocab_size = inputs.spec->vocab_size,
+          .num_window_blocks = inputs.capacity.num_window_blocks,
+          .num_snapshots = inputs.capacity.num_snapshots,
+          .kinds = model::KvKindsOf(*inputs.spec, limits.max_context_tokens)};
 }
 
 }  // namespace
@@ -53,10 +53,7 @@ uint64_t Engine::MaxExchangeBytes(const model::ModelSpec& spec, const model::Ser
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
   ESSOR_CHECK(inputs.communicators.size() == 3);
-  ESSOR_ASSIGN_OR_RETURN(
-      DeviceBuffer kv,
-      DeviceBuffer::Allocate(KvBytes(*inputs.spec, inputs.layout, inputs.limits, inputs.capacity),
-                             "KV blocks"));
+  ESSOR_ASSIGN_OR_RETURN(KvMemory kv, KvMemory::Create(KvShapeOf(inputs)));
   std::unique_ptr<Engine> engine(new Engine(std::move(inputs), Arena::Measure(), std::move(kv)));
   engine->TakeWorkspace(engine->workspace_);
   ESSOR_ASSIGN_OR_RETURN(Arena workspace,
@@ -67,19 +64,18 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
   return engine;
 }
 
-Engine::Engine(Inputs inputs, Arena workspace, DeviceBuffer kv)
+Engine::Engine(Inputs inputs, Arena workspace, KvMemory kv)
     : inputs_(std::move(inputs)),
       tp_(inputs_.communicators[0].get()),
       stage_(inputs_.communicators[1].get()),
       pipeline_(inputs_.communicators[2].get()),
       workspace_(std::move(workspace)),
       kv_(std::move(kv)),
-      slots_({.num_slots = inputs_.limits.max_sequences,
-              .num_blocks = inputs_.capacity.num_blocks,
-              .block_tokens = inputs_.limits.block_tokens,
-              .max_context_tokens = inputs_.limits.max_context_tokens,
-              .max_step_tokens = inputs_.limits.max_step_tokens,
-              .vocab_size = inputs_.spec->vocab_size}) {}
+      slots_(SlotLimitsOf(inputs_)) {
+  if (inputs_.layout.first_stage && !inputs_.layout.last_stage) {
+    awaited_.emplace(pipeline_, inputs_.plan->pp - 1, inputs_.limits.max_sequences);
+  }
+}
 
 Engine::Buffers Engine::TakeBuffers(Arena& arena, const Inputs& inputs) {
   const uint64_t count = uint64_t{inputs.limits.max_step_tokens} * inputs.spec->hidden_size;
@@ -134,19 +130,12 @@ std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
 
 uint64_t Engine::KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
                          const model::ServingLimits& limits, const model::KvCapacity& capacity) {
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    bytes += CacheBytes(spec, layout, i, limits, capacity) + StateBytes(spec, layout, i, limits);
-  }
-  return bytes;
+  return KvMemory::Bytes(
+      {.spec = &spec, .layout = &layout, .limits = limits, .capacity = capacity});
 }
 
 void Engine::BuildLayers() {
-  std::byte* next = kv_.data();
   for (uint32_t i = 0; i < inputs_.layout.per_layer.size(); ++i) {
-    const uint64_t cache_bytes =
-        CacheBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits, inputs_.capacity);
-    const uint64_t state_bytes = StateBytes(*inputs_.spec, inputs_.layout, i, inputs_.limits);
     const LayerInputs layer{
         .spec = inputs_.spec,
         .layout = &inputs_.layout,
@@ -155,20 +144,17 @@ void Engine::BuildLayers() {
         .groups = {.tp = tp_, .stage = stage_},
         .scratch = scratch_,
         .rope = rope_[i],
-        .cache = {.data = next,
-                  .fp32 = inputs_.limits.fp32_kv,
-                  .num_blocks = inputs_.capacity.num_blocks,
-                  .block_tokens = inputs_.limits.block_tokens},
-        .state = state_bytes == 0 ? nullptr : reinterpret_cast<float*>(next + cache_bytes),
-        .state_slots = inputs_.limits.max_sequences,
+        .cache = kv_.Cache(i),
+        .state = kv_.States(i),
+        .state_slots = kv_.state_slots(),
         .stream = inputs_.stream.get(),
     };
-    next += cache_bytes + state_bytes;
     const model::LayerSpec& parts = inputs_.spec->layers[inputs_.layout.layers.begin + i];
     layers_.push_back({.norm = layer.weights->attention_norm,
                        .post_norm = layer.weights->attention_post_norm,
                        .residual = parts.attention_residual,
                        .layer = MakeAttentionLayer(layer)});
+    kv_.Keep(i, layers_.back().layer->Kept());
     layers_.push_back({.norm = layer.weights->ffn_norm,
                        .post_norm = layer.weights->ffn_post_norm,
                        .residual = parts.ffn_residual,
@@ -181,7 +167,9 @@ absl::StatusOr<StepOutput> Engine::Run(const StepInput& input) {
   for (Communicator* group : {tp_, stage_, pipeline_}) group->SetDeadline(input.deadline);
   StepOutput output;
   output.step_id = input.step_id;
+  if (awaited_.has_value()) ESSOR_RETURN_IF_ERROR(awaited_->TakeFor(input, &slots_));
   ESSOR_RETURN_IF_ERROR(slots_.Apply(input, &rows_));
+  CopyAndRestore(input);
   const Batch batch = BatchOf();
   if (batch.num_rows > 0) {
     ESSOR_RETURN_IF_ERROR(Begin(batch));
@@ -189,6 +177,7 @@ absl::StatusOr<StepOutput> Engine::Run(const StepInput& input) {
     ESSOR_RETURN_IF_ERROR(Finish(input, &output));
   }
   slots_.Commit(input, rows_);
+  SaveStates(input);
   output.compute_time = inputs_.clock->Now() - start;
   return output;
 }
@@ -197,7 +186,26 @@ Batch Engine::BatchOf() const {
   return {.num_rows = static_cast<uint32_t>(rows_.token_ids.size()),
           .token_ids = rows_.token_ids.data(),
           .positions = rows_.positions.data(),
-          .sequences = rows_.sequences};
+          .sequences = rows_.sequences,
+          .window_sequences = rows_.window_sequences};
+}
+
+void Engine::CopyAndRestore(const StepInput& input) {
+  for (const StepInput::Copy& copy : input.copies) {
+    if (!slots_.IsOurs(copy)) continue;
+    kv_.CopyBlock(copy.from, copy.to, copy.window, *inputs_.stream);
+  }
+  for (const StepInput::Start& start : input.starts) {
+    if (!start.restore_snapshot.has_value()) continue;
+    kv_.RestoreStates(*start.restore_snapshot, start.slot, *inputs_.stream);
+  }
+}
+
+void Engine::SaveStates(const StepInput& input) {
+  for (const StepInput::Sequence& sequence : input.sequences) {
+    if (!sequence.save_snapshot.has_value()) continue;
+    kv_.SaveStates(sequence.slot, *sequence.save_snapshot, *inputs_.stream);
+  }
 }
 
 absl::Status Engine::Begin(const Batch& batch) {
@@ -261,7 +269,7 @@ absl::Status Engine::Finish(const StepInput& input, StepOutput* output) {
     ESSOR_RETURN_IF_ERROR(pipeline_->Send(
         std::as_bytes(std::span<const float>(buffers_.residual, count)), inputs_.layout.stage + 1));
   }
-  return ExchangeSampled(input, *output);
+  return HandOnSampled(input, *output);
 }
 
 std::vector<HeadRow> Engine::HeadRowsOf(const StepInput& input) const {
@@ -309,23 +317,16 @@ void Engine::Collect(const StepInput& input, const std::vector<HeadRow>& rows,
   }
 }
 
-// The first stage needs the sampled tokens as its next inputs; the last stage has them.
-absl::Status Engine::ExchangeSampled(const StepInput& input, const StepOutput& output) {
-  const auto num_sampled = static_cast<size_t>(
-      std::count_if(input.sequences.begin(), input.sequences.end(),
-                    [](const StepInput::Sequence& sequence) { return sequence.sample; }));
-  std::vector<TokenId> tokens(num_sampled);
+// The first stage needs the sampled tokens as inputs of later steps; the last stage has them.
+// Stages between count them only.
+absl::Status Engine::HandOnSampled(const StepInput& input, const StepOutput& output) {
+  if (awaited_.has_value()) return awaited_->Expect(input, &slots_);
+  std::vector<TokenId> tokens(SampledSlots(input).size());
   if (inputs_.layout.last_stage) {
     std::transform(output.sampled.begin(), output.sampled.end(), tokens.begin(),
                    [](const StepOutput::Sampled& sampled) { return sampled.token; });
-  }
-  const bool crosses = inputs_.layout.first_stage != inputs_.layout.last_stage;
-  if (crosses && num_sampled > 0) {
-    if (inputs_.layout.last_stage) {
+    if (!inputs_.layout.first_stage && !tokens.empty()) {
       ESSOR_RETURN_IF_ERROR(pipeline_->Send(std::as_bytes(std::span<const TokenId>(tokens)), 0));
-    } else {
-      ESSOR_RETURN_IF_ERROR(
-          pipeline_->Receive(std::as_writable_bytes(std::span(tokens)), inputs_.plan->pp - 1));
     }
   }
   RecordSampled(input, tokens);

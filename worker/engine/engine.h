@@ -14,9 +14,11 @@
 #include "model/plan/memory_plan.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
+#include "worker/engine/kv_memory.h"
 #include "worker/engine/output_head.h"
 #include "worker/engine/sequence_slots.h"
 #include "worker/engine/step.h"
+#include "worker/engine/token_return.h"
 #include "worker/layers/layer.h"
 #include "worker/loader/rank_weights.h"
 #include "worker/parallel/communicator.h"
@@ -46,15 +48,17 @@ class Engine {
   // ResourceExhausted when KV cache or workspaces cannot be allocated.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(Inputs inputs);
 
-  // One step. InvalidArgument when the step contradicts this rank's state, Unavailable or
-  // DeadlineExceeded from the exchanges; after any error the epoch is over and Run must not be
-  // called again. Only ranks of the last stage fill `sampled` and `scored`.
+  // One step. On the first of several stages it returns when the rows have been sent on, and the
+  // sampled tokens are awaited when a later step needs them. InvalidArgument when the step
+  // contradicts this rank's state, Unavailable or DeadlineExceeded from the exchanges; after any
+  // error the epoch is over and Run must not be called again. Only ranks of the last stage fill
+  // `sampled` and `scored`.
   absl::StatusOr<StepOutput> Run(const StepInput& input);
 
   // The largest single exchange of a step in bytes (for DataPlane::Connect).
   static uint64_t MaxExchangeBytes(const model::ModelSpec& spec, const model::ServingLimits& limits,
                                    const std::vector<model::Range>& vocab_slices);
-  // Of the rank's KV cache and states, as Create allocates them.
+  // Of the rank's KV cache, states and snapshots, as Create allocates them.
   static uint64_t KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
                           const model::ServingLimits& limits, const model::KvCapacity& capacity);
   // Of the workspaces, as allocated.
@@ -67,7 +71,7 @@ class Engine {
     float* delta = nullptr;     // [T, hidden], output of the last sub-layer
   };
 
-  Engine(Inputs inputs, Arena workspace, DeviceBuffer kv);
+  Engine(Inputs inputs, Arena workspace, KvMemory kv);
   static Buffers TakeBuffers(Arena& arena, const Inputs& inputs);
   // Every piece of workspace, in one order: run once to measure and once to take.
   void TakeWorkspace(Arena& arena);
@@ -75,6 +79,9 @@ class Engine {
   std::vector<RopeTable> TakeRopeTables(Arena& arena);
 
   Batch BatchOf() const;
+  // What the step does to blocks and states before its rows, and after them.
+  void CopyAndRestore(const StepInput& input);
+  void SaveStates(const StepInput& input);
   absl::Status Begin(const Batch& batch);
   absl::Status RunLayers(const Batch& batch);
   absl::Status Finish(const StepInput& input, StepOutput* output);
@@ -82,7 +89,7 @@ class Engine {
   std::vector<HeadRow> HeadRowsOf(const StepInput& input) const;
   static void Collect(const StepInput& input, const std::vector<HeadRow>& rows,
                       std::vector<HeadResult> results, StepOutput* output);
-  absl::Status ExchangeSampled(const StepInput& input, const StepOutput& output);
+  absl::Status HandOnSampled(const StepInput& input, const StepOutput& output);
   void RecordSampled(const StepInput& input, const std::vector<TokenId>& tokens);
 
   Inputs inputs_;
@@ -90,7 +97,7 @@ class Engine {
   Communicator* stage_ = nullptr;
   Communicator* pipeline_ = nullptr;  // member i = the rank of stage i
   Arena workspace_;
-  DeviceBuffer kv_;
+  KvMemory kv_;
   Buffers buffers_;
   LayerScratch scratch_;
   std::vector<RopeTable> rope_;  // per layer
@@ -105,6 +112,7 @@ class Engine {
   std::vector<HalfLayer> layers_;
   SequenceSlots slots_;
   StepRows rows_;
+  std::optional<TokenReturn> awaited_;  // on the first of several stages
 };
 
 }  // namespace essor::worker

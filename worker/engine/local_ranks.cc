@@ -72,6 +72,7 @@ class LocalRanksOnCpu : public LocalRanks {
   mutable absl::Mutex mutex_;
   std::string held_key_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<RankThread>> threads_ ABSL_GUARDED_BY(mutex_);
+  size_t steps_max_ ABSL_GUARDED_BY(mutex_) = 0;
   StepDone on_step_done_ ABSL_GUARDED_BY(mutex_);
   std::map<StepId, StepInFlight> in_flight_ ABSL_GUARDED_BY(mutex_);
 };
@@ -203,6 +204,7 @@ absl::Status LocalRanksOnCpu::Connect(const EpochMembers& members, absl::Time de
   for (size_t i = 0; i < assignment_.local_ranks.size(); ++i) {
     const uint32_t rank = assignment_.local_ranks[i];
     threads.push_back(std::make_unique<RankThread>(
+        assignment_.plan.StepsInFlightMax(),
         [this, &members, rank, share = shares[i], deadline] {
           return MakeEngine(members, rank, share, deadline);
         },
@@ -213,6 +215,7 @@ absl::Status LocalRanksOnCpu::Connect(const EpochMembers& members, absl::Time de
   if (!status.ok()) return status;
   absl::MutexLock lock(&mutex_);
   threads_ = std::move(threads);
+  steps_max_ = assignment_.plan.StepsInFlightMax();
   on_step_done_ = std::move(on_step_done);
   return absl::OkStatus();
 }
@@ -223,7 +226,7 @@ absl::Status LocalRanksOnCpu::Submit(const StepInput& step) {
     return absl::FailedPreconditionError(
         absl::StrFormat("step %d: the ranks are not connected", step.step_id.value()));
   }
-  if (in_flight_.size() >= kStepsInFlightMax) {
+  if (in_flight_.size() >= steps_max_) {
     return absl::ResourceExhaustedError(absl::StrFormat("step %d: %d steps are in flight",
                                                         step.step_id.value(), in_flight_.size()));
   }

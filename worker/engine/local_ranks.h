@@ -68,8 +68,10 @@ class LocalRanks {
   // Forms the exchanges and starts the ranks' threads; returns when all are ready for steps.
   virtual absl::Status Connect(const EpochMembers& members, absl::Time deadline,
                                StepDone on_step_done) = 0;
-  // Queues a step for all local ranks. FailedPrecondition when they are not connected,
-  // ResourceExhausted when more steps are queued than may be in flight.
+  // Queues a step for all local ranks, which run their steps in order. Up to
+  // ParallelPlan::StepsInFlightMax() may be under way: a step may go on from tokens that an earlier
+  // one samples. FailedPrecondition when the ranks are not connected, ResourceExhausted when more
+  // steps are under way than may be.
   virtual absl::Status Submit(const StepInput& step) = 0;
   // Makes a Load or Connect or step of `epoch` (or an older one) that is under way fail soon.
   virtual void Cancel(uint64_t epoch, const std::string& reason) = 0;

@@ -4,8 +4,9 @@
 
 namespace essor::worker {
 
-RankThread::RankThread(MakeEngine make_engine, OnDone on_done)
-    : thread_([this, make_engine = std::move(make_engine), on_done = std::move(on_done)] {
+RankThread::RankThread(size_t steps_max, MakeEngine make_engine, OnDone on_done)
+    : steps_(steps_max),
+      thread_([this, make_engine = std::move(make_engine), on_done = std::move(on_done)] {
         Work(make_engine, on_done);
       }) {}
 

@@ -14,9 +14,6 @@
 
 namespace essor::worker {
 
-// Steps that may be queued on a rank: the one that runs and one behind it.
-inline constexpr size_t kStepsInFlightMax = 2;
-
 // Thread-safe. The engine is created, used and destroyed on the thread. Destruction ends the thread
 // after the step it is in (abort the exchanges first, so that this is soon).
 class RankThread {
@@ -25,19 +22,20 @@ class RankThread {
   using OnDone = std::function<void(absl::StatusOr<StepOutput>)>;
 
   // Starts the thread; `make_engine` runs on it, then `on_done` is called there after every step.
-  RankThread(MakeEngine make_engine, OnDone on_done);
+  // At most `steps_max` steps are queued.
+  RankThread(size_t steps_max, MakeEngine make_engine, OnDone on_done);
   ~RankThread();
 
   // Waits for make_engine and returns its status.
   absl::Status WaitReady();
-  // False when kStepsInFlightMax steps are queued already. Legal after WaitReady returned OK. Steps
+  // False when `steps_max` steps are queued already. Legal after WaitReady returned OK. Steps
   // after a failed one are dropped: the epoch is over.
   bool TrySubmit(std::shared_ptr<const StepInput> step);
 
  private:
   void Work(const MakeEngine& make_engine, const OnDone& on_done);
 
-  BoundedQueue<std::shared_ptr<const StepInput>> steps_{kStepsInFlightMax};
+  BoundedQueue<std::shared_ptr<const StepInput>> steps_;
   absl::Notification ready_;
   absl::Status status_;  // written before ready_ is notified
   std::thread thread_;

@@ -15,6 +15,9 @@ struct Batch {
   const uint32_t* token_ids;  // [T]
   const uint32_t* positions;  // [T]
   std::span<const kernels::SequenceRows> sequences;
+  // The same rows, with the block tables of layers that read the last positions only; empty in a
+  // model without such layers.
+  std::span<const kernels::SequenceRows> window_sequences;
 };
 
 }  // namespace essor::worker

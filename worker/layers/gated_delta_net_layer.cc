@@ -42,6 +42,14 @@ absl::Status GatedDeltaNetLayer::Forward(const Batch& batch, const float* x, flo
   return ProjectOutput(inputs_, batch, value_width_, y);
 }
 
+KeptPieces GatedDeltaNetLayer::Kept() const {
+  const uint64_t state = uint64_t{value_width_} * spec_.key_head_dim * sizeof(float);
+  const uint64_t inputs = uint64_t{spec_.conv_taps - 1} * conv_width_ * sizeof(float);
+  return {.of_block = {},
+          .of_sequence = {{.data = reinterpret_cast<std::byte*>(inputs_.state), .bytes = state},
+                          {.data = reinterpret_cast<std::byte*>(conv_state_), .bytes = inputs}}};
+}
+
 void GatedDeltaNetLayer::Project(const Batch& batch, const float* x) {
   const LayerScratch& scratch = inputs_.scratch;
   const std::array<kernels::LinearOutput, 2> outputs{{

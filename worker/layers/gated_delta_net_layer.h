@@ -15,6 +15,7 @@ class GatedDeltaNetLayer : public SubLayer {
  public:
   GatedDeltaNetLayer(const model::GatedDeltaNet& spec, const LayerInputs& inputs);
   absl::Status Forward(const Batch& batch, const float* x, float* y) override;
+  KeptPieces Kept() const override;
 
  private:
   void Project(const Batch& batch, const float* x);

@@ -49,15 +49,24 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
   return ProjectOutput(inputs_, batch, num_heads_ * spec_.head_dim, y);
 }
 
+KeptPieces GroupedQueryAttentionLayer::Kept() const {
+  const uint64_t bytes =
+      uint64_t{num_kv_heads_} * cache_.block_tokens * cache_.head_dim * (cache_.fp32 ? 4 : 2);
+  return {.of_block = {{.data = static_cast<std::byte*>(cache_.k), .bytes = bytes},
+                       {.data = static_cast<std::byte*>(cache_.v), .bytes = bytes}},
+          .of_sequence = {}};
+}
+
 void GroupedQueryAttentionLayer::Attend(const Batch& batch) {
   const LayerScratch& scratch = inputs_.scratch;
+  const auto sequences = inputs_.cache.window ? batch.window_sequences : batch.sequences;
   const uint32_t key_width = num_kv_heads_ * spec_.head_dim;
   kernels::WriteKv({.cache = cache_,
                     .k = scratch.key,
                     .v = scratch.value,
                     .k_stride = key_width,
                     .v_stride = key_width,
-                    .sequences = batch.sequences},
+                    .sequences = sequences},
                    *inputs_.stream);
   kernels::Attention({.cache = cache_,
                       .q = scratch.query,
@@ -68,7 +77,7 @@ void GroupedQueryAttentionLayer::Attend(const Batch& batch) {
                       .sliding_window = spec_.sliding_window,
                       .chunk_size = spec_.chunk_size,
                       .sinks = inputs_.weights->sinks,
-                      .sequences = batch.sequences,
+                      .sequences = sequences,
                       .y = scratch.attention},
                      *inputs_.stream);
   if (!spec_.output_gate) return;

@@ -14,6 +14,7 @@ class GroupedQueryAttentionLayer : public SubLayer {
  public:
   GroupedQueryAttentionLayer(const model::GroupedQueryAttention& spec, const LayerInputs& inputs);
   absl::Status Forward(const Batch& batch, const float* x, float* y) override;
+  KeptPieces Kept() const override;
 
  private:
   void Project(const Batch& batch, const float* x);

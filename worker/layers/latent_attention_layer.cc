@@ -47,6 +47,14 @@ absl::Status LatentAttentionLayer::Forward(const Batch& batch, const float* x, f
   return inputs_.groups.tp->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden_});
 }
 
+KeptPieces LatentAttentionLayer::Kept() const {
+  const uint64_t bytes = uint64_t{cache_.block_tokens} * spec_.cached_dim() * (cache_.fp32 ? 4 : 2);
+  KeptPieces kept;
+  kept.of_block.push_back({.data = static_cast<std::byte*>(cache_.data), .bytes = bytes});
+  if (selector_) kept.of_block.push_back(selector_->KeptOfBlock());
+  return kept;
+}
+
 void LatentAttentionLayer::Attend(const kernels::PagedLatents& cache,
                                   std::span<const kernels::SequenceRows> sequences) {
   kernels::LatentAttention({.cache = cache,

@@ -19,6 +19,7 @@ class LatentAttentionLayer : public SubLayer {
  public:
   LatentAttentionLayer(const model::LatentAttention& spec, const LayerInputs& inputs);
   absl::Status Forward(const Batch& batch, const float* x, float* y) override;
+  KeptPieces Kept() const override;
 
  private:
   void ProjectQueries(const Batch& batch, const float* x);

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "kernels/stream.h"
@@ -17,6 +18,19 @@
 
 namespace essor::worker {
 
+// Memory in equal pieces: number i is the `bytes` bytes from data + i * bytes on.
+struct PieceArray {
+  std::byte* data = nullptr;
+  uint64_t bytes = 0;
+};
+
+// Everything that a layer keeps of the tokens of a KV block, by the block's number, and of a
+// sequence, by its slot. Whoever copies all of it has copied the block, or the sequence's states.
+struct KeptPieces {
+  std::vector<PieceArray> of_block;
+  std::vector<PieceArray> of_sequence;
+};
+
 // A sub-layer on one rank: y = f(x), complete on every rank when it returns (exchanges included).
 // Owned and called by the rank's engine thread.
 class SubLayer {
@@ -24,6 +38,8 @@ class SubLayer {
   virtual ~SubLayer() = default;
   // x and y: [T, hidden], distinct. Errors are those of the exchange.
   virtual absl::Status Forward(const Batch& batch, const float* x, float* y) = 0;
+  // What it keeps between steps, in the cache and state that it was made with; nothing by default.
+  virtual KeptPieces Kept() const { return {}; }
 };
 
 // Exchanges of a rank, borrowed by its layers.
@@ -75,6 +91,7 @@ struct LayerCache {
   bool fp32 = false;  // bf16 otherwise
   uint32_t num_blocks = 0;
   uint32_t block_tokens = 0;
+  bool window = false;  // the blocks are those of Batch::window_sequences
 };
 
 // What both halves of layer `index` (within layout.layers) are made from; all borrowed.
@@ -89,8 +106,8 @@ struct LayerInputs {
   // The layer's part of the KV cache, as the kind of its attention divides it; the storage's first
   // byte is cache-line aligned.
   LayerCache cache;
-  // StateFloatsPerSequence() for each of `state_slots` sequences, likewise; null where the layer
-  // keeps none.
+  // StateFloatsPerSequence() for each of `state_slots` sequences and snapshots, likewise; null
+  // where the layer keeps none.
   float* state = nullptr;
   uint32_t state_slots = 0;
   kernels::Stream* stream;

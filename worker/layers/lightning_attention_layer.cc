@@ -47,6 +47,12 @@ absl::Status LightningAttentionLayer::Forward(const Batch& batch, const float* x
   return ProjectOutput(inputs_, batch, width_, y);
 }
 
+KeptPieces LightningAttentionLayer::Kept() const {
+  return {.of_block = {},
+          .of_sequence = {{.data = reinterpret_cast<std::byte*>(inputs_.state),
+                           .bytes = uint64_t{width_} * spec_.head_dim * sizeof(float)}}};
+}
+
 // Queries, keys and values side by side for each head, and the output gate.
 void LightningAttentionLayer::Project(const Batch& batch, const float* x) {
   const LayerScratch& scratch = inputs_.scratch;

@@ -15,6 +15,7 @@ class LightningAttentionLayer : public SubLayer {
  public:
   LightningAttentionLayer(const model::LightningAttention& spec, const LayerInputs& inputs);
   absl::Status Forward(const Batch& batch, const float* x, float* y) override;
+  KeptPieces Kept() const override;
 
  private:
   void Project(const Batch& batch, const float* x);

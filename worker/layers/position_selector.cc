@@ -38,6 +38,11 @@ void PositionSelector::Choose(const Batch& batch, const float* x, const float* q
                            *inputs_.stream);
 }
 
+PieceArray PositionSelector::KeptOfBlock() const {
+  return {.data = static_cast<std::byte*>(cache_.data),
+          .bytes = uint64_t{cache_.block_tokens} * cache_.dim * (cache_.fp32 ? 4 : 2)};
+}
+
 void PositionSelector::DivideRows(const Batch& batch) {
   whole_.clear();
   chosen_.clear();

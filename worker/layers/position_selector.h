@@ -30,6 +30,8 @@ class PositionSelector {
   // Other rows, each as a sequence of its own in a cache of single tokens
   // (kernels::AsSingleTokens).
   std::span<const kernels::SequenceRows> chosen() const { return chosen_; }
+  // The keys of a block.
+  PieceArray KeptOfBlock() const;
 
  private:
   void DivideRows(const Batch& batch);

@@ -29,6 +29,9 @@ namespace essor::worker {
 // transport, so all members get the same bits and a replay gets them again.
 class Communicator {
  public:
+  static constexpr uint64_t kBufferedSendBytes = 64 << 10;
+  static constexpr uint64_t kBufferedBytesPerSend = 1 << 10;
+
   virtual ~Communicator() = default;
   virtual uint32_t index() const = 0;
   virtual uint32_t size() const = 0;
@@ -50,8 +53,9 @@ class Communicator {
   virtual absl::Status Broadcast(std::span<std::byte> data, uint32_t root) = 0;
   virtual absl::Status Barrier() = 0;
   // Ordered per pair of members; Send may return before the receiver has it, or wait until the
-  // receiver takes it. Both members must place the pair between the same two collectives of this
-  // group.
+  // receiver takes it. It does not wait while what it has sent to that member, and the member has
+  // not yet taken, is at most kBufferedSendBytes, with kBufferedBytesPerSend added to the data of
+  // each call. Both members must place the pair between the same two collectives of this group.
   virtual absl::Status Send(std::span<const std::byte> data, uint32_t to) = 0;
   virtual absl::Status Receive(std::span<std::byte> data, uint32_t from) = 0;
 };

@@ -1,9 +1,11 @@
 // Every exchange, over every transport, against plain loops; ranks are threads.
 #include "worker/parallel/communicator.h"
 
+#include <atomic>
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -188,6 +190,41 @@ TEST_P(TransportTest, MessagesPassAlongAChainInOrder) {
         return group.Barrier();
       });
   EXPECT_TRUE(status.ok()) << status;
+}
+
+// As much as the contract says is sent before anybody receives, in both directions at once: many
+// small messages, and few large ones.
+TEST_P(TransportTest, SendsUpToALimitAreBuffered) {
+  if (size() == 1) GTEST_SKIP() << "nobody to send to";
+  constexpr uint64_t kOverhead = Communicator::kBufferedBytesPerSend;
+  for (const uint64_t bytes : {uint64_t{4}, Communicator::kBufferedSendBytes / 2 - kOverhead}) {
+    const uint64_t count = Communicator::kBufferedSendBytes / (bytes + kOverhead);
+    std::atomic<uint32_t> sent{0};
+    const absl::Status status = cluster_.OnOneGroup(
+        bytes + 1, kMaxPayload, [&](uint32_t rank, Communicator& group) -> absl::Status {
+          if (rank != 0 && rank + 1 != size()) return group.Barrier();
+          const uint32_t other = size() - 1 - rank;
+          for (uint64_t i = 0; i < count; ++i) {
+            ESSOR_RETURN_IF_ERROR(
+                group.Send(RandomBytes(rank + static_cast<uint32_t>(2 * i), bytes), other));
+          }
+          ++sent;
+          const absl::Time deadline = Clock::Steady().Now() + absl::Seconds(20);
+          while (sent < 2) {
+            if (Clock::Steady().Now() > deadline) return absl::InternalError("a send waits");
+            std::this_thread::yield();
+          }
+          for (uint64_t i = 0; i < count; ++i) {
+            std::vector<std::byte> data(bytes);
+            ESSOR_RETURN_IF_ERROR(group.Receive(data, other));
+            if (!SameBits(data, RandomBytes(other + static_cast<uint32_t>(2 * i), bytes))) {
+              return Differs("message", rank, static_cast<uint32_t>(i), bytes);
+            }
+          }
+          return group.Barrier();
+        });
+    EXPECT_TRUE(status.ok()) << status;
+  }
 }
 
 TEST_P(TransportTest, ManyMembersMoveOnFewCores) {

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "worker/parallel/communicator.h"
 
 // Linux 5.1; older C library headers do not have it.
 #ifndef F_SEAL_FUTURE_WRITE
@@ -26,7 +27,7 @@ namespace {
 constexpr size_t kPageBytes = 4096;
 // A message larger than its ring passes through in pieces; smaller rings would only add waits.
 constexpr uint32_t kRingBytesMax = 256 << 10;
-constexpr uint32_t kRingBytesMin = 4 << 10;
+constexpr uint32_t kRingBytesMin = Communicator::kBufferedSendBytes;
 // Nobody, the owner included, can resize the memory (which would turn reads into SIGBUS) or map it
 // writable a second time.
 constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL;

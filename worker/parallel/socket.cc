@@ -173,6 +173,20 @@ int ConnectError(int fd) {
   return error;
 }
 
+void ReserveBuffers(int fd, uint64_t bytes) {
+  // The kernel counts its own records of what it holds, up to as much again.
+  const int wanted = static_cast<int>(2 * bytes);
+  int domain = AF_UNIX;
+  socklen_t length = sizeof(domain);
+  (void)getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
+  // Between hosts unread bytes wait at the receiver, in a Unix socket at the sender.
+  const int option = domain == AF_UNIX ? SO_SNDBUF : SO_RCVBUF;
+  int present = 0;
+  length = sizeof(present);
+  if (getsockopt(fd, SOL_SOCKET, option, &present, &length) == 0 && present >= wanted) return;
+  (void)setsockopt(fd, SOL_SOCKET, option, &wanted, sizeof(wanted));
+}
+
 void TuneTcp(int fd) {
   constexpr int kOn = 1;
   constexpr int kIdleSeconds = 4;

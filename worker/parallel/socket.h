@@ -44,6 +44,10 @@ absl::StatusOr<Listener> ListenTcp(const std::string& ip);
 // With a random name "essor-<32 hex digits>".
 absl::StatusOr<Listener> ListenAbstract();
 
+// Has the kernel hold at least `bytes` that the other end has not read yet, in each direction.
+// Where it would anyhow, buffers keep the sizes that the kernel chooses.
+void ReserveBuffers(int fd, uint64_t bytes);
+
 // Starts a connection; it is up (or failed, see ConnectError) once the socket is writable.
 absl::StatusOr<UniqueFd> DialTcp(const std::string& address);
 absl::StatusOr<UniqueFd> DialAbstract(const std::string& name);

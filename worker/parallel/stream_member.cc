@@ -117,6 +117,9 @@ StreamMember::StreamMember(GroupPlace place, std::vector<UniqueFd> streams, std:
       scratch_(scratch_floats_ * size()),
       sources_(size(), nullptr) {
   polled_.reserve(streams_.size());
+  for (const UniqueFd& stream : streams_) {
+    if (stream.valid()) ReserveBuffers(stream.get(), kBufferedSendBytes);
+  }
 }
 
 void StreamMember::StageOut(uint32_t member, Operation operation, Bytes payload) {
