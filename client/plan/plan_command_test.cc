@@ -131,7 +131,7 @@ TEST(PlanCommandTest, RefusesImpossiblePlans) {
     const char* message;
   } kCases[] = {
       {"tp=16", "plan pp=1,dp=1,tp=16,ep=1 needs 16 devices, and there are 8"},
-      {"dp=2", "dp=2: data-parallel attention is not available yet"},
+      {"dp=4,ep=16", "plan pp=1,dp=4,tp=1,ep=16 needs 16 devices, and there are 8"},
       {"tp=3,ep=2",
        "plan \"tp=3,ep=2\": of dp x tp = 3 and ep=2 the larger must be a multiple of "
        "the smaller"},

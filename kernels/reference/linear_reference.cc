@@ -27,10 +27,6 @@ void QuantiseBlock(const float* x, float* out) {
   for (uint32_t c = 0; c < kBlock; ++c) out[c] = std::nearbyint(x[c] * inverse) * scale;
 }
 
-bool TakesBFloat16(WeightFormat format) {
-  return format == WeightFormat::kBF16 || format == WeightFormat::kFp8 || IsNibbles(format);
-}
-
 // y[t, n] for all t of one output row n.
 void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32_t n,
                  const LinearOutput& output, std::vector<float>& row) {

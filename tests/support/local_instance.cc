@@ -32,23 +32,31 @@ absl::Status LocalInstance::Form(const Options& options) {
   ESSOR_ASSIGN_OR_RETURN(const auto plan, model::ParallelPlan::Parse(options.plan));
   ESSOR_RETURN_IF_ERROR(model::ValidatePlan(plan, source_->spec));
   worker::EpochMembers members{.epoch = kEpoch, .ranks = {}};
-  for (uint32_t rank = 0; rank < plan.NumRanks(); ++rank) {
+  logprob_slots_ = worker::LogprobSlots(size_t{plan.dp} * options.limits.max_sequences);
+  const uint32_t per_worker = std::max(options.ranks_per_worker, 1u);
+  const uint32_t num_workers = (plan.NumRanks() + per_worker - 1) / per_worker;
+  for (uint32_t index = 0; index < num_workers; ++index) {
     Worker worker;
+    std::vector<uint32_t> local_ranks;
+    for (uint32_t i = 0; i < per_worker && index * per_worker + i < plan.NumRanks(); ++i) {
+      local_ranks.push_back(index * per_worker + i);
+    }
     ESSOR_ASSIGN_OR_RETURN(
         worker.data_plane,
         worker::DataPlane::Create({.allow_shared_memory = options.allow_shared_memory}));
-    worker.ranks = worker::LocalRanks::Create({.num_threads = options.threads_per_rank},
+    const auto num_ranks = static_cast<uint32_t>(local_ranks.size());
+    worker.ranks = worker::LocalRanks::Create({.num_threads = options.threads_per_rank * num_ranks},
                                               worker.data_plane.get());
     worker::Assignment assignment{.epoch = kEpoch,
                                   .model_path = options.model_path,
                                   .model_fingerprint = source_->fingerprint,
                                   .plan = plan,
-                                  .local_ranks = {rank},
+                                  .local_ranks = std::move(local_ranks),
                                   .limits = options.limits,
                                   .capacity = {.num_blocks = options.num_blocks},
                                   .weights_key = options.plan,
-                                  .local_index = rank,
-                                  .local_count = plan.NumRanks(),
+                                  .local_index = index,
+                                  .local_count = num_workers,
                                   .precision = options.precision,
                                   .draft_layers = options.draft_layers};
     assignment.limits.fp32_kv =
@@ -57,7 +65,8 @@ absl::Status LocalInstance::Form(const Options& options) {
     ESSOR_ASSIGN_OR_RETURN(const worker::LoadReport report,
                            worker.ranks->Load(assignment, nullptr));
     weight_bytes_.push_back(report.weight_bytes);
-    members.ranks.push_back({.worker_id = rank + 1, .endpoint = worker.data_plane->endpoint()});
+    members.ranks.insert(members.ranks.end(), num_ranks,
+                         {.worker_id = index + 1, .endpoint = worker.data_plane->endpoint()});
     workers_.push_back(std::move(worker));
   }
   return ConnectAll(members);
@@ -81,8 +90,11 @@ absl::Status LocalInstance::ConnectAll(const worker::EpochMembers& members) {
 
 void LocalInstance::OnDone(absl::StatusOr<worker::StepOutput> output) {
   absl::MutexLock lock(&mutex_);
-  const bool answers = output.ok() && (!output->sampled.empty() || !output->scored.empty());
-  if (!output.ok() || (collected_.output.ok() && answers)) collected_.output = std::move(output);
+  if (output.ok()) {
+    collected_.outputs.push_back(*std::move(output));
+  } else {
+    collected_.failure.Update(output.status());
+  }
   --collected_.remaining;
 }
 
@@ -97,12 +109,13 @@ absl::StatusOr<worker::StepOutput> LocalInstance::Run(const worker::StepInput& i
   for (Worker& worker : workers_) ESSOR_RETURN_IF_ERROR(worker.ranks->Submit(step));
   absl::MutexLock lock(&mutex_);
   const auto done = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return collected_.remaining == 0 || !collected_.output.ok();
+    return collected_.remaining == 0 || !collected_.failure.ok();
   };
   if (!mutex_.AwaitWithTimeout(absl::Condition(&done), kTimeout)) {
     return absl::DeadlineExceededError("the step did not finish");
   }
-  return std::move(collected_.output);
+  if (!collected_.failure.ok()) return collected_.failure;
+  return worker::MergeOutputs(step, logprob_slots_.Of(step), std::move(collected_.outputs));
 }
 
 std::vector<uint32_t> LocalInstance::NewBlocks(uint32_t first, uint32_t count) const {
@@ -114,13 +127,13 @@ std::vector<uint32_t> LocalInstance::NewBlocks(uint32_t first, uint32_t count) c
 }
 
 absl::StatusOr<std::vector<float>> LocalInstance::Logits(const std::vector<TokenId>& tokens,
-                                                         uint32_t chunk) {
+                                                         uint32_t chunk, uint32_t slot) {
   std::vector<float> logits;
   for (uint32_t first = 0; first < tokens.size(); first += chunk) {
     const auto count = std::min(chunk, static_cast<uint32_t>(tokens.size()) - first);
     worker::StepInput step;
-    if (first == 0) step.starts.push_back({.slot = 0, .sampling = {}});
-    step.sequences.push_back({.slot = 0,
+    if (first == 0) step.starts.push_back({.slot = slot, .sampling = {}});
+    step.sequences.push_back({.slot = slot,
                               .tokens = {tokens.begin() + first, tokens.begin() + first + count},
                               .new_blocks = NewBlocks(first, count),
                               .sample = false,
@@ -130,20 +143,21 @@ absl::StatusOr<std::vector<float>> LocalInstance::Logits(const std::vector<Token
     logits.insert(logits.end(), output.scored[0].logits.begin(), output.scored[0].logits.end());
   }
   worker::StepInput release;
-  release.release_slots = {0};
+  release.release_slots = {slot};
   ESSOR_RETURN_IF_ERROR(Run(release).status());
   return logits;
 }
 
 absl::StatusOr<std::vector<TokenId>> LocalInstance::Generate(
-    const std::vector<TokenId>& prompt, uint32_t count, const worker::SequenceSampling& sampling) {
+    const std::vector<TokenId>& prompt, uint32_t count, const worker::SequenceSampling& sampling,
+    uint32_t slot) {
   std::vector<TokenId> tokens;
   uint32_t context = 0;
   for (uint32_t i = 0; i < count; ++i) {
     worker::StepInput step;
-    if (i == 0) step.starts.push_back({.slot = 0, .sampling = sampling});
+    if (i == 0) step.starts.push_back({.slot = slot, .sampling = sampling});
     const auto rows = i == 0 ? static_cast<uint32_t>(prompt.size()) : 1u;
-    step.sequences.push_back({.slot = 0,
+    step.sequences.push_back({.slot = slot,
                               .tokens = i == 0 ? prompt : std::vector<TokenId>(),
                               .new_blocks = NewBlocks(context, rows)});
     context += rows;
@@ -152,7 +166,7 @@ absl::StatusOr<std::vector<TokenId>> LocalInstance::Generate(
     tokens.push_back(output.sampled[0].token);
   }
   worker::StepInput release;
-  release.release_slots = {0};
+  release.release_slots = {slot};
   ESSOR_RETURN_IF_ERROR(Run(release).status());
   return tokens;
 }

@@ -1,5 +1,5 @@
-// A whole instance in one process, without coordinator and gRPC: every rank is a worker of its own
-// with its own data plane, as it would be on a cluster of one-device nodes.
+// A whole instance in one process, without coordinator and gRPC: every worker has its own data
+// plane, as it would on a cluster.
 #pragma once
 
 #include <memory>
@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/ids.h"
 #include "model/source/model_source.h"
+#include "worker/engine/group_step.h"
 #include "worker/engine/local_ranks.h"
 #include "worker/engine/step.h"
 #include "worker/parallel/communicator.h"
@@ -26,20 +27,24 @@ class LocalInstance {
         .block_tokens = 8, .max_step_tokens = 512, .max_sequences = 8, .max_context_tokens = 512};
     uint32_t num_blocks = 512;
     uint32_t threads_per_rank = 1;
+    uint32_t ranks_per_worker = 1;
     bool allow_shared_memory = true;
     model::DraftLayers draft_layers = model::DraftLayers::kSkip;
   };
   static absl::StatusOr<std::unique_ptr<LocalInstance>> Create(const Options& options);
   ~LocalInstance();
 
-  // Runs one step on all ranks and returns what the answering rank says.
+  // Runs one step on all ranks and returns what the answering ranks say, in the step's order.
   absl::StatusOr<worker::StepOutput> Run(const worker::StepInput& input);
 
   // [tokens, vocabulary] logits of a whole prompt in chunks of at most `chunk` tokens.
-  absl::StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens, uint32_t chunk);
+  // `slot`: which one it takes; blocks are those from 0 on.
+  absl::StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens, uint32_t chunk,
+                                            uint32_t slot = 0);
   // `count` tokens after `prompt`.
   absl::StatusOr<std::vector<TokenId>> Generate(const std::vector<TokenId>& prompt, uint32_t count,
-                                                const worker::SequenceSampling& sampling);
+                                                const worker::SequenceSampling& sampling,
+                                                uint32_t slot = 0);
 
   const model::ModelSpec& spec() const { return source_->spec; }
   // Packed weights of each rank, as its worker reports them.
@@ -52,7 +57,8 @@ class LocalInstance {
   };
   struct Collected {
     uint32_t remaining = 0;
-    absl::StatusOr<worker::StepOutput> output = worker::StepOutput{};
+    std::vector<worker::StepOutput> outputs = {};  // of the workers
+    absl::Status failure = {};
   };
 
   absl::Status Form(const Options& options);
@@ -66,6 +72,7 @@ class LocalInstance {
   std::vector<Worker> workers_;
   std::vector<uint64_t> weight_bytes_;
   uint64_t next_step_ = 1;
+  worker::LogprobSlots logprob_slots_;
   absl::Mutex mutex_;
   Collected collected_ ABSL_GUARDED_BY(mutex_);
 };
