@@ -84,7 +84,13 @@ struct MoeFfnParams {
 };
 void MoeFfn(const MoeFfnParams& params, Stream& stream);
 
-// Workspace that MoeFfn asks for, at most; for GatedFfn with num_experts = top_k = 1.
+// What MoeFfn adds up: a row of y ([P, H]) for each of the P pairs (t, j) whose expert is present,
+// in the order of t and then j, not multiplied by the weight. CombineExperts (expert_rows.h) makes
+// MoeFfn's y of them, bit by bit, also of rows that several devices computed.
+void MoeExpertRows(const MoeFfnParams& params, Stream& stream);
+
+// Workspace that MoeFfn and MoeExpertRows ask for, at most; for GatedFfn with num_experts = top_k =
+// 1.
 struct FfnShape {
   WeightFormat gate_up_format;
   WeightFormat down_format;

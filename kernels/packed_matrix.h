@@ -32,6 +32,11 @@ constexpr bool IsNibbles(WeightFormat format) {
   return format == WeightFormat::kFp4 || format == WeightFormat::kInt4;
 }
 
+// Formats whose products round their inputs to bfloat16.
+constexpr bool TakesBFloat16(WeightFormat format) {
+  return format == WeightFormat::kBF16 || format == WeightFormat::kFp8 || IsNibbles(format);
+}
+
 // Non-owning view of a packed [N, K] matrix. Trivially copyable.
 struct PackedMatrix {
   WeightFormat format = WeightFormat::kF32;

@@ -145,6 +145,25 @@ TEST(PlanCommandTest, SaysWhyItDoesNotFit) {
               StartsWith("pp=1,dp=1,tp=2,ep=1 does not fit: rank 0 needs "));
 }
 
+TEST(PlanCommandTest, DataParallelGroupsHaveACacheEach) {
+  PlanCommand command = EightDevices("mixtral-8x22b");
+  command.plan = "dp=4,tp=2,ep=8";
+  const auto text = RenderPlan(command);
+  ASSERT_TRUE(text.ok()) << text.status();
+  EXPECT_THAT(*text, HasSubstr("plan      pp=1,dp=4,tp=2,ep=8 (8 ranks)\n"));
+  EXPECT_THAT(*text, HasSubstr(" tokens in each of 4 groups: "));
+  command.json = true;
+  const auto json = nlohmann::json::parse(RenderPlan(command).value());
+  const auto& cache = json["kv_cache"];
+  EXPECT_EQ(cache["groups"], 4);
+  EXPECT_EQ(cache["tokens"].get<uint64_t>(),
+            4 * cache["num_blocks"].get<uint64_t>() * cache["block_tokens"].get<uint64_t>());
+  for (uint32_t rank = 0; rank < 8; ++rank) {
+    EXPECT_EQ(json["ranks"][rank]["group"], rank / 2);
+    EXPECT_EQ(json["ranks"][rank]["vocabulary"], json["ranks"][rank % 2]["vocabulary"]);
+  }
+}
+
 TEST(PlanCommandTest, RefusesImpossiblePlans) {
   PlanCommand command = EightDevices("mixtral-8x22b");
   const struct {
@@ -152,7 +171,7 @@ TEST(PlanCommandTest, RefusesImpossiblePlans) {
     const char* message;
   } kCases[] = {
       {"tp=16", "plan pp=1,dp=1,tp=16,ep=1 needs 16 devices, and there are 8"},
-      {"dp=2", "dp=2: data-parallel attention is not available yet"},
+      {"dp=4,ep=16", "plan pp=1,dp=4,tp=1,ep=16 needs 16 devices, and there are 8"},
       {"tp=3,ep=2",
        "plan \"tp=3,ep=2\": of dp x tp = 3 and ep=2 the larger must be a multiple of "
        "the smaller"},

@@ -71,10 +71,11 @@ void WriteKv(Writer& json, const PlanReport& report) {
   json.StartObject();
   Member(json, "block_tokens", uint64_t{report.limits.block_tokens});
   const model::KvCapacity& capacity = report.instance.capacity;
-  Member(json, "num_blocks", uint64_t{capacity.num_blocks});
-  Member(json, "tokens", uint64_t{capacity.num_blocks} * report.limits.block_tokens);
+  Member(json, "groups", uint64_t{report.instance.plan.dp});
+  Member(json, "num_blocks", uint64_t{capacity.num_blocks});  // these three of one group
   Member(json, "num_window_blocks", uint64_t{capacity.num_window_blocks});
   Member(json, "num_snapshots", uint64_t{capacity.num_snapshots});
+  Member(json, "tokens", KvTokens(report));
   Member(json, "latent_copies", uint64_t{LatentCopies(report)});
   json.EndObject();
 }
@@ -126,6 +127,7 @@ void WriteRank(Writer& json, const PlanReport& report, size_t rank) {
   Member(json, "rank", uint64_t{rank});
   Member(json, "node", uint64_t{rank / report.devices_per_node});
   Member(json, "stage", uint64_t{layout.stage});
+  Member(json, "group", uint64_t{layout.dp_index});
   Member(json, "layers", layout.layers);
   Member(json, "vocabulary", layout.vocab);
   // Layers may differ; equal neighbours are written once.

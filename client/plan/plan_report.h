@@ -24,6 +24,9 @@ struct PlanReport {
   model::Price price_of_one;  // the same with a batch of one
 };
 
+// Tokens that the KV cache holds, all data-parallel groups together.
+uint64_t KvTokens(const PlanReport& report);
+
 // Ranks that hold the latents of the same tokens (each holds them whole): tp where the model has
 // latent attention, else 1.
 uint32_t LatentCopies(const PlanReport& report);

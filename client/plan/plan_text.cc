@@ -98,10 +98,11 @@ std::string SpeedLine(const model::Price& price, uint32_t batch, uint32_t contex
 }
 
 std::string KvLine(const PlanReport& report) {
-  const model::KvCapacity& capacity = report.instance.capacity;
-  const uint64_t tokens = uint64_t{capacity.num_blocks} * report.limits.block_tokens;
-  return absl::StrFormat("%d blocks of %d tokens: %d tokens, %.1f sequences of %d\n",
-                         capacity.num_blocks, report.limits.block_tokens, tokens,
+  const uint64_t tokens = KvTokens(report);
+  const uint32_t groups = report.instance.plan.dp;
+  return absl::StrFormat("%d blocks of %d tokens%s: %d tokens, %.1f sequences of %d\n",
+                         report.instance.capacity.num_blocks, report.limits.block_tokens,
+                         groups == 1 ? "" : absl::StrCat(" in each of ", groups, " groups"), tokens,
                          static_cast<double>(tokens) / report.limits.max_context_tokens,
                          report.limits.max_context_tokens);
 }
@@ -162,6 +163,11 @@ std::string AssumptionLine(const model::Hardware& hardware) {
 }
 
 }  // namespace
+
+uint64_t KvTokens(const PlanReport& report) {
+  return uint64_t{report.instance.plan.dp} * report.instance.capacity.num_blocks *
+         report.limits.block_tokens;
+}
 
 uint32_t LatentCopies(const PlanReport& report) {
   const bool latents = std::any_of(

@@ -257,6 +257,7 @@ void Scheduler::ApplyScores(Sequence* sequence, const Entry& entry, ScoreRows ro
 void Scheduler::FinishSequence(Sequence* sequence, absl::Time now,
                                std::vector<RequestEvent>* events) {
   Request* const request = sequence->request;
+  GroupOf(sequence->slot).kv.Publish(&sequence->kv, sequence->tokens);
   EndSequence(sequence);  // destroys it
   if (++request->num_finished < request->num_sequences) return;
   if (last_completion_ != absl::InfinitePast()) {

@@ -285,6 +285,44 @@ TEST_F(SchedulerTest, CommonPrefixesAreComputedOnce) {
   }
 }
 
+// docs/scheduling.md, "One example".
+TEST_F(SchedulerTest, TheExampleOfTheDocumentation) {
+  Start({.num_slots = 4, .max_step_tokens = 8, .block_tokens = 4}, 6);
+  const auto used = [&] { return scheduler_->kv(0).num_used(); };
+  GenerateTask a = Task(10, 3);
+  std::vector<TokenId> prompt = *a.prompt;
+  ASSERT_TRUE(Submit(1, std::move(a)).ok());
+  const auto step1 = Plan();
+  EXPECT_EQ(Show(step1), "start 0 0:8h+2");
+  EXPECT_EQ(used(), 2u);
+  EXPECT_EQ(scheduler_->kv(0).num_reserved(), 1u);
+  const auto step2 = Plan();
+  EXPECT_EQ(Show(step2), "0:2+1");
+  EXPECT_EQ(used(), 3u);
+  Answer(*step1, 5);
+  const auto step3 = Plan();
+  EXPECT_EQ(Show(step3), "0:0");
+  prompt[8] = prompt[9] = 50;
+  GenerateTask b = Task(1, 2);
+  b.prompt = std::make_shared<const std::vector<TokenId>>(prompt);
+  ASSERT_TRUE(Submit(2, std::move(b)).ok());
+  Answer(*step2, 5);
+  const auto step4 = Plan();
+  EXPECT_EQ(Show(step4), "start 1 at 8 0:0 1:2+1");
+  EXPECT_EQ(used(), 4u);
+  Answer(*step3, kEos);
+  EXPECT_EQ(DoneMessages(), "1=OK");
+  EXPECT_EQ(used(), 3u);
+  const auto step5 = Plan();
+  EXPECT_EQ(Show(step5), "release 0 1:0");
+  Answer(*step4, 5);
+  EXPECT_EQ(scheduler_->discarded_tokens(), 1u);
+  Answer(*step5, 5);
+  EXPECT_EQ(DoneMessages(), "1=OK 2=OK");
+  EXPECT_EQ(used(), 0u);
+  EXPECT_EQ(scheduler_->kv(0).num_cached(), 3u);
+}
+
 TEST_F(SchedulerTest, SaltsAndTenantsKeepPrefixesApart) {
   Start({.num_slots = 4, .block_tokens = 4, .share_cache = Scheduler::ShareCache::kTenant}, 100);
   const GenerateTask task = Task(9, 1);

@@ -3,8 +3,8 @@
 //
 // Rows are the (token, j) pairs whose expert is present, sorted by expert; a *slot* is a row's
 // index in that order, a *place* its t * top_k + j. Three parallel phases: x into panels; gate, up
-// and activation tile by tile, straight into the panels of the down product; down product and
-// combine.
+// and activation tile by tile, straight into the panels of the down product; down product, and
+// combine unless the rows themselves are asked for.
 #include <array>
 #include <numeric>
 
@@ -100,11 +100,15 @@ FfnShape ShapeOf(const MoeFfnParams& params) {
           .top_k = params.top_k};
 }
 
+// What becomes of the experts' outputs.
+enum class Outputs { kSum, kRows };
+
 // One call's work, after sorting.
 class FfnRun {
  public:
-  FfnRun(const MoeFfnParams& params, CpuStream& stream)
+  FfnRun(const MoeFfnParams& params, Outputs outputs, CpuStream& stream)
       : params_(params),
+        outputs_(outputs),
         shape_(ShapeOf(params)),
         kernels_(LinearKernelsOf(stream.isa())),
         pool_(stream.pool()),
@@ -284,8 +288,13 @@ class FfnRun {
         const std::byte* next =
             a + 1 < num_active_ ? DownTile(a + 1, tile) : DownTile(0, tile) + tile_bytes;
         DownProducts(space_.active[a], DownTile(a, tile), next, products);
+        FinishProducts(space_.active[a], tile, n, products);
       }
-      Combine(products, tile, n);
+      if (outputs_ == Outputs::kSum) {
+        Combine(products, tile, n);
+      } else {
+        CopyRows(products, tile, n);
+      }
     });
   }
 
@@ -322,13 +331,24 @@ class FfnRun {
     }
   }
 
-  // By add_scaled, so that a bias and a product round alike wherever they are added.
-  void AddDownBias(const float* bias, uint32_t first, uint32_t count, float weight,
-                   float* sum) const {
-    if (bias == nullptr) return;
-    alignas(64) float tile[kTileRows] = {};
-    std::copy_n(bias + first, count, tile);
-    kernels_.add_scaled(sum, tile, weight);
+  // One tile of an expert's outputs, complete in the first part of each of its rows. Weights come
+  // later, so that an output has the same bits whether it is added here or on another device.
+  void FinishProducts(const ActiveExpert& expert, uint32_t tile, uint32_t n, float* products) {
+    const float* bias = params_.experts[expert.index].down_bias;
+    if (parts_ == 1 && bias == nullptr) return;
+    const FfnPanel& last = space_.panels[expert.end_panel - 1];
+    const uint32_t end_slot = last.first_slot + last.num_rows;
+    for (uint32_t slot = space_.panels[expert.first_panel].first_slot; slot < end_slot; ++slot) {
+      float* row = products + size_t{slot} * parts_ * kTileRows;
+      for (uint32_t part = 1; part < parts_; ++part) {
+        kernels_.add_scaled(row, row + part * kTileRows, 1.0f);
+      }
+      AddBias(bias, tile * kTileRows, n, 1, row);
+    }
+  }
+
+  const float* ProductOf(const float* products, uint32_t slot) const {
+    return products + size_t{slot} * parts_ * kTileRows;
   }
 
   // y of one tile's columns, in the router's order.
@@ -341,17 +361,28 @@ class FfnRun {
         const uint32_t slot = space_.slot_of_place[place];
         if (slot == kAbsent) continue;
         const bool plain = params_.expert_weights == nullptr || params_.weigh_input;
-        const float weight = plain ? 1.0f : params_.expert_weights[place];
-        for (uint32_t part = 0; part < parts_; ++part) {
-          kernels_.add_scaled(sum, products + (size_t{slot} * parts_ + part) * kTileRows, weight);
-        }
-        AddDownBias(params_.experts[ExpertAt(place)].down_bias, first, count, weight, sum);
+        kernels_.add_scaled(sum, ProductOf(products, slot),
+                            plain ? 1.0f : params_.expert_weights[place]);
       }
       std::copy_n(sum, count, params_.y + size_t{t} * n + first);
     }
   }
 
+  // The products themselves, in the order of places.
+  void CopyRows(const float* products, uint32_t tile, uint32_t n) {
+    const uint32_t first = tile * kTileRows;
+    const uint32_t count = std::min(kTileRows, n - first);
+    float* y = params_.y + first;
+    for (uint32_t place = 0; place < NumPlaces(); ++place) {
+      const uint32_t slot = space_.slot_of_place[place];
+      if (slot == kAbsent) continue;
+      std::copy_n(ProductOf(products, slot), count, y);
+      y += n;
+    }
+  }
+
   const MoeFfnParams& params_;
+  const Outputs outputs_;
   const FfnShape shape_;
   const LinearKernels& kernels_;
   ThreadPool& pool_;
@@ -378,7 +409,17 @@ void MoeFfn(const MoeFfnParams& params, Stream& stream) {
     reference::MoeFfn(params);
     return;
   }
-  FfnRun(params, cpu).Run();
+  FfnRun(params, Outputs::kSum, cpu).Run();
+}
+
+void MoeExpertRows(const MoeFfnParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (params.num_rows == 0) return;
+  if (cpu.isa() == CpuIsa::kReference) {
+    reference::MoeExpertRows(params);
+    return;
+  }
+  FfnRun(params, Outputs::kRows, cpu).Run();
 }
 
 void GatedFfn(const GatedFfnParams& params, Stream& stream) {
@@ -398,7 +439,7 @@ void GatedFfn(const GatedFfnParams& params, Stream& stream) {
                                 .experts = {&params.weights, 1},
                                 .activation = params.activation,
                                 .y = params.y};
-  FfnRun(all_to_one, cpu).Run();
+  FfnRun(all_to_one, Outputs::kSum, cpu).Run();
 }
 
 }  // namespace essor::kernels

@@ -402,7 +402,7 @@ TEST_P(ExpertsTest, WeighsTheInputWhereAsked) {
       ASSERT_EQ(Moe(std::span(x).subspan(t * kHidden, kHidden), own, top_k, experts_, 0, 1, true),
                 together);
       for (uint32_t i = 0; i < kHidden; ++i) {
-        // One expert: the same bits. Two: sums of sums, as kBF16 adds two parts for each.
+        // One expert: the same bits. Two: their sum is rounded once more.
         const double tolerance = top_k == 1 ? 0 : (std::abs(expected[i]) + 1) * 8 * 0x1p-24;
         ASSERT_NEAR(together[i], expected[i], tolerance) << t << " " << i;
       }

@@ -27,10 +27,6 @@ void QuantiseBlock(const float* x, float* out) {
   for (uint32_t c = 0; c < kBlock; ++c) out[c] = std::nearbyint(x[c] * inverse) * scale;
 }
 
-bool TakesBFloat16(WeightFormat format) {
-  return format == WeightFormat::kBF16 || format == WeightFormat::kFp8 || IsNibbles(format);
-}
-
 // y[t, n] for all t of one output row n.
 void MultiplyRow(const LinearParams& params, const std::vector<float>& x, uint32_t n,
                  const LinearOutput& output, std::vector<float>& row) {
@@ -98,6 +94,18 @@ void RunExpert(const MoeFfnParams& params, uint32_t index, std::vector<float>& o
   }
 }
 
+bool IsPresent(const MoeFfnParams& params, size_t place) {
+  // Unsigned: an expert before the first one present is far beyond the last one too.
+  return params.expert_ids[place] - params.first_expert < params.experts.size();
+}
+
+// [T * k, H], zeros where the expert is absent.
+std::vector<float> RunExperts(const MoeFfnParams& params) {
+  std::vector<float> outputs(size_t{params.num_rows} * params.top_k * params.experts[0].down.n);
+  for (uint32_t i = 0; i < params.experts.size(); ++i) RunExpert(params, i, outputs);
+  return outputs;
+}
+
 }  // namespace
 
 void RoundActivations(WeightFormat format, std::span<const float> x, std::span<float> out) {
@@ -152,19 +160,44 @@ void GatedFfn(const GatedFfnParams& params) {
 
 void MoeFfn(const MoeFfnParams& params) {
   const size_t h = params.experts[0].down.n;
-  std::vector<float> outputs(size_t{params.num_rows} * params.top_k * h);
-  for (uint32_t i = 0; i < params.experts.size(); ++i) RunExpert(params, i, outputs);
+  const std::vector<float> outputs = RunExperts(params);
   for (size_t t = 0; t < params.num_rows; ++t) {
     for (size_t i = 0; i < h; ++i) {
       double sum = 0;
       for (size_t place = t * params.top_k; place < (t + 1) * params.top_k; ++place) {
-        // Unsigned: an expert before the first one present is far beyond the last one too.
-        const uint32_t expert = params.expert_ids[place] - params.first_expert;
-        if (expert >= params.experts.size()) continue;
+        if (!IsPresent(params, place)) continue;
         const double weight = params.weigh_input ? 1.0 : double{params.expert_weights[place]};
         sum += weight * static_cast<double>(outputs[place * h + i]);
       }
       params.y[t * h + i] = static_cast<float>(sum);
+    }
+  }
+}
+
+void MoeExpertRows(const MoeFfnParams& params) {
+  const size_t h = params.experts[0].down.n;
+  const std::vector<float> outputs = RunExperts(params);
+  float* y = params.y;
+  for (size_t place = 0; place < size_t{params.num_rows} * params.top_k; ++place) {
+    if (!IsPresent(params, place)) continue;
+    y = std::copy_n(outputs.data() + place * h, h, y);
+  }
+}
+
+void CombineExperts(const CombineExpertsParams& params) {
+  for (size_t t = 0; t < params.num_rows; ++t) {
+    for (size_t i = 0; i < params.width; ++i) {
+      double sum = 0;
+      for (size_t place = t * params.top_k; place < (t + 1) * params.top_k; ++place) {
+        double output = 0;
+        for (uint32_t s = 0; s < params.num_slices; ++s) {
+          const size_t row = params.row_ids[place * params.num_slices + s];
+          output += static_cast<double>(params.rows[row * params.width + i]);
+        }
+        const float weight = params.expert_weights == nullptr ? 1.0f : params.expert_weights[place];
+        sum += double{weight} * output;
+      }
+      params.y[t * params.width + i] = static_cast<float>(sum);
     }
   }
 }

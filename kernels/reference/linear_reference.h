@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/expert_rows.h"
 #include "kernels/linear.h"
 
 namespace essor::kernels::reference {
@@ -12,6 +13,8 @@ namespace essor::kernels::reference {
 void Linear(const LinearParams& params);
 void GatedFfn(const GatedFfnParams& params);
 void MoeFfn(const MoeFfnParams& params);
+void MoeExpertRows(const MoeFfnParams& params);
+void CombineExperts(const CombineExpertsParams& params);
 
 // x as a product with weights of `format` sees it: unchanged, rounded to bfloat16, or quantised to
 // int8 per 32 columns and multiplied out again.

@@ -54,20 +54,22 @@ class Pricer {
   Price PriceStage(std::span<const RankLayout> members) {
     Price price;
     const RankLayout& first = members.front();
-    const Exchange stage = AllReduce(first.stage_ranks);
+    const Exchange group = AllReduce(first.group_ranks);
     const Exchange tp = AllReduce(first.tp_ranks);
     const auto add = [&](const Exchange& exchange, uint64_t& traffic) {
       price.exchange_seconds += exchange.seconds;
       traffic += exchange.bytes;
     };
-    if (first.first_stage) add(stage, price.traffic.embedding);
+    if (first.first_stage) add(group, price.traffic.embedding);
     for (size_t i = 0; i < first.per_layer.size(); ++i) {
       const LayerSpec& parts = spec_.layers[first.layers.begin + i];
       const bool repeated = i > 0 && parts == spec_.layers[first.layers.begin + i - 1];
       if (!repeated) layer_seconds_ = LayerSeconds(members, i);
       price.compute_seconds += layer_seconds_;
       add(tp, price.traffic.attention);
-      add(std::holds_alternative<MoeFfn>(parts.ffn) ? stage : tp, price.traffic.ffn);
+      const auto* moe = std::get_if<MoeFfn>(&parts.ffn);
+      add(moe != nullptr ? group : tp, price.traffic.ffn);
+      if (moe != nullptr) add(ExchangeWithExperts(first, *moe), price.traffic.ffn);
     }
     if (first.last_stage) {
       price.compute_seconds += HeadSeconds(members);
@@ -98,7 +100,7 @@ class Pricer {
 
   // `busiest_experts`: how many experts the busiest rank reads.
   LayerWork WorkOf(const RankLayout& rank, size_t index, double busiest_experts) const {
-    const double batch = request_.workload.batch;
+    const double batch = GroupBatch();
     const RankLayout::Layer& layer = rank.per_layer[index];
     const auto global = static_cast<uint32_t>(rank.layers.begin + index);
     const LayerSpec& parts = spec_.layers[global];
@@ -121,7 +123,7 @@ class Pricer {
       target.bytes += busiest_experts * bytes;
       const double share =
           static_cast<double>(layer.experts.size()) / static_cast<double>(moe->num_experts);
-      target.flops += 2 * batch * moe->top_k * share * elements;
+      target.flops += 2.0 * request_.workload.batch * moe->top_k * share * elements;
     }
     const AttentionHeads heads = AttentionHeadsOf(parts.attention, layer);
     double context = VisibleKeys(heads, request_.workload.context_tokens);
@@ -188,8 +190,7 @@ class Pricer {
       const WeightSlice slice{.binding = head, .rows = rank.vocab, .cols = {0, head.cols}};
       const Work work{
           .bytes = static_cast<double>(PackedBytes(slice, request_.stored, request_.fp32)),
-          .flops = 2.0 * request_.workload.batch * static_cast<double>(rank.vocab.size()) *
-                   spec_.hidden_size};
+          .flops = 2.0 * GroupBatch() * static_cast<double>(rank.vocab.size()) * spec_.hidden_size};
       seconds = std::max(seconds, SecondsOf(work, request_.hardware));
     }
     return seconds;
@@ -208,16 +209,56 @@ class Pricer {
     const uint64_t token_bytes = spec_.hidden_size * kActivationBytes;
     const double sent = 2 * (n - 1) / n * static_cast<double>(token_bytes);
     const Link& link = LinkBetween(ranks.front(), ranks.back());
+    return {.seconds = link.latency_seconds + GroupBatch() * sent / link.bytes_per_second,
+            .bytes = static_cast<uint64_t>(std::llround(sent))};
+  }
+
+  // Sequences of one data-parallel group.
+  uint32_t GroupBatch() const {
+    return (request_.workload.batch + request_.plan.dp - 1) / request_.plan.dp;
+  }
+
+  // Parts of the experts that a token has some of its choices in, on the average.
+  double ExpectedParts(const MoeFfn& moe) const {
+    double parts = 0;
+    for (uint32_t part = 0; part < request_.plan.ep; ++part) {
+      const uint64_t here = ExpertsOfPart(moe.num_experts, request_.plan.ep, part).size();
+      const uint64_t elsewhere = moe.num_experts - here;
+      double none_here = elsewhere < moe.top_k ? 0 : 1;
+      for (uint32_t i = 0; i < moe.top_k && none_here > 0; ++i) {
+        none_here *= static_cast<double>(elsewhere - i) / static_cast<double>(moe.num_experts - i);
+      }
+      parts += 1 - none_here;
+    }
+    return parts;
+  }
+
+  // Whether the experts' first product rounds to bfloat16.
+  bool SendsBFloat16(const MoeFfn& moe) const {
+    return !request_.fp32 && !moe.router.weigh_input && request_.stored != DType::kF32 &&
+           (InfoOf(request_.stored).block_elements == 1 || OnlyExperts(request_.stored));
+  }
+
+  // Each rank of a group has a part of its tokens.
+  Exchange ExchangeWithExperts(const RankLayout& rank, const MoeFfn& moe) const {
+    if (request_.plan.dp == 1) return {};
+    const auto ranks = static_cast<double>(rank.stage_ranks.size());
+    const double slices = ranks / request_.plan.ep;
+    const double row = static_cast<double>(spec_.hidden_size) * (ranks - 1) / ranks;  // to others
+    const double sent = ExpectedParts(moe) * slices * row * (SendsBFloat16(moe) ? 2 : 4);
+    const double returned = moe.top_k * slices * row * 4;
+    const double tokens = std::ceil(GroupBatch() / static_cast<double>(rank.group_ranks.size()));
+    const Link& link = LinkBetween(rank.stage_ranks.front(), rank.stage_ranks.back());
     return {
-        .seconds = link.latency_seconds + request_.workload.batch * sent / link.bytes_per_second,
-        .bytes = static_cast<uint64_t>(std::llround(sent))};
+        .seconds = 3 * link.latency_seconds + tokens * (sent + returned) / link.bytes_per_second,
+        .bytes = static_cast<uint64_t>(std::llround(sent + returned))};
   }
 
   Exchange SendOn(const RankLayout& rank) const {
     const Link& link = LinkBetween(rank.rank, *rank.next_stage_rank);
     const uint64_t bytes = spec_.hidden_size * kActivationBytes;
     return {.seconds = link.latency_seconds +
-                       static_cast<double>(request_.workload.batch * bytes) / link.bytes_per_second,
+                       static_cast<double>(GroupBatch() * bytes) / link.bytes_per_second,
             .bytes = bytes};
   }
 

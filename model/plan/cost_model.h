@@ -1,21 +1,27 @@
 // What a plan costs: bytes per rank, bytes per link and token, predicted decoding speed. A simple
 // model with named inputs, meant to rank plans; it knows nothing of kernels and schedules.
 //
-// One decode step of `batch` sequences, each with `context_tokens` behind it, is the sum over the
-// stages, and within a stage over its layers, of
-//   attention: max over ranks of  (attention bytes + batch x context x KV bytes) / memory bandwidth
-//              and                2 x batch x (attention parameters + context x heads x 2 head_dim)
+// One decode step of `batch` sequences, each with `context_tokens` behind it and b = ceil(batch /
+// dp) of them in each data-parallel group, is the sum over the stages, and within a stage over its
+// layers, of
+//   attention: max over ranks of  (attention bytes + b x context x KV bytes) / memory bandwidth
+//              and                2 x b x (attention parameters + context x heads x 2 head_dim)
 //                                 / flops
 //              + all-reduce over the tp group
-//   FFN:       max over ranks of  bytes read / memory bandwidth  and  2 x batch x parameters /
-//   flops
-//              + all-reduce over the tp group (dense) or the stage (MoE)
+//   FFN:       max over ranks of  bytes read / memory bandwidth  and  2 x tokens x parameters /
+//              flops, of routed experts for the tokens of all groups, else for b
+//              + all-reduce over the tp group (dense) or the data-parallel group (MoE)
+//              + with several groups the exchange of rows with experts
 // and of the head on the last stage. Of E experts with top-k routing taken as uniform, a batch of B
 // tokens touches E (1 - (1 - k/E)^B); what counts is how many of them the busiest rank has, whose
 // expectation is computed exactly (BusiestExperts).
 //
 // An all-reduce of P bytes over n ranks sends 2 (n-1)/n P bytes per rank and direction and takes
-// latency + bytes / bandwidth of the slowest link in the group. Activations travel as float32.
+// latency + bytes / bandwidth of the slowest link in the group. Activations travel as float32. An
+// exchange of rows with experts (worker/layers/expert_exchange.h) has three latencies; a token goes
+// once to each rank that has some of its experts (their expected number, with choices taken as
+// uniform), in bfloat16 where the experts take it, and a row of float32 comes back for each
+// expert, or slice of one.
 #pragma once
 
 #include <cstdint>
@@ -52,7 +58,8 @@ struct Workload {
   uint32_t context_tokens = 4096;
 };
 
-// Bytes that the rank which sends most sends for one token of one sequence.
+// Bytes that the rank which sends most sends for one token of one sequence; of an exchange with
+// experts also those that other ranks send back to it.
 struct Traffic {
   uint64_t attention = 0;  // all-reduces after attention, all its layers
   uint64_t ffn = 0;        // after FFNs

@@ -187,6 +187,45 @@ TEST(CostModelTest, AllReducesCost) {
   EXPECT_NEAR(price.exchange_seconds, 5 * (0.5 + sent / 1000.0) + 7 + 256 / 100.0, 1e-9);
 }
 
+// Without experts two groups are two models with half of the batch each, the odd one rounded up.
+TEST(CostModelTest, GroupsShareTheBatch) {
+  const Hardware hardware{.memory_bytes_per_second = 1000, .flops = 1e30};
+  const Price two = PriceOf(DenseSpec(), {.dp = 2}, hardware, {.batch = 5, .context_tokens = 10});
+  const Price one = PriceOf(DenseSpec(), {}, hardware, {.batch = 3, .context_tokens = 10});
+  EXPECT_NEAR(two.step_seconds, one.step_seconds, 1e-9);
+  EXPECT_EQ(two.exchange_seconds, 0);
+  EXPECT_NEAR(two.tokens_per_second, 5 / one.step_seconds, 1e-9);
+}
+
+// Two of eight experts in two parts are in 2 (1 - C(4,2) / C(8,2)) = 11/7 of them. Half of what
+// goes and comes stays on the rank.
+TEST(CostModelTest, ExchangesWithExpertsCost) {
+  ModelSpec spec = DenseSpec();
+  for (LayerSpec& layer : spec.layers) {
+    layer.ffn = MoeFfn{.num_experts = 8, .top_k = 2, .intermediate_size = 96};
+  }
+  const Hardware hardware{.memory_bytes_per_second = 1e30,
+                          .flops = 1e30,
+                          .device_link = {.bytes_per_second = 1000, .latency_seconds = 0.5},
+                          .devices_per_node = 4};
+  const Workload four{.batch = 4, .context_tokens = 1};
+  const double sent = 11.0 / 7 * 64 * 2 / 2;
+  const double returned = 2.0 * 64 * 4 / 2;
+  const Price whole = PriceOf(spec, {.dp = 2, .ep = 2}, hardware, four);
+  EXPECT_EQ(whole.traffic.ffn, 2 * static_cast<uint64_t>(sent + returned + 0.5));
+  EXPECT_EQ(whole.traffic.total(), whole.traffic.ffn);
+  EXPECT_NEAR(whole.exchange_seconds, 2 * (3 * 0.5 + 2 * (sent + returned) / 1000), 1e-9);
+
+  // Sliced, every row goes to both ranks and comes back from both for each expert.
+  const Price sliced = PriceOf(spec, {.dp = 2}, hardware, four);
+  EXPECT_NEAR(sliced.exchange_seconds, 2 * (3 * 0.5 + 2 * (64.0 * 2 + 2 * 64 * 4) / 1000), 1e-9);
+
+  // Experts that weigh their inputs take them unrounded.
+  for (LayerSpec& layer : spec.layers) std::get<MoeFfn>(layer.ffn).router.weigh_input = true;
+  const Price unrounded = PriceOf(spec, {.dp = 2, .ep = 2}, hardware, four);
+  EXPECT_NEAR(unrounded.exchange_seconds, 2 * (3 * 0.5 + 2 * (2 * sent + returned) / 1000), 1e-9);
+}
+
 // One token of an MoE spread over ranks waits for the rank that got both experts; slices share
 // every expert evenly.
 TEST(CostModelTest, SlicedExpertsBeatSpreadOnesForOneToken) {

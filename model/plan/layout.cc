@@ -75,8 +75,8 @@ void SplitAttention(const GatedDeltaNet& attention, uint32_t tp, uint32_t index,
   layer.heads = {keys.begin * group, keys.end * group};
 }
 
-// Matrices whose rows are divided over all ranks of a stage.
-bool IsOverStage(WeightRole role) {
+// Matrices whose rows are divided over the ranks of a group.
+bool IsOverGroup(WeightRole role) {
   return role == WeightRole::kEmbedding || role == WeightRole::kHead;
 }
 
@@ -92,8 +92,8 @@ uint64_t LayerCost(const ParallelPlan& plan, const ModelSpec& spec, uint32_t lay
       cost += elements * moe->num_experts;
     } else if (IsReplicated(weight.role) || weight.rows == 1) {
       cost += elements * ranks;
-    } else if (IsOverStage(weight.role) || (moe != nullptr && IsFfnMatrix(weight.role))) {
-      cost += elements;  // also of the shared expert
+    } else if (IsOverGroup(weight.role) || (moe != nullptr && IsFfnMatrix(weight.role))) {
+      cost += elements * plan.dp;  // also of the shared expert
     } else {
       cost += elements * (ranks / plan.tp);
     }
@@ -109,7 +109,7 @@ std::vector<uint32_t> StageStarts(const ParallelPlan& plan, const ModelSpec& spe
     costs[layer] = LayerCost(plan, spec, layer);
   }
   // Tied, the matrix is embedding on the first stage and head on the last.
-  const uint64_t embedding = uint64_t{spec.vocab_size} * spec.hidden_size;
+  const uint64_t embedding = uint64_t{spec.vocab_size} * spec.hidden_size * plan.dp;
   uint64_t drafts = 0;
   for (uint32_t layer = num_layers; layer < spec.NumLayersHeld(); ++layer) {
     drafts += LayerCost(plan, spec, layer);
@@ -131,11 +131,11 @@ RankLayout::Layer SplitLayer(const ParallelPlan& plan, const LayerSpec& parts,
       [&](const auto& attention) { SplitAttention(attention, plan.tp, layout.tp_index, layer); },
       parts.attention);
   if (const auto* moe = std::get_if<MoeFfn>(&parts.ffn)) {
-    layer.experts = SplitEvenly(moe->num_experts, plan.ep, expert_group, Longer::kHigherParts);
+    layer.experts = ExpertsOfPart(moe->num_experts, plan.ep, expert_group);
     layer.expert_ffn = SplitInPieces(moe->intermediate_size, quant_block.experts, slices, slice,
                                      Longer::kHigherParts);
-    layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block.others, ranks,
-                              layout.rank_in_stage, Longer::kLowerParts);
+    layer.ffn = SplitInPieces(moe->shared_intermediate_size, quant_block.others,
+                              plan.RanksPerGroup(), layout.group_index, Longer::kLowerParts);
   } else {
     layer.ffn = SplitInPieces(std::get<DenseFfn>(parts.ffn).intermediate_size, quant_block.others,
                               plan.tp, layout.tp_index, Longer::kHigherParts);
@@ -154,11 +154,16 @@ RankLayout LayoutWithin(const ParallelPlan& plan, const ModelSpec& spec,
   layout.first_stage = layout.stage == 0;
   layout.last_stage = layout.stage + 1 == plan.pp;
   layout.layers = {stage_starts[layout.stage], stage_starts[layout.stage + 1]};
-  layout.vocab = SplitVocabulary(spec.vocab_size, ranks, layout.rank_in_stage);
-
   const uint32_t stage_begin = layout.stage * ranks;
   layout.stage_ranks.resize(ranks);
   std::iota(layout.stage_ranks.begin(), layout.stage_ranks.end(), stage_begin);
+  layout.expert_parts = plan.ep;
+  const uint32_t group = plan.RanksPerGroup();
+  layout.dp_index = layout.rank_in_stage / group;
+  layout.group_index = layout.rank_in_stage % group;
+  layout.group_ranks.resize(group);
+  std::iota(layout.group_ranks.begin(), layout.group_ranks.end(), rank - layout.group_index);
+  layout.vocab = SplitVocabulary(spec.vocab_size, group, layout.group_index);
   layout.tp_index = layout.rank_in_stage % plan.tp;
   layout.tp_ranks.resize(plan.tp);
   std::iota(layout.tp_ranks.begin(), layout.tp_ranks.end(), rank - layout.tp_index);
@@ -196,6 +201,10 @@ QuantBlock QuantBlockOf(const std::vector<WeightBinding>& bindings) {
     of_group = std::max(of_group, of_type);
   }
   return block;
+}
+
+Range ExpertsOfPart(uint64_t num_experts, uint32_t parts, uint32_t part) {
+  return SplitEvenly(num_experts, parts, part, Longer::kHigherParts);
 }
 
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,

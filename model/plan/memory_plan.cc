@@ -95,7 +95,7 @@ uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
   if (!layout.last_stage) return 0;
   const uint64_t gathered = kGatheredRows * WidestVocabularySlice(spec, layout);
   const uint64_t elements = kHeadRows * (spec.hidden_size + layout.vocab.size()) +
-                            gathered * (layout.stage_ranks.size() + 1) + spec.vocab_size;
+                            gathered * (layout.group_ranks.size() + 1) + spec.vocab_size;
   return elements * kFloatBytes;
 }
 
@@ -105,9 +105,15 @@ uint32_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
 
 // Inputs and intermediates of an FFN for each chosen expert, in the widest type, and a tile of
 // partial sums per thread (two where the intermediates are split in two bfloat16 values).
-uint64_t FfnWorkspace(uint64_t top_k, uint64_t hidden, uint64_t ffn, const ServingLimits& limits) {
-  return limits.max_step_tokens * std::max<uint64_t>(top_k, 1) *
-         (hidden + ffn + 2 * kKernelThreads * kTileRows) * kFloatBytes;
+uint64_t FfnWorkspace(uint64_t top_k, uint64_t hidden, uint64_t ffn, uint64_t rows) {
+  return rows * std::max<uint64_t>(top_k, 1) * (hidden + ffn + 2 * kKernelThreads * kTileRows) *
+         kFloatBytes;
+}
+
+// What a rank with experts keeps to exchange rows with other data-parallel groups: rows that come
+// and go, and for each choice an id and a weight.
+uint64_t ExpertExchangeBytes(const ExpertExchangeSizes& sizes, const ModelSpec& spec) {
+  return (2 * sizes.rows * spec.hidden_size + 2 * sizes.choices) * kFloatBytes;
 }
 
 // The inputs of a projection in panels of the widest type, rounded up to whole blocks of 32: those
@@ -394,22 +400,31 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
                              2 * widths.top_k + widths.shared;
   const uint64_t rope_tables = uint64_t{ContextTokens(spec, limits)} * RotationWidth(spec, layout);
+  ExpertExchangeSizes exchange;
+  if (widths.top_k > 0) {
+    exchange = ExpertExchangeSizesOf(spec, layout, limits.max_step_tokens);
+  }
   // One call at a time has the kernels' workspace.
+  const uint64_t ffn_rows = std::max<uint64_t>(limits.max_step_tokens, exchange.rows);
   const uint64_t kernels =
-      std::max({FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), limits),
+      std::max({FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), ffn_rows),
                 LinearWorkspace(spec.hidden_size, widths.attention, limits),
                 AttentionWorkspace(layout, spec, limits), IndexWorkspace(layout, spec, limits)});
   return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
-         HeadBytes(spec, layout) + kSmallPieces;
+         HeadBytes(spec, layout) + ExpertExchangeBytes(exchange, spec) + kSmallPieces;
 }
 
 uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
                        const ServingLimits& limits) {
   const uint64_t activations = uint64_t{limits.max_step_tokens} * spec.hidden_size * kFloatBytes;
   const uint64_t logits = kGatheredRows * WidestVocabularySlice(spec, layout) * kFloatBytes;
-  const uint64_t payload = std::max(activations, logits);
+  const uint64_t expert_rows = ExpertExchangeSizesOf(spec, layout, limits.max_step_tokens).rows *
+                               spec.hidden_size * kFloatBytes;
+  const uint64_t payload = std::max({activations, logits, expert_rows});
+  const bool one_group = layout.group_ranks.size() == layout.stage_ranks.size();
   return ExchangeBytesOfGroup(layout.tp_ranks.size(), payload) +
-         ExchangeBytesOfGroup(layout.stage_ranks.size(), payload) +
+         ExchangeBytesOfGroup(layout.group_ranks.size(), payload) +
+         (one_group ? 0 : ExchangeBytesOfGroup(layout.stage_ranks.size(), payload)) +
          ExchangeBytesOfGroup(NumStages(layout), payload);
 }
 

@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/plan/random_models.h"
+#include "model/plan/scratch_widths.h"
 #include "model/spec/logical_weights.h"
 
 namespace essor::model {
@@ -189,6 +190,27 @@ TEST(MemoryPlanTest, ContextDefaultsToTheModels) {
   const uint64_t least = LeastBytes(request);
   request.limits.max_context_tokens = 8192;
   EXPECT_EQ(LeastBytes(request), least);
+}
+
+// A group's vocabulary and head are copies; what passes between groups has room of its own.
+TEST(MemoryPlanTest, DataParallelGroupsKeepCopiesAndRoomForExchanges) {
+  const ModelSpec spec = SmallMoe();
+  const ServingLimits limits{.max_step_tokens = 100, .max_context_tokens = 1024};
+  const RankLayout sliced = LayoutOf({.tp = 2, .ep = 2}, spec, 0, 1);
+  const RankLayout grouped = LayoutOf({.dp = 2, .ep = 2}, spec, 0, 1);
+  EXPECT_EQ(ExpertExchangeSizesOf(spec, sliced, 100).rows, 0u);
+  const ExpertExchangeSizes sizes = ExpertExchangeSizesOf(spec, grouped, 100);
+  EXPECT_EQ(sizes.rows, 100u);
+  EXPECT_EQ(sizes.choices, 2u * 100 * 2);                       // top 2
+  EXPECT_EQ(ExpertExchangeSizesOf(spec, grouped, 3).rows, 4u);  // a token of each rank
+  ModelSpec dense = spec;
+  for (LayerSpec& layer : dense.layers) layer.ffn = DenseFfn{.intermediate_size = 1536};
+  EXPECT_EQ(ExpertExchangeSizesOf(dense, grouped, 100).rows, 0u);
+  EXPECT_GE(ActivationBytes(grouped, spec, limits),
+            ActivationBytes(sliced, spec, limits) + 2 * 100 * 576 * 4);
+  // Another group of two ranks beside those of vocabulary and heads, which now are alone.
+  EXPECT_GT(ExchangeBytes(grouped, spec, limits), uint64_t{2} * 100 * 576 * 4);
+  EXPECT_LT(ExchangeBytes(grouped, spec, limits), ExchangeBytes(sliced, spec, limits));
 }
 
 TEST(MemoryPlanTest, RefusesLimitsOfZero) {

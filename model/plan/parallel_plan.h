@@ -4,6 +4,10 @@
 // Per instance: pp stages of R = max(dp x tp, ep) ranks, the larger a multiple of the smaller.
 // Attention runs in dp groups of tp ranks, replicated R / (dp x tp) times; experts are spread over
 // ep groups, each expert sliced over R / ep ranks. Global rank = stage * R + rank within the stage.
+//
+// The R / dp consecutive ranks of a stage that run one group's attention and its replicas hold the
+// same tokens. They share what follows from tokens alone (vocabulary, dense layers, shared
+// experts); only routed experts are spread over the ranks of all groups.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +36,8 @@ struct ParallelPlan {
   std::string ToString() const;
 
   uint32_t RanksPerStage() const;
+  // R / dp.
+  uint32_t RanksPerGroup() const { return RanksPerStage() / dp; }
   uint32_t NumRanks() const { return pp * RanksPerStage(); }
   // Steps that the coordinator may have sent without having their results: one for each stage, and
   // one to go on with.
@@ -86,15 +92,25 @@ struct RankLayout {
   bool last_stage = false;
 
   Range layers;
-  // Rows of embedding and head, split over the R ranks of a stage; the same on every stage.
+  // Rows of embedding and head, split over the ranks of a group; the same on every stage.
   Range vocab;
 
   // Tensor-parallel group of attention and dense FFN layers, as global ranks in order; this rank is
   // tp_ranks[tp_index]. Replicas have groups of their own.
   std::vector<uint32_t> tp_ranks;
   uint32_t tp_index = 0;
-  // All ranks of the stage, in order: the group that sums MoE outputs and merges samples.
+  // Data-parallel group, 0 .. dp - 1, and its ranks in this stage, in order; this rank is
+  // group_ranks[group_index]. They hold the same tokens: they share embedding, head and shared
+  // experts and merge samples.
+  uint32_t dp_index = 0;
+  std::vector<uint32_t> group_ranks;
+  uint32_t group_index = 0;
+  // All ranks of the stage, in order: those that share the routed experts. The same as group_ranks
+  // where dp is 1.
   std::vector<uint32_t> stage_ranks;
+  // Parts that the routed experts are in (ep): part i is on the ranks i * n .. i * n + n - 1 of the
+  // stage, n = stage_ranks.size() / expert_parts, each of which has a slice of its experts.
+  uint32_t expert_parts = 1;
   // The rank with the same rank_in_stage in the next / previous / first / last stage.
   std::optional<uint32_t> next_stage_rank;
   std::optional<uint32_t> previous_stage_rank;
@@ -107,7 +123,7 @@ struct RankLayout {
     // KV heads; above the KV-head count ranks share one (replicated). Empty without a KV cache.
     Range kv_heads;
     // Columns of a dense FFN's intermediate (split over tp), or of an MoE layer's shared expert
-    // (split over the stage; empty on some ranks where it has fewer pieces than they are).
+    // (split over the group; empty on some ranks where it has fewer pieces than they are).
     Range ffn;
     Range experts;     // whole experts this rank takes part in, empty for a dense layer
     Range expert_ffn;  // its columns of each such expert's intermediate
@@ -138,6 +154,8 @@ struct RankLayout {
 //    lower ranks.
 RankLayout LayoutOf(const ParallelPlan& plan, const ModelSpec& spec, uint32_t rank,
                     QuantBlock quant_block);
+// The whole experts of part `part` of `parts`.
+Range ExpertsOfPart(uint64_t num_experts, uint32_t parts, uint32_t part);
 // Of all ranks: index = rank.
 std::vector<RankLayout> LayoutsOf(const ParallelPlan& plan, const ModelSpec& spec,
                                   QuantBlock quant_block);

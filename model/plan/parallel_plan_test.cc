@@ -91,7 +91,10 @@ TEST(ValidatePlanTest, RefusesWithOneSentence) {
   } kCases[] = {
       {{.tp = 16}, SmallMoe(), 1, "tp=16 exceeds the model's 9 attention heads"},
       {{.pp = 40}, SmallMoe(), 1, "pp=40 exceeds the model's 30 layers"},
-      {{.dp = 2}, SmallMoe(), 1, "dp=2: data-parallel attention is not available yet"},
+      {{.dp = 2, .tp = 3, .ep = 4},
+       SmallMoe(),
+       1,
+       "of dp x tp = 6 and ep=4 the larger must be a multiple of the smaller"},
       {{.ep = 9}, SmallMoe(), 1, "ep=9 exceeds the model's 8 experts"},
       {{.ep = 2}, SmallDense(), 1, "ep=2 spreads experts, and this model (llama) has none"},
       {{.tp = 2, .ep = 3},
@@ -188,6 +191,48 @@ TEST(LayoutTest, TensorAndExpertParallel) {
   EXPECT_EQ(layouts[2].per_layer[0].expert_ffn, (Range{0, 768}));
 }
 
+// Two groups of two ranks, each with a copy of what follows from its tokens alone; the experts are
+// spread over all four.
+TEST(LayoutTest, DataParallelGroups) {
+  ModelSpec spec = SmallMoe();
+  std::get<MoeFfn>(spec.layers[0].ffn).shared_intermediate_size = 64;
+  const auto layouts = LayoutsOf({.pp = 2, .dp = 2, .tp = 2, .ep = 4}, spec, 32);
+  ASSERT_EQ(layouts.size(), 8u);
+  for (uint32_t rank = 0; rank < 4; ++rank) {
+    const RankLayout& layout = layouts[rank];
+    SCOPED_TRACE(rank);
+    EXPECT_EQ(layout.dp_index, rank / 2);
+    EXPECT_EQ(layout.group_index, rank % 2);
+    EXPECT_THAT(layout.group_ranks, ElementsAre(rank / 2 * 2, rank / 2 * 2 + 1));
+    EXPECT_THAT(layout.tp_ranks, ElementsAre(rank / 2 * 2, rank / 2 * 2 + 1));
+    EXPECT_THAT(layout.stage_ranks, ElementsAre(0, 1, 2, 3));
+    EXPECT_EQ(layout.vocab, (rank % 2 == 0 ? Range{0, 24576} : Range{24576, 49152}));
+    EXPECT_EQ(layout.per_layer[0].heads, (rank % 2 == 0 ? Range{0, 6} : Range{6, 9}));
+    EXPECT_EQ(layout.per_layer[0].ffn, (rank % 2 == 0 ? Range{0, 32} : Range{32, 64}));
+    EXPECT_EQ(layout.per_layer[0].experts, (Range{2 * rank, 2 * rank + 2}));
+  }
+  EXPECT_THAT(layouts[7].group_ranks, ElementsAre(6, 7));
+  EXPECT_EQ(layouts[7].dp_index, 1u);
+}
+
+// Whether the experts are sliced over the groups or attention has replicas in one.
+TEST(LayoutTest, DataParallelGroupsOfSlicesAndReplicas) {
+  auto layouts = LayoutsOf({.dp = 3}, SmallMoe(), 32);
+  EXPECT_EQ(layouts[2].dp_index, 2u);
+  EXPECT_THAT(layouts[2].group_ranks, ElementsAre(2));
+  EXPECT_EQ(layouts[2].vocab, (Range{0, 49152}));
+  EXPECT_EQ(layouts[2].per_layer[0].heads, (Range{0, 9}));
+  EXPECT_EQ(layouts[2].per_layer[0].experts, (Range{0, 8}));
+  EXPECT_EQ(layouts[2].per_layer[0].expert_ffn, (Range{1024, 1536}));
+  layouts = LayoutsOf({.dp = 2, .ep = 8}, SmallMoe(), 32);
+  EXPECT_EQ(layouts[5].dp_index, 1u);
+  EXPECT_EQ(layouts[5].group_index, 1u);
+  EXPECT_THAT(layouts[5].group_ranks, ElementsAre(4, 5, 6, 7));
+  EXPECT_THAT(layouts[5].tp_ranks, ElementsAre(5));
+  EXPECT_EQ(layouts[5].vocab, (Range{12288, 24576}));
+  EXPECT_EQ(layouts[5].per_layer[0].experts, (Range{5, 6}));
+}
+
 TEST(LayoutTest, PipelineStages) {
   const auto layouts = LayoutsOf({.pp = 2, .tp = 2}, SmallMoe(), 32);
   EXPECT_EQ(layouts[0].layers, (Range{0, 15}));
@@ -274,6 +319,20 @@ TEST(LayoutTest, VocabularySmallerThanSixtyFourRowsARank) {
   EXPECT_EQ(next, 130u);
 }
 
+// Without experts the groups are copies of the model that share nothing.
+TEST(ValidatePlanTest, TakesDataParallelGroupsOfAnyModel) {
+  EXPECT_TRUE(ValidatePlan({.dp = 16}, SmallDense(), 1).ok());
+  EXPECT_TRUE(ValidatePlan({.dp = 2, .tp = 2, .ep = 4}, SmallMoe(), 32).ok());
+  EXPECT_EQ(ValidatePlan({.dp = 6}, SmallMoe(), 512).message(),
+            "dp=6,tp=1 with ep=1 cuts each expert of 1536 columns (3 quantised blocks of 512) into "
+            "6 parts");
+  ModelSpec small = SmallMoe();
+  small.vocab_size = 3;
+  EXPECT_TRUE(ValidatePlan({.dp = 2, .tp = 2}, small, 1).ok());
+  EXPECT_EQ(ValidatePlan({.dp = 2, .ep = 8}, small, 1).message(),
+            "4 ranks per data-parallel group exceed the model's 3 vocabulary rows");
+}
+
 // Its pieces may be fewer than the ranks, but none may cut a quantised block.
 TEST(ValidatePlanTest, SharedExpertsAreDividedOverTheStage) {
   ModelSpec spec{.family = "glm4_moe", .hidden_size = 40, .vocab_size = 512};
@@ -348,7 +407,7 @@ void ExpectHeadsKeepTheirGroups(const AttentionSpec& attention, const RankLayout
 TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
   RandomModels random(20261123);
   uint32_t valid = 0;
-  for (int round = 0; round < 2000; ++round) {
+  for (int round = 0; round < 3000; ++round) {
     const ModelSpec spec = random.Spec();
     const ParallelPlan plan = random.Plan();
     const uint32_t quant_block = random.Coin() ? 32 : 1;
@@ -361,6 +420,11 @@ TEST(LayoutTest, HoldsForRandomModelsAndPlans) {
       ASSERT_GT(layout.vocab.size(), 0u);
       ASSERT_EQ(layout.tp_ranks[layout.tp_index], layout.rank);
       ASSERT_EQ(layout.stage_ranks[layout.rank_in_stage], layout.rank);
+      ASSERT_EQ(layout.group_ranks[layout.group_index], layout.rank);
+      ASSERT_EQ(layout.group_ranks.size() * plan.dp, layout.stage_ranks.size());
+      ASSERT_EQ(layout.rank_in_stage / layout.group_ranks.size(), layout.dp_index);
+      ASSERT_GE(layout.tp_ranks.front(), layout.group_ranks.front());
+      ASSERT_LE(layout.tp_ranks.back(), layout.group_ranks.back());
       for (size_t i = 0; i < layout.per_layer.size(); ++i) {
         const RankLayout::Layer& layer = layout.per_layer[i];
         const LayerSpec& parts = spec.layers[layout.layers.begin + i];

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -12,18 +13,51 @@
 namespace essor::model {
 namespace {
 
-// Every plan of exactly `num_ranks` ranks without data parallelism, the plainest first: few stages,
-// then tensor before expert parallelism.
-std::vector<ParallelPlan> PlansOf(uint32_t num_ranks) {
+std::vector<uint32_t> DivisorsOf(uint32_t number) {
+  std::vector<uint32_t> divisors;
+  for (uint32_t divisor = 1; divisor <= number; ++divisor) {
+    if (number % divisor == 0) divisors.push_back(divisor);
+  }
+  return divisors;
+}
+
+// The fewest experts of a layer that has some; 0 where none has.
+uint32_t FewestExperts(const ModelSpec& spec) {
+  uint32_t fewest = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    const auto* moe = std::get_if<MoeFfn>(&layer.ffn);
+    if (moe != nullptr && (fewest == 0 || moe->num_experts < fewest)) fewest = moe->num_experts;
+  }
+  return fewest;
+}
+
+// Plans of one stage of `ranks` with data-parallel groups, few groups first: attention without
+// replicas, and experts as whole as they can be, since every slice of one is another copy of its
+// tokens' rows on the way. None without experts: such groups would share nothing.
+void AddGroupedPlans(uint32_t pp, uint32_t ranks, const ModelSpec& spec,
+                     std::vector<ParallelPlan>& plans) {
+  const uint32_t num_experts = FewestExperts(spec);
+  if (num_experts == 0) return;
+  uint32_t ep = 1;
+  for (const uint32_t divisor : DivisorsOf(ranks)) {
+    if (divisor <= num_experts) ep = divisor;
+  }
+  for (const uint32_t dp : DivisorsOf(ranks)) {
+    if (dp > 1) plans.push_back({.pp = pp, .dp = dp, .tp = ranks / dp, .ep = ep});
+  }
+}
+
+// Every plan of exactly `num_ranks` ranks that is worth a look, the plainest first: few stages,
+// then tensor before expert parallelism before data-parallel groups.
+std::vector<ParallelPlan> PlansOf(uint32_t num_ranks, const ModelSpec& spec) {
   std::vector<ParallelPlan> plans;
-  for (uint32_t pp = 1; pp <= num_ranks; ++pp) {
-    if (num_ranks % pp != 0) continue;
+  for (const uint32_t pp : DivisorsOf(num_ranks)) {
     const uint32_t stage = num_ranks / pp;
-    for (uint32_t smaller = 1; smaller <= stage; ++smaller) {
-      if (stage % smaller != 0) continue;
+    for (const uint32_t smaller : DivisorsOf(stage)) {
       plans.push_back({.pp = pp, .tp = stage, .ep = smaller});
       if (smaller != stage) plans.push_back({.pp = pp, .tp = smaller, .ep = stage});
     }
+    AddGroupedPlans(pp, stage, spec, plans);
   }
   return plans;
 }
@@ -98,6 +132,13 @@ absl::Status Consider(const ParallelPlan& plan, const PlannerRequest& request,
   return absl::OkStatus();
 }
 
+// What plans are compared by: tokens per second.
+double Merit(const PlannedInstance& instance) {
+  constexpr double kGroupsMustGain = 1.25;
+  const double speed = instance.price.tokens_per_second;
+  return instance.plan.dp > 1 ? speed / kGroupsMustGain : speed;
+}
+
 std::string Speed(const PlannedInstance& instance) {
   return absl::StrFormat("%s: %.4g tokens/s", instance.plan.ToString(),
                          instance.price.tokens_per_second);
@@ -109,12 +150,21 @@ std::string ReasonFor(const std::vector<PlannedInstance>& best_first,
     return absl::StrFormat("%s is the only plan over %d ranks that is valid and fits",
                            best_first[0].plan.ToString(), request.num_ranks);
   }
+  const PlannedInstance& chosen = best_first[0];
+  const auto fastest = std::max_element(
+      best_first.begin(), best_first.end(), [](const PlannedInstance& a, const PlannedInstance& b) {
+        return a.price.tokens_per_second < b.price.tokens_per_second;
+      });
+  const bool slower_than_groups = fastest->price.tokens_per_second > chosen.price.tokens_per_second;
   return absl::StrFormat(
-      "%s is predicted to be fastest of the %d plans over %d ranks that fit, for a batch of %d "
-      "with "
-      "%d tokens of context each (%s; next %s)",
-      best_first[0].plan.ToString(), best_first.size(), request.num_ranks, request.workload.batch,
-      request.workload.context_tokens, Speed(best_first[0]), Speed(best_first[1]));
+      "%s is predicted to be fastest of the %d plans over %d ranks that fit%s, for a batch of %d "
+      "with %d tokens of context each (%s; next %s)",
+      chosen.plan.ToString(), best_first.size(), request.num_ranks,
+      slower_than_groups
+          ? absl::StrCat(" but for data-parallel groups, which gain less than a quarter (",
+                         Speed(*fastest), ")")
+          : "",
+      request.workload.batch, request.workload.context_tokens, Speed(chosen), Speed(best_first[1]));
 }
 
 // A block id means the same block on every rank, so all have as many as the poorest has room for.
@@ -164,15 +214,14 @@ absl::StatusOr<PlanChoice> ChoosePlan(const PlannerRequest& request) {
         absl::StrCat(request.num_ranks, " ranks: a plan has 1 to ", kMaxRanks));
   }
   Candidates candidates;
-  for (const ParallelPlan& plan : PlansOf(request.num_ranks)) {
+  for (const ParallelPlan& plan : PlansOf(request.num_ranks, *request.spec)) {
     ESSOR_RETURN_IF_ERROR(Consider(plan, request, candidates));
   }
   if (!candidates.fitting.empty()) {
-    // Stable: of equally fast plans the plainest, see PlansOf().
-    std::stable_sort(candidates.fitting.begin(), candidates.fitting.end(),
-                     [](const PlannedInstance& a, const PlannedInstance& b) {
-                       return a.price.tokens_per_second > b.price.tokens_per_second;
-                     });
+    // Stable: of equally good plans the plainest, see PlansOf().
+    std::stable_sort(
+        candidates.fitting.begin(), candidates.fitting.end(),
+        [](const PlannedInstance& a, const PlannedInstance& b) { return Merit(a) > Merit(b); });
     std::string reason = ReasonFor(candidates.fitting, request);
     return PlanChoice{.instance = std::move(candidates.fitting.front()),
                       .reason = std::move(reason)};

@@ -46,8 +46,11 @@ struct PlanChoice {
 };
 
 // Of all plans that use exactly `num_ranks` ranks, are valid and fit, the one predicted to decode
-// the most tokens a second under `workload`. InvalidArgument with one sentence when no plan is
-// valid, ResourceExhausted when none fits.
+// the most tokens a second under `workload`. Data-parallel groups, of which a lone sequence can use
+// but one, are considered for models with experts only, with dp x tp ranks a stage and experts as
+// whole as can be, and have to promise a quarter more than the best plan without them.
+// InvalidArgument with one sentence when no plan is valid,
+// ResourceExhausted when none fits.
 absl::StatusOr<PlanChoice> ChoosePlan(const PlannerRequest& request);
 
 }  // namespace essor::model

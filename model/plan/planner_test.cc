@@ -86,6 +86,48 @@ TEST(PlannerTest, SmallMoeOnTwoCpuRanks) {
   const auto choice = ChoosePlan({.spec = &spec, .num_ranks = 2, .memory_bytes = 8 * kGb});
   ASSERT_TRUE(choice.ok()) << choice.status();
   EXPECT_EQ(choice->instance.plan, (ParallelPlan{.tp = 2}));
+  // Three KV heads do not divide by two; but for groups, which take half of the sequences each,
+  // that alone is too little, since a lone sequence would run on half of the ranks.
+  EXPECT_THAT(choice->reason,
+              HasSubstr("plans over 2 ranks that fit but for data-parallel groups, which gain less "
+                        "than a quarter (pp=1,dp=2,tp=1,ep=2: "));
+}
+
+// Latents are held whole by every rank of a tensor-parallel group. For a few sequences that costs
+// little; for many it is most of what a step reads, and groups with a part of them each win.
+TEST(PlannerTest, GroupsServeManySequencesOfLatentAttention) {
+  const ModelSpec spec = LoadSpec("configs/deepseek-v3");
+  PlannerRequest request{.spec = &spec,
+                         .num_ranks = 16,
+                         .memory_bytes = 141 * kGb,
+                         .stored = DType::kF8E4M3,
+                         .hardware = H200Hardware()};
+  request.limits.max_context_tokens = 65536;
+  const auto few = ChoosePlan(request);
+  ASSERT_TRUE(few.ok()) << few.status();
+  EXPECT_EQ(few->instance.plan.dp, 1u);
+  request.workload = {.batch = 512, .context_tokens = 16384};
+  const auto many = ChoosePlan(request);
+  ASSERT_TRUE(many.ok()) << many.status();
+  EXPECT_GE(many->instance.plan.dp, 8u);
+  EXPECT_EQ(many->instance.plan.ep, 16u);
+  const auto without = EvaluatePlan({.tp = 16}, request);
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_GT(many->instance.price.tokens_per_second, 1.25 * without->price.tokens_per_second);
+}
+
+// Groups of a model without experts share nothing: asked for they work, chosen they are not.
+TEST(PlannerTest, DenseModelsHaveGroupsOnlyWhereAskedFor) {
+  const ModelSpec spec = LoadSpec("nano/llama");
+  PlannerRequest request{.spec = &spec, .num_ranks = 2, .memory_bytes = kGb};
+  request.workload.batch = 64;
+  const auto choice = ChoosePlan(request);
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->instance.plan.dp, 1u);
+  const auto asked = EvaluatePlan({.dp = 2}, request);
+  ASSERT_TRUE(asked.ok()) << asked.status();
+  EXPECT_EQ(asked->price.exchange_seconds, 0);
+  EXPECT_EQ(asked->memory[0].weight_bytes, asked->memory[1].weight_bytes);
 }
 
 TEST(PlannerTest, SaysByHowMuchItDoesNotFit) {

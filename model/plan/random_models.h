@@ -91,11 +91,16 @@ class RandomModels {
     return spec;
   }
 
-  // tp and ep of which one is a multiple of the other; not necessarily valid for a model.
+  // dp x tp and ep of which one is a multiple of the other; not necessarily valid for a model.
   ParallelPlan Plan() {
-    ParallelPlan plan{.pp = Between(1, 4), .tp = Between(1, 6)};
-    plan.ep = plan.tp * Between(1, 3);
-    if (Coin()) std::swap(plan.tp, plan.ep);
+    ParallelPlan plan{.pp = Between(1, 4), .dp = Coin() ? 1 : Between(2, 3), .tp = Between(1, 6)};
+    const uint32_t factor = Between(1, 3);
+    if (Coin()) {
+      plan.ep = plan.dp * plan.tp * factor;
+    } else {
+      plan.ep = plan.tp;
+      plan.tp *= factor;
+    }
     return plan;
   }
 

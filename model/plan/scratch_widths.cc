@@ -20,4 +20,19 @@ ScratchWidths ScratchWidthsOf(const ModelSpec& spec, const RankLayout& layout) {
   return widths;
 }
 
+ExpertExchangeSizes ExpertExchangeSizesOf(const ModelSpec& spec, const RankLayout& layout,
+                                          uint32_t max_step_tokens) {
+  const uint64_t ranks = layout.stage_ranks.size();
+  const uint64_t group = layout.group_ranks.size();
+  uint64_t top_k = 0;
+  for (const LayerSpec& layer : spec.layers) {
+    const auto* moe = std::get_if<MoeFfn>(&layer.ffn);
+    if (moe != nullptr) top_k = std::max<uint64_t>(top_k, moe->top_k);
+  }
+  if (group == ranks || top_k == 0) return {};
+  const uint64_t rows_of_rank = (max_step_tokens + group - 1) / group;
+  return {.rows = std::max<uint64_t>(max_step_tokens, ranks * top_k),
+          .choices = ranks * rows_of_rank * top_k};
+}
+
 }  // namespace essor::model

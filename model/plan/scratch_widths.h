@@ -19,4 +19,17 @@ struct ScratchWidths {
 };
 ScratchWidths ScratchWidthsOf(const ModelSpec& spec, const RankLayout& layout);
 
+// What passes between data-parallel groups for the experts of one layer
+// (worker/layers/expert_exchange.h); all 0 where there is but one group or there are no experts.
+struct ExpertExchangeSizes {
+  // Rows of [hidden] that a rank has of one kind at a time (sends, receives, computes): as many as
+  // a step has, but at least one token of every rank with all its experts.
+  uint64_t rows = 0;
+  // Chosen experts of all tokens that can be in a step of all groups.
+  uint64_t choices = 0;
+};
+// The same for all ranks of an instance.
+ExpertExchangeSizes ExpertExchangeSizesOf(const ModelSpec& spec, const RankLayout& layout,
+                                          uint32_t max_step_tokens);
+
 }  // namespace essor::model

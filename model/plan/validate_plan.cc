@@ -12,24 +12,30 @@ namespace {
 
 absl::Status Refuse(const std::string& sentence) { return absl::InvalidArgumentError(sentence); }
 
+// Those that share what is divided by tokens.
+std::string RanksOfGroup(const ParallelPlan& plan) {
+  return absl::StrCat(plan.RanksPerGroup(), " ranks per ",
+                      plan.dp == 1 ? "stage" : "data-parallel group");
+}
+
 absl::Status CheckFactors(const ParallelPlan& plan, const ModelSpec& spec) {
   if (plan.pp < 1 || plan.dp < 1 || plan.tp < 1 || plan.ep < 1) {
     return Refuse(absl::StrCat("plan ", plan.ToString(), " has a factor below 1"));
   }
-  if (plan.dp > 1) {
-    return Refuse(absl::StrCat("dp=", plan.dp, ": data-parallel attention is not available yet"));
-  }
-  if (std::max(plan.tp, plan.ep) % std::min(plan.tp, plan.ep) != 0) {
-    return Refuse(absl::StrCat("of tp=", plan.tp, " and ep=", plan.ep,
+  const uint32_t attention = plan.dp * plan.tp;
+  if (std::max(attention, plan.ep) % std::min(attention, plan.ep) != 0) {
+    const std::string product =
+        plan.dp == 1 ? absl::StrCat("tp=", plan.tp) : absl::StrCat("dp x tp = ", attention);
+    return Refuse(absl::StrCat("of ", product, " and ep=", plan.ep,
                                " the larger must be a multiple of the smaller"));
   }
   if (plan.pp > spec.layers.size()) {
     return Refuse(
         absl::StrCat("pp=", plan.pp, " exceeds the model's ", spec.layers.size(), " layers"));
   }
-  if (plan.RanksPerStage() > spec.vocab_size) {
-    return Refuse(absl::StrCat(plan.RanksPerStage(), " ranks per stage exceed the model's ",
-                               spec.vocab_size, " vocabulary rows"));
+  if (plan.RanksPerGroup() > spec.vocab_size) {
+    return Refuse(absl::StrCat(RanksOfGroup(plan), " exceed the model's ", spec.vocab_size,
+                               " vocabulary rows"));
   }
   const bool any_experts =
       std::any_of(spec.layers.begin(), spec.layers.end(),
@@ -82,14 +88,15 @@ absl::Status CheckFfn(const ParallelPlan& plan, const MoeFfn& ffn, QuantBlock qu
         absl::StrCat("ep=", plan.ep, " exceeds the model's ", ffn.num_experts, " experts"));
   }
   // The shared expert may leave ranks without a piece, but no piece may cut a quantised block.
-  if (ffn.shared_intermediate_size % quant_block.others != 0 && plan.RanksPerStage() > 1) {
-    return Refuse(absl::StrCat(plan.RanksPerStage(), " ranks per stage cut the shared expert of ",
-                               ffn.shared_intermediate_size,
-                               " columns, which is not whole quantised blocks of ",
-                               quant_block.others));
+  if (ffn.shared_intermediate_size % quant_block.others != 0 && plan.RanksPerGroup() > 1) {
+    return Refuse(
+        absl::StrCat(RanksOfGroup(plan), " cut the shared expert of ", ffn.shared_intermediate_size,
+                     " columns, which is not whole quantised blocks of ", quant_block.others));
   }
+  const std::string attention = plan.dp == 1 ? "" : absl::StrCat("dp=", plan.dp, ",");
   return CheckColumns("each expert", ffn.intermediate_size, plan.RanksPerStage() / plan.ep,
-                      absl::StrCat("tp=", plan.tp, " with ep=", plan.ep), quant_block.experts);
+                      absl::StrCat(attention, "tp=", plan.tp, " with ep=", plan.ep),
+                      quant_block.experts);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ void Count(const WeightBinding& weight, const WeightPart& part, std::vector<uint
   for (uint64_t i = cut.begin; i < cut.end; ++i) ++held[i];
 }
 
-// Of an expert, or of a shared expert: these are divided over the whole stage.
+// Of an expert, or of a shared expert: these are divided over the stage or the group.
 bool IsExperts(const ModelSpec& spec, const WeightBinding& weight) {
   if (weight.expert >= 0) return true;
   return IsFfnMatrix(weight.role) &&
@@ -59,9 +59,9 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
   const uint32_t ranks = plan.RanksPerStage();
   switch (weight.role) {
     case WeightRole::kEmbedding:
-      return spec.tied_embeddings && plan.pp > 1 ? 2 : 1;
+      return spec.tied_embeddings && plan.pp > 1 ? 2 * plan.dp : plan.dp;
     case WeightRole::kHead:
-      return 1;
+      return plan.dp;
     case WeightRole::kKey:
     case WeightRole::kValue:
     case WeightRole::kKeyBias:
@@ -99,7 +99,8 @@ uint32_t Expected(const ParallelPlan& plan, const ModelSpec& spec, const WeightB
     case WeightRole::kGate:
     case WeightRole::kUp:
     case WeightRole::kDown:
-      return IsExperts(spec, weight) ? 1 : ranks / plan.tp;
+      if (weight.expert >= 0) return 1;
+      return IsExperts(spec, weight) ? plan.dp : ranks / plan.tp;
     default:
       return ranks;
   }

@@ -1,8 +1,8 @@
-// The coordinator's CPU time per generated token with a worker that answers at once and clients that
-// only count: scheduling, text, the messages of steps and results to and from bytes.
+// The coordinator's CPU time per generated token with a worker that answers at once and clients
+// that only count: scheduling, text, the messages of steps and results to and from bytes.
 //
-// Goal: at most 0.5 us at a batch of 256. Making the worker's answer is counted too, as it cannot be
-// told apart here.
+// Goal: at most 0.5 us at a batch of 256. Making the worker's answer is counted too, as it cannot
+// be told apart here.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -117,8 +117,13 @@ void Measure(uint32_t batch, uint32_t tokens_each) {
   CoordinatorMetrics metrics;
   Driver driver(OptionsFor(batch, &tokenizer), &Clock::Steady(), &metrics);
   const auto worker = std::make_shared<NullWorker>(&driver);
-  driver.PostHello(worker, {.build = kBuild, .incarnation = "w", .host = "h", .num_devices = 1,
-                            .memory_bytes = 1, .data = {}, .held_weights = ""});
+  driver.PostHello(worker, {.build = kBuild,
+                            .incarnation = "w",
+                            .host = "h",
+                            .num_devices = 1,
+                            .memory_bytes = 1,
+                            .data = {},
+                            .held_weights = ""});
   driver.RunHere();
   while (!driver.Ready()) std::this_thread::yield();
 

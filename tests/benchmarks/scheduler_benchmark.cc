@@ -62,7 +62,8 @@ class Load {
     task.prompt = std::make_shared<const std::vector<TokenId>>(std::move(prompt));
     task.max_new_tokens = kEndless;
     task.service.tenant = std::to_string(random_() % 16);
-    const absl::Status status = scheduler_.Submit(RequestId(++num_requests_), std::move(task), now_);
+    const absl::Status status =
+        scheduler_.Submit(RequestId(++num_requests_), std::move(task), now_);
     if (!status.ok()) std::abort();
   }
 

@@ -111,7 +111,7 @@ class ModelFilesTest(unittest.TestCase):
 
     def test_impossible_plans_say_why(self):
         for plan, why in [("tp=5", "attention heads"), ("pp=9", "layers"), ("ep=2", "experts"),
-                          ("dp=2", "not available")]:
+                          ("dp=2,tp=5", "attention heads")]:
             with self.subTest(plan=plan):
                 self.fails(NANO / "llama", why, flags=["--plan", plan])
 

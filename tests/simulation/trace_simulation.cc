@@ -76,7 +76,8 @@ class TraceRun {
     report_.first_token = first_tokens_.Summary();
     report_.gap = gaps_.Summary();
     report_.goodput = static_cast<double>(num_good_) / absl::ToDoubleSeconds(report_.makespan);
-    report_.mean_kv_use = kv_use_sum_ / static_cast<double>(std::max<uint64_t>(report_.num_steps, 1));
+    report_.mean_kv_use =
+        kv_use_sum_ / static_cast<double>(std::max<uint64_t>(report_.num_steps, 1));
     report_.generated_tokens = scheduler_.generated_tokens();
     report_.cached_tokens = scheduler_.cached_tokens();
     report_.preemptions = scheduler_.num_preemptions();
@@ -139,7 +140,8 @@ class TraceRun {
       const std::optional<Step> step = scheduler_.PlanStep(now_);
       if (!step.has_value()) return;
       ++report_.num_steps;
-      for (const SlotStart& start : step->starts) request_of_slot_[start.slot] = start.sampling.seed;
+      for (const SlotStart& start : step->starts)
+        request_of_slot_[start.slot] = start.sampling.seed;
       InFlight in_flight{.begun = now_, .takes = TimeOf(*step), .sampling = {}};
       for (const uint32_t slot : step->decode_slots) {
         in_flight.sampling.emplace_back(slot, request_of_slot_[slot]);
@@ -195,9 +197,8 @@ class TraceRun {
 
   // Whether every tenant has more requests than could be on their way to a first token.
   bool AllWait() const {
-    return std::all_of(waiting_by_tenant_.begin(), waiting_by_tenant_.end(), [&](const auto& one) {
-      return one.second > options_.max_running_requests;
-    });
+    return std::all_of(waiting_by_tenant_.begin(), waiting_by_tenant_.end(),
+                       [&](const auto& one) { return one.second > options_.max_running_requests; });
   }
 
   void Take(const RequestEvent& event) {
@@ -243,10 +244,9 @@ class TraceRun {
 };
 
 std::string Show(const Quantiles& quantiles) {
-  return absl::StrFormat("p50 %.1f ms, p99 %.1f ms, max %.1f ms",
-                         absl::ToDoubleMilliseconds(quantiles.p50),
-                         absl::ToDoubleMilliseconds(quantiles.p99),
-                         absl::ToDoubleMilliseconds(quantiles.max));
+  return absl::StrFormat(
+      "p50 %.1f ms, p99 %.1f ms, max %.1f ms", absl::ToDoubleMilliseconds(quantiles.p50),
+      absl::ToDoubleMilliseconds(quantiles.p99), absl::ToDoubleMilliseconds(quantiles.max));
 }
 
 }  // namespace
@@ -275,7 +275,8 @@ std::vector<TraceRequest> MakeTrace(const TraceOptions& options) {
       request.prefix_tokens = request.prompt_tokens / 2;
     }
     request.new_tokens = 1 + static_cast<uint32_t>(answer(random));
-    request.max_new_tokens = 4 * static_cast<uint32_t>(options.mean_new_tokens) + request.new_tokens;
+    request.max_new_tokens =
+        4 * static_cast<uint32_t>(options.mean_new_tokens) + request.new_tokens;
     request.tenant = static_cast<uint32_t>(random() % options.num_tenants);
     trace.push_back(request);
   }
@@ -289,9 +290,8 @@ std::string TraceReport::ToString() const {
       "goodput %.2f requests/s, %.0f tokens/s, KV use %.0f %% (peak %.0f %%)\n"
       "%d prompt tokens cached, %d preemptions",
       num_finished, num_refused, absl::ToDoubleSeconds(makespan), num_steps, Show(first_token),
-      Show(gap), goodput,
-      static_cast<double>(generated_tokens) / absl::ToDoubleSeconds(makespan), 100 * mean_kv_use,
-      100 * peak_kv_use, cached_tokens, preemptions);
+      Show(gap), goodput, static_cast<double>(generated_tokens) / absl::ToDoubleSeconds(makespan),
+      100 * mean_kv_use, 100 * peak_kv_use, cached_tokens, preemptions);
   for (const auto& [tenant, tokens] : tokens_by_tenant) {
     absl::StrAppend(&text, "\n  ", tenant, ": ", tokens, " tokens while all waited");
   }

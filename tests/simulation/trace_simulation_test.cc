@@ -78,8 +78,8 @@ TEST(TraceSimulationTest, ShortMemory) {
   EXPECT_GT(report.peak_kv_use, 0.95);
 }
 
-// Tenants that all have requests waiting get what their weights say, whatever each asks for: t0 asks
-// as often as the others together.
+// Tenants that all have requests waiting get what their weights say, whatever each asks for: t0
+// asks as often as the others together.
 TEST(TraceSimulationTest, TenantsShareByWeight) {
   auto trace = MakeTrace({.num_requests = 8'000,
                           .requests_per_second = 400,
@@ -91,8 +91,7 @@ TEST(TraceSimulationTest, TenantsShareByWeight) {
   Scheduler::Options options = ClusterOptions();
   options.max_running_requests = options.num_slots = 32;
   options.tenant_weights = {{"t2", 2.0}};
-  TraceReport report =
-      RunTrace(trace, options, {.num_blocks = 20'000}, StepCost(), Objectives());
+  TraceReport report = RunTrace(trace, options, {.num_blocks = 20'000}, StepCost(), Objectives());
   std::cout << report.ToString() << "\n";
   // Counted while all wait, until the smallest tenant has none left; so shares are those of the
   // time that all were there, with an error of what runs at once (32 requests of some 250 units of

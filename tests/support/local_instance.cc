@@ -33,25 +33,33 @@ absl::Status LocalInstance::Form(const Options& options) {
   ESSOR_ASSIGN_OR_RETURN(const auto plan, model::ParallelPlan::Parse(options.plan));
   ESSOR_RETURN_IF_ERROR(model::ValidatePlan(plan, source_->spec));
   worker::EpochMembers members{.epoch = kEpoch, .ranks = {}};
-  for (uint32_t rank = 0; rank < plan.NumRanks(); ++rank) {
+  logprob_slots_ = worker::LogprobSlots(size_t{plan.dp} * options.limits.max_sequences);
+  const uint32_t per_worker = std::max(options.ranks_per_worker, 1u);
+  const uint32_t num_workers = (plan.NumRanks() + per_worker - 1) / per_worker;
+  for (uint32_t index = 0; index < num_workers; ++index) {
     Worker worker;
+    std::vector<uint32_t> local_ranks;
+    for (uint32_t i = 0; i < per_worker && index * per_worker + i < plan.NumRanks(); ++i) {
+      local_ranks.push_back(index * per_worker + i);
+    }
     ESSOR_ASSIGN_OR_RETURN(
         worker.data_plane,
         worker::DataPlane::Create({.allow_shared_memory = options.allow_shared_memory}));
-    worker.ranks = worker::LocalRanks::Create({.num_threads = options.threads_per_rank},
+    const auto num_ranks = static_cast<uint32_t>(local_ranks.size());
+    worker.ranks = worker::LocalRanks::Create({.num_threads = options.threads_per_rank * num_ranks},
                                               worker.data_plane.get());
     worker::Assignment assignment{.epoch = kEpoch,
                                   .model_path = options.model_path,
                                   .model_fingerprint = source_->fingerprint,
                                   .plan = plan,
-                                  .local_ranks = {rank},
+                                  .local_ranks = std::move(local_ranks),
                                   .limits = options.limits,
                                   .capacity = {.num_blocks = options.num_blocks,
                                                .num_window_blocks = options.num_blocks,
                                                .num_snapshots = options.num_snapshots},
                                   .weights_key = options.plan,
-                                  .local_index = rank,
-                                  .local_count = plan.NumRanks(),
+                                  .local_index = index,
+                                  .local_count = num_workers,
                                   .precision = options.precision,
                                   .draft_layers = options.draft_layers};
     assignment.limits.fp32_kv =
@@ -60,7 +68,8 @@ absl::Status LocalInstance::Form(const Options& options) {
     ESSOR_ASSIGN_OR_RETURN(const worker::LoadReport report,
                            worker.ranks->Load(assignment, nullptr));
     weight_bytes_.push_back(report.weight_bytes);
-    members.ranks.push_back({.worker_id = rank + 1, .endpoint = worker.data_plane->endpoint()});
+    members.ranks.insert(members.ranks.end(), num_ranks,
+                         {.worker_id = index + 1, .endpoint = worker.data_plane->endpoint()});
     workers_.push_back(std::move(worker));
   }
   return ConnectAll(members);
@@ -91,8 +100,7 @@ void LocalInstance::OnDone(absl::StatusOr<worker::StepOutput> output) {
   const auto found = collected_.find(output->step_id);
   if (found == collected_.end()) return;
   --found->second.remaining;
-  const bool answers = !output->sampled.empty() || !output->scored.empty();
-  if (answers) found->second.output = *std::move(output);
+  found->second.outputs.push_back(*std::move(output));
 }
 
 absl::StatusOr<StepId> LocalInstance::Submit(const worker::StepInput& input) {
@@ -101,7 +109,9 @@ absl::StatusOr<StepId> LocalInstance::Submit(const worker::StepInput& input) {
   step.deadline = Clock::Steady().Now() + kTimeout;
   {
     absl::MutexLock lock(&mutex_);
-    collected_[step.step_id].remaining = static_cast<uint32_t>(workers_.size());
+    collected_[step.step_id] = {.input = step,
+                                .with_logprobs = logprob_slots_.Of(step),
+                                .remaining = static_cast<uint32_t>(workers_.size())};
   }
   for (Worker& worker : workers_) ESSOR_RETURN_IF_ERROR(worker.ranks->Submit(step));
   return step.step_id;
@@ -116,9 +126,9 @@ absl::StatusOr<worker::StepOutput> LocalInstance::Await(StepId step) {
     return absl::DeadlineExceededError("the step did not finish");
   }
   if (!failure_.ok()) return failure_;
-  worker::StepOutput output = std::move(collected_[step].output);
+  const Collected whole = std::move(collected_[step]);
   collected_.erase(step);
-  return output;
+  return worker::MergeOutputs(whole.input, whole.with_logprobs, whole.outputs);
 }
 
 absl::StatusOr<worker::StepOutput> LocalInstance::Run(const worker::StepInput& input) {
@@ -141,13 +151,13 @@ std::vector<uint32_t> LocalInstance::NewBlocks(uint32_t first, uint32_t count) c
 }
 
 absl::StatusOr<std::vector<float>> LocalInstance::Logits(const std::vector<TokenId>& tokens,
-                                                         uint32_t chunk) {
+                                                         uint32_t chunk, uint32_t slot) {
   std::vector<float> logits;
   for (uint32_t first = 0; first < tokens.size(); first += chunk) {
     const auto count = std::min(chunk, static_cast<uint32_t>(tokens.size()) - first);
     worker::StepInput step;
-    if (first == 0) step.starts.push_back({.slot = 0, .sampling = {}});
-    step.sequences.push_back({.slot = 0,
+    if (first == 0) step.starts.push_back({.slot = slot, .sampling = {}});
+    step.sequences.push_back({.slot = slot,
                               .tokens = {tokens.begin() + first, tokens.begin() + first + count},
                               .sample = false,
                               .return_logits = true});
@@ -157,20 +167,21 @@ absl::StatusOr<std::vector<float>> LocalInstance::Logits(const std::vector<Token
     logits.insert(logits.end(), output.scored[0].logits.begin(), output.scored[0].logits.end());
   }
   worker::StepInput release;
-  release.release_slots = {0};
+  release.release_slots = {slot};
   ESSOR_RETURN_IF_ERROR(Run(release).status());
   return logits;
 }
 
 absl::StatusOr<std::vector<TokenId>> LocalInstance::Generate(
-    const std::vector<TokenId>& prompt, uint32_t count, const worker::SequenceSampling& sampling) {
+    const std::vector<TokenId>& prompt, uint32_t count, const worker::SequenceSampling& sampling,
+    uint32_t slot) {
   std::vector<TokenId> tokens;
   uint32_t context = 0;
   for (uint32_t i = 0; i < count; ++i) {
     worker::StepInput step;
-    if (i == 0) step.starts.push_back({.slot = 0, .sampling = sampling});
+    if (i == 0) step.starts.push_back({.slot = slot, .sampling = sampling});
     const auto rows = i == 0 ? static_cast<uint32_t>(prompt.size()) : 1u;
-    step.sequences.push_back({.slot = 0, .tokens = i == 0 ? prompt : std::vector<TokenId>()});
+    step.sequences.push_back({.slot = slot, .tokens = i == 0 ? prompt : std::vector<TokenId>()});
     AddBlocks(NewBlocks(context, rows), &step.sequences.back());
     context += rows;
     ESSOR_ASSIGN_OR_RETURN(const worker::StepOutput output, Run(step));
@@ -178,7 +189,7 @@ absl::StatusOr<std::vector<TokenId>> LocalInstance::Generate(
     tokens.push_back(output.sampled[0].token);
   }
   worker::StepInput release;
-  release.release_slots = {0};
+  release.release_slots = {slot};
   ESSOR_RETURN_IF_ERROR(Run(release).status());
   return tokens;
 }

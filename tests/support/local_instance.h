@@ -1,5 +1,5 @@
-// A whole instance in one process, without coordinator and gRPC: every rank is a worker of its own
-// with its own data plane, as it would be on a cluster of one-device nodes.
+// A whole instance in one process, without coordinator and gRPC: every worker has its own data
+// plane, as it would on a cluster.
 #pragma once
 
 #include <map>
@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/ids.h"
 #include "model/source/model_source.h"
+#include "worker/engine/group_step.h"
 #include "worker/engine/local_ranks.h"
 #include "worker/engine/step.h"
 #include "worker/parallel/communicator.h"
@@ -28,13 +29,14 @@ class LocalInstance {
     uint32_t num_blocks = 512;  // of either kind
     uint32_t num_snapshots = 0;
     uint32_t threads_per_rank = 1;
+    uint32_t ranks_per_worker = 1;
     bool allow_shared_memory = true;
     model::DraftLayers draft_layers = model::DraftLayers::kSkip;
   };
   static absl::StatusOr<std::unique_ptr<LocalInstance>> Create(const Options& options);
   ~LocalInstance();
 
-  // Runs one step on all ranks and returns what the answering rank says.
+  // Runs one step on all ranks and returns what the answering ranks say, in the step's order.
   absl::StatusOr<worker::StepOutput> Run(const worker::StepInput& input);
   // The two halves of Run: steps may be submitted before those before them are done, as many as the
   // plan allows in flight. Each one's output is awaited once.
@@ -42,10 +44,13 @@ class LocalInstance {
   absl::StatusOr<worker::StepOutput> Await(StepId step);
 
   // [tokens, vocabulary] logits of a whole prompt in chunks of at most `chunk` tokens.
-  absl::StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens, uint32_t chunk);
+  // `slot`: which one it takes; blocks are those from 0 on.
+  absl::StatusOr<std::vector<float>> Logits(const std::vector<TokenId>& tokens, uint32_t chunk,
+                                            uint32_t slot = 0);
   // `count` tokens after `prompt`.
   absl::StatusOr<std::vector<TokenId>> Generate(const std::vector<TokenId>& prompt, uint32_t count,
-                                                const worker::SequenceSampling& sampling);
+                                                const worker::SequenceSampling& sampling,
+                                                uint32_t slot = 0);
 
   const model::ModelSpec& spec() const { return source_->spec; }
   // Kinds of blocks and states that the instance keeps.
@@ -62,8 +67,10 @@ class LocalInstance {
     std::unique_ptr<worker::LocalRanks> ranks;
   };
   struct Collected {
-    uint32_t remaining = 0;  // workers that have not said it is done
-    worker::StepOutput output;
+    worker::StepInput input = {};
+    std::vector<bool> with_logprobs = {};          // see worker::MergeOutputs
+    uint32_t remaining = 0;                        // workers that have not said it is done
+    std::vector<worker::StepOutput> outputs = {};  // of those that have
   };
 
   absl::Status Form(const Options& options);
@@ -78,6 +85,7 @@ class LocalInstance {
   std::vector<Worker> workers_;
   std::vector<uint64_t> weight_bytes_;
   uint64_t next_step_ = 1;
+  worker::LogprobSlots logprob_slots_;
   absl::Mutex mutex_;
   std::map<StepId, Collected> collected_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);  // of any step: the epoch is over then

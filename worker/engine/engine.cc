@@ -8,6 +8,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/rope_table.h"
 #include "model/plan/attention_shape.h"
+#include "model/plan/scratch_widths.h"
 #include "model/spec/rope_frequencies.h"
 
 namespace essor::worker {
@@ -30,7 +31,8 @@ SlotLimits SlotLimitsOf(const Engine::Inputs& inputs) {
           .vocab_size = inputs.spec->vocab_size,
           .num_window_blocks = inputs.capacity.num_window_blocks,
           .num_snapshots = inputs.capacity.num_snapshots,
-          .kinds = model::KvKindsOf(*inputs.spec, limits.max_context_tokens)};
+          .kinds = model::KvKindsOf(*inputs.spec, limits.max_context_tokens),
+          .group = inputs.layout.dp_index};
 }
 
 }  // namespace
@@ -40,19 +42,26 @@ std::vector<GroupSpec> GroupsOf(const model::RankLayout& layout, const model::Pa
   for (uint32_t stage = 0; stage < plan.pp; ++stage) {
     pipeline.push_back(stage * plan.RanksPerStage() + layout.rank_in_stage);
   }
-  return {{.name = "tp", .ranks = layout.tp_ranks},
-          {.name = "stage", .ranks = layout.stage_ranks},
-          {.name = "pp", .ranks = std::move(pipeline)}};
+  std::vector<GroupSpec> groups = {
+      {.name = "tp", .ranks = layout.tp_ranks},
+      {.name = plan.dp > 1 ? "dp" : "stage", .ranks = layout.group_ranks},
+      {.name = "pp", .ranks = std::move(pipeline)}};
+  if (plan.dp > 1) groups.push_back({.name = "stage", .ranks = layout.stage_ranks});
+  return groups;
 }
 
-uint64_t Engine::MaxExchangeBytes(const model::ModelSpec& spec, const model::ServingLimits& limits,
+uint64_t Engine::MaxExchangeBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
+                                  const model::ServingLimits& limits,
                                   const std::vector<model::Range>& vocab_slices) {
-  const uint64_t activations = uint64_t{limits.max_step_tokens} * spec.hidden_size * sizeof(float);
+  const uint64_t rows =
+      std::max<uint64_t>(limits.max_step_tokens,
+                         model::ExpertExchangeSizesOf(spec, layout, limits.max_step_tokens).rows);
+  const uint64_t activations = rows * spec.hidden_size * sizeof(float);
   return std::max(activations, OutputHead::MaxExchangeBytes(vocab_slices));
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
-  ESSOR_CHECK(inputs.communicators.size() == 3);
+  ESSOR_CHECK(inputs.communicators.size() == GroupsOf(inputs.layout, *inputs.plan).size());
   ESSOR_ASSIGN_OR_RETURN(KvMemory kv, KvMemory::Create(KvShapeOf(inputs)));
   std::unique_ptr<Engine> engine(new Engine(std::move(inputs), Arena::Measure(), std::move(kv)));
   engine->TakeWorkspace(engine->workspace_);
@@ -67,8 +76,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
 Engine::Engine(Inputs inputs, Arena workspace, KvMemory kv)
     : inputs_(std::move(inputs)),
       tp_(inputs_.communicators[0].get()),
-      stage_(inputs_.communicators[1].get()),
+      group_(inputs_.communicators[1].get()),
       pipeline_(inputs_.communicators[2].get()),
+      stage_(inputs_.plan->dp > 1 ? inputs_.communicators[3].get() : nullptr),
       workspace_(std::move(workspace)),
       kv_(std::move(kv)),
       slots_(SlotLimitsOf(inputs_)) {
@@ -95,7 +105,7 @@ void Engine::TakeWorkspace(Arena& arena) {
                                                           .layout = &inputs_.layout,
                                                           .vocab_slices = inputs_.vocab_slices,
                                                           .weights = inputs_.weights,
-                                                          .stage = stage_,
+                                                          .stage = group_,
                                                           .stream = inputs_.stream.get()},
                                        arena);
 }
@@ -141,7 +151,7 @@ void Engine::BuildLayers() {
         .layout = &inputs_.layout,
         .index = i,
         .weights = &inputs_.weights->layers[i],
-        .groups = {.tp = tp_, .stage = stage_},
+        .groups = {.tp = tp_, .group = group_, .stage = stage_},
         .scratch = scratch_,
         .rope = rope_[i],
         .cache = kv_.Cache(i),
@@ -162,16 +172,35 @@ void Engine::BuildLayers() {
   }
 }
 
+StepGroups Engine::Groups() const {
+  return {.num_groups = inputs_.plan->dp,
+          .slots_per_group = inputs_.limits.max_sequences,
+          .max_step_tokens = inputs_.limits.max_step_tokens};
+}
+
 absl::StatusOr<StepOutput> Engine::Run(const StepInput& input) {
+  for (const auto& group : inputs_.communicators) group->SetDeadline(input.deadline);
+  if (inputs_.plan->dp == 1) return RunOwn(input, {});
+  const StepGroups groups = Groups();
+  const uint32_t group = inputs_.layout.dp_index;
+  ESSOR_ASSIGN_OR_RETURN(const std::vector<uint32_t> group_rows, RowsOfGroups(input, groups));
+  ESSOR_ASSIGN_OR_RETURN(StepOutput output, RunOwn(StepOfGroup(input, groups, group), group_rows));
+  RenumberSlots(group * groups.slots_per_group, &output);
+  return output;
+}
+
+absl::StatusOr<StepOutput> Engine::RunOwn(const StepInput& input,
+                                          std::span<const uint32_t> group_rows) {
   const absl::Time start = inputs_.clock->Now();
-  for (Communicator* group : {tp_, stage_, pipeline_}) group->SetDeadline(input.deadline);
   StepOutput output;
   output.step_id = input.step_id;
   if (awaited_.has_value()) ESSOR_RETURN_IF_ERROR(awaited_->TakeFor(input, &slots_));
   ESSOR_RETURN_IF_ERROR(slots_.Apply(input, &rows_));
   CopyAndRestore(input);
-  const Batch batch = BatchOf();
-  if (batch.num_rows > 0) {
+  const Batch batch = BatchOf(group_rows);
+  if (batch.num_rows == 0) {
+    ESSOR_RETURN_IF_ERROR(ServeOtherGroups(batch));
+  } else {
     ESSOR_RETURN_IF_ERROR(Begin(batch));
     ESSOR_RETURN_IF_ERROR(RunLayers(batch));
     ESSOR_RETURN_IF_ERROR(Finish(input, &output));
@@ -182,12 +211,24 @@ absl::StatusOr<StepOutput> Engine::Run(const StepInput& input) {
   return output;
 }
 
-Batch Engine::BatchOf() const {
+absl::Status Engine::ServeOtherGroups(const Batch& batch) {
+  const bool any = std::any_of(batch.group_rows.begin(), batch.group_rows.end(),
+                               [](uint32_t rows) { return rows > 0; });
+  if (!any) return absl::OkStatus();
+  for (const HalfLayer& half : layers_) {
+    if (!half.layer->ServesOtherGroups()) continue;
+    ESSOR_RETURN_IF_ERROR(half.layer->Forward(batch, buffers_.normed, buffers_.delta));
+  }
+  return absl::OkStatus();
+}
+
+Batch Engine::BatchOf(std::span<const uint32_t> group_rows) const {
   return {.num_rows = static_cast<uint32_t>(rows_.token_ids.size()),
           .token_ids = rows_.token_ids.data(),
           .positions = rows_.positions.data(),
           .sequences = rows_.sequences,
-          .window_sequences = rows_.window_sequences};
+          .window_sequences = rows_.window_sequences,
+          .group_rows = group_rows};
 }
 
 void Engine::CopyAndRestore(const StepInput& input) {
@@ -220,7 +261,7 @@ absl::Status Engine::Begin(const Batch& batch) {
                       .num_rows = batch.num_rows,
                       .y = buffers_.residual},
                      *inputs_.stream);
-  return stage_->AllReduceSum({buffers_.residual, count});
+  return group_->AllReduceSum({buffers_.residual, count});
 }
 
 // What a sub-layer gave is added to the residual together with the next norm, unless its residual

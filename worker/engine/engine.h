@@ -14,6 +14,7 @@
 #include "model/plan/memory_plan.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
+#include "worker/engine/group_step.h"
 #include "worker/engine/kv_memory.h"
 #include "worker/engine/output_head.h"
 #include "worker/engine/sequence_slots.h"
@@ -25,7 +26,8 @@
 
 namespace essor::worker {
 
-// The groups a rank needs, in the order the engine expects its communicators.
+// The groups a rank needs, in the order the engine expects its communicators: tensor-parallel
+// group, data-parallel group, pipeline, and with several data-parallel groups the stage.
 std::vector<GroupSpec> GroupsOf(const model::RankLayout& layout, const model::ParallelPlan& plan);
 
 // One rank of one epoch. Created and used by its owner thread; the ranks of an instance run the
@@ -36,7 +38,7 @@ class Engine {
     const model::ModelSpec* spec;
     const model::ParallelPlan* plan;
     model::RankLayout layout;
-    std::vector<model::Range> vocab_slices;  // of the ranks of the stage, in order
+    std::vector<model::Range> vocab_slices;  // of the ranks of the group, in order
     const RankWeights* weights;              // borrowed, must outlive the engine
     model::ServingLimits limits;
     model::KvCapacity capacity;
@@ -52,11 +54,13 @@ class Engine {
   // sampled tokens are awaited when a later step needs them. InvalidArgument when the step
   // contradicts this rank's state, Unavailable or DeadlineExceeded from the exchanges; after any
   // error the epoch is over and Run must not be called again. Only ranks of the last stage fill
-  // `sampled` and `scored`.
+  // `sampled` and `scored`, for the sequences of their data-parallel group. A rank without rows of
+  // its own serves the other groups' experts.
   absl::StatusOr<StepOutput> Run(const StepInput& input);
 
   // The largest single exchange of a step in bytes (for DataPlane::Connect).
-  static uint64_t MaxExchangeBytes(const model::ModelSpec& spec, const model::ServingLimits& limits,
+  static uint64_t MaxExchangeBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
+                                   const model::ServingLimits& limits,
                                    const std::vector<model::Range>& vocab_slices);
   // Of the rank's KV cache, states and snapshots, as Create allocates them.
   static uint64_t KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
@@ -78,7 +82,11 @@ class Engine {
   void BuildLayers();
   std::vector<RopeTable> TakeRopeTables(Arena& arena);
 
-  Batch BatchOf() const;
+  // The part of a step that is this rank's data-parallel group's; group_rows as in Batch.
+  absl::StatusOr<StepOutput> RunOwn(const StepInput& input, std::span<const uint32_t> group_rows);
+  absl::Status ServeOtherGroups(const Batch& batch);
+  StepGroups Groups() const;
+  Batch BatchOf(std::span<const uint32_t> group_rows) const;
   // What the step does to blocks and states before its rows, and after them.
   void CopyAndRestore(const StepInput& input);
   void SaveStates(const StepInput& input);
@@ -94,8 +102,9 @@ class Engine {
 
   Inputs inputs_;
   Communicator* tp_ = nullptr;
-  Communicator* stage_ = nullptr;
+  Communicator* group_ = nullptr;     // the ranks that hold the same tokens
   Communicator* pipeline_ = nullptr;  // member i = the rank of stage i
+  Communicator* stage_ = nullptr;     // all ranks of the stage; null where they are one group
   Arena workspace_;
   KvMemory kv_;
   Buffers buffers_;

@@ -15,6 +15,7 @@
 #include "model/source/model_source.h"
 #include "worker/engine/cpu_share.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/group_step.h"
 #include "worker/engine/rank_thread.h"
 
 namespace essor::worker {
@@ -29,10 +30,21 @@ struct HeldWeights {
 
 // A step on all local ranks: the last one to finish reports.
 struct StepInFlight {
+  std::shared_ptr<const StepInput> input;
+  std::vector<bool> with_logprobs;  // see MergeOutputs
   uint32_t remaining = 0;
-  absl::StatusOr<StepOutput> output = StepOutput{};
+  std::vector<StepOutput> outputs = {};  // of the ranks done; only answering ones say anything
+  absl::Status failure = {};             // of failed_rank
   uint32_t failed_rank = 0;
 };
+
+void KeepTimeOnly(StepOutput& output) {
+  output = {.step_id = output.step_id,
+            .sampled = {},
+            .logprobs = {},
+            .scored = {},
+            .compute_time = output.compute_time};
+}
 
 class LocalRanksOnCpu : public LocalRanks {
  public:
@@ -58,6 +70,11 @@ class LocalRanksOnCpu : public LocalRanks {
                                                      const CpuShare& share, absl::Time deadline);
   std::vector<CpuShare> Shares() const;
   void OnRankDone(uint32_t rank, absl::StatusOr<StepOutput> output);
+  // Whether the rank tells what its data-parallel group sampled: the first of the last stage.
+  bool Answers(uint32_t rank) const {
+    const model::RankLayout& layout = held_.layouts.at(rank);
+    return layout.last_stage && layout.group_index == 0;
+  }
   absl::Status CheckNotCancelled() const;
 
   const Options options_;
@@ -75,6 +92,7 @@ class LocalRanksOnCpu : public LocalRanks {
   size_t steps_max_ ABSL_GUARDED_BY(mutex_) = 0;
   StepDone on_step_done_ ABSL_GUARDED_BY(mutex_);
   std::map<StepId, StepInFlight> in_flight_ ABSL_GUARDED_BY(mutex_);
+  LogprobSlots logprob_slots_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::Status LocalRanksOnCpu::CheckNotCancelled() const {
@@ -170,7 +188,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalRanksOnCpu::MakeEngine(const EpochM
   const model::ModelSpec& spec = held_.source->spec;
   const model::RankLayout& layout = held_.layouts.at(rank);
   std::vector<model::Range> vocab_slices;
-  for (const uint32_t member : layout.stage_ranks) {
+  for (const uint32_t member : layout.group_ranks) {
     vocab_slices.push_back(
         model::LayoutOf(assignment_.plan, spec, member, model::QuantBlockOf(held_.source->bindings))
             .vocab);
@@ -178,7 +196,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LocalRanksOnCpu::MakeEngine(const EpochM
   ESSOR_ASSIGN_OR_RETURN(
       auto communicators,
       data_plane_->Connect(members, rank, GroupsOf(layout, assignment_.plan),
-                           Engine::MaxExchangeBytes(spec, assignment_.limits, vocab_slices),
+                           Engine::MaxExchangeBytes(spec, layout, assignment_.limits, vocab_slices),
                            deadline));
   return Engine::Create({.spec = &spec,
                          .plan = &assignment_.plan,
@@ -216,6 +234,7 @@ absl::Status LocalRanksOnCpu::Connect(const EpochMembers& members, absl::Time de
   absl::MutexLock lock(&mutex_);
   threads_ = std::move(threads);
   steps_max_ = assignment_.plan.StepsInFlightMax();
+  logprob_slots_ = LogprobSlots(size_t{assignment_.plan.dp} * assignment_.limits.max_sequences);
   on_step_done_ = std::move(on_step_done);
   return absl::OkStatus();
 }
@@ -230,8 +249,10 @@ absl::Status LocalRanksOnCpu::Submit(const StepInput& step) {
     return absl::ResourceExhaustedError(absl::StrFormat("step %d: %d steps are in flight",
                                                         step.step_id.value(), in_flight_.size()));
   }
-  in_flight_[step.step_id].remaining = static_cast<uint32_t>(threads_.size());
   const auto shared = std::make_shared<const StepInput>(step);
+  in_flight_[step.step_id] = {.input = shared,
+                              .with_logprobs = logprob_slots_.Of(step),
+                              .remaining = static_cast<uint32_t>(threads_.size())};
   for (const auto& thread : threads_) ESSOR_CHECK(thread->TrySubmit(shared));
   return absl::OkStatus();
 }
@@ -247,23 +268,24 @@ void LocalRanksOnCpu::OnRankDone(uint32_t rank, absl::StatusOr<StepOutput> outpu
     if (found == in_flight_.end()) return;
     StepInFlight& state = found->second;
     if (!output.ok()) {
-      state.output = std::move(output);
+      state.failure = output.status();
       state.failed_rank = rank;
       state.remaining = 1;  // report at once: the other ranks may wait for the failed one
-    } else if (state.output.ok() && held_.layouts.at(rank).last_stage &&
-               held_.layouts.at(rank).rank_in_stage == 0) {
-      state.output = std::move(output);
-    } else if (state.output.ok()) {
-      const absl::Duration longest = std::max(state.output->compute_time, output->compute_time);
-      if (state.output->step_id == StepId()) state.output->step_id = output->step_id;
-      state.output->compute_time = longest;
+    } else {
+      state.outputs.push_back(*std::move(output));
+      if (!Answers(rank)) KeepTimeOnly(state.outputs.back());
     }
     if (--state.remaining > 0) return;
     step = std::move(state);
     in_flight_.erase(found);
     done = on_step_done_;
   }
-  if (done) done(std::move(step.output), step.failed_rank);
+  if (!done) return;
+  if (!step.failure.ok()) {
+    done(step.failure, step.failed_rank);
+    return;
+  }
+  done(MergeOutputs(*step.input, step.with_logprobs, std::move(step.outputs)), 0);
 }
 
 void LocalRanksOnCpu::Cancel(uint64_t epoch, const std::string& reason) {

@@ -52,7 +52,8 @@ class LocalRanks {
   };
   using Progress = std::function<void(uint32_t rank, uint64_t bytes_done, uint64_t bytes_total)>;
   // Called once per submitted step, from a rank's thread, when all local ranks have run it.
-  // `output` is that of the local rank that answers for the instance, or empty lists.
+  // `output` is that of the local ranks that answer, each for its data-parallel group, in the
+  // step's order; empty lists where there is none.
   using StepDone = std::function<void(absl::StatusOr<StepOutput> output, uint32_t failed_rank)>;
 
   // `data_plane` is borrowed.

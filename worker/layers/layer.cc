@@ -43,6 +43,10 @@ LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
   scratch.expert_ids = arena.Take<uint32_t>(rows * widths.top_k);
   scratch.expert_weights = arena.Take<float>(rows * widths.top_k);
   scratch.shared = arena.Take<float>(rows * widths.shared);
+  if (widths.top_k > 0) {
+    scratch.exchange = ExpertExchangeScratch::Take(
+        arena, model::ExpertExchangeSizesOf(spec, layout, max_step_tokens), spec.hidden_size);
+  }
   return scratch;
 }
 

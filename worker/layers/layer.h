@@ -13,6 +13,7 @@
 #include "model/spec/model_spec.h"
 #include "worker/device/device_buffer.h"
 #include "worker/layers/batch.h"
+#include "worker/layers/expert_exchange.h"
 #include "worker/loader/rank_weights.h"
 #include "worker/parallel/communicator.h"
 
@@ -31,7 +32,8 @@ struct KeptPieces {
   std::vector<PieceArray> of_sequence;
 };
 
-// A sub-layer on one rank: y = f(x), complete on every rank when it returns (exchanges included).
+// A sub-layer on one rank: y = f(x), complete on every rank of the data-parallel group when it
+// returns (exchanges included).
 // Owned and called by the rank's engine thread.
 class SubLayer {
  public:
@@ -40,12 +42,17 @@ class SubLayer {
   virtual absl::Status Forward(const Batch& batch, const float* x, float* y) = 0;
   // What it keeps between steps, in the cache and state that it was made with; nothing by default.
   virtual KeptPieces Kept() const { return {}; }
+  // Whether other data-parallel groups need this rank's part of the layer: Forward() is then called
+  // in every step that has rows of any group, without rows of its own perhaps.
+  virtual bool ServesOtherGroups() const { return false; }
 };
 
 // Exchanges of a rank, borrowed by its layers.
 struct RankGroups {
   Communicator* tp = nullptr;     // attention and dense FFN
-  Communicator* stage = nullptr;  // experts, embedding, head
+  Communicator* group = nullptr;  // the ranks that hold the same tokens: sums of MoE layers
+  // All ranks of the stage, which share the experts; null where they are one group.
+  Communicator* stage = nullptr;
 };
 
 // Rows of cos and sin for positions 0 .. max_context_tokens - 1.
@@ -79,6 +86,7 @@ struct LayerScratch {
   uint32_t* expert_ids = nullptr;   // [T, top_k]
   float* expert_weights = nullptr;  // [T, top_k]
   float* shared = nullptr;          // [T, hidden], where a layer has a shared expert
+  ExpertExchangeScratch exchange;   // where there are several data-parallel groups
 };
 
 // Takes the scratch for `layout`'s layers out of `arena` (see Arena::Measure).

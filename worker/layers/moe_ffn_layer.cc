@@ -1,5 +1,8 @@
 #include "worker/layers/moe_ffn_layer.h"
 
+#include <algorithm>
+
+#include "common/status_macros.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/routing.h"
@@ -19,18 +22,51 @@ kernels::GatedActivation ActivationOf(const model::MoeFfn& spec) {
 
 }  // namespace
 
+MoeFfnLayer::MoeFfnLayer(const model::MoeFfn& spec, const LayerInputs& inputs)
+    : spec_(spec), inputs_(inputs) {
+  if (inputs.groups.stage == nullptr) return;
+  const model::RankLayout& layout = *inputs.layout;
+  const model::Range experts = layout.per_layer[inputs.index].experts;
+  exchange_.emplace(
+      ExpertExchange::Inputs{.holders = ExpertHolders::Of(layout, spec.num_experts),
+                             .rank_in_stage = layout.rank_in_stage,
+                             .group_size = static_cast<uint32_t>(layout.group_ranks.size()),
+                             .hidden_size = inputs.spec->hidden_size,
+                             .top_k = spec.top_k,
+                             .weigh_input = spec.router.weigh_input,
+                             .activation = ActivationOf(spec),
+                             .first_expert = static_cast<uint32_t>(experts.begin),
+                             .experts = inputs.weights->experts,
+                             .scratch = inputs.scratch.exchange,
+                             .stage = inputs.groups.stage,
+                             .stream = inputs.stream});
+}
+
 absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) {
-  const uint32_t hidden = inputs_.spec->hidden_size;
+  if (exchange_.has_value()) {
+    ESSOR_RETURN_IF_ERROR(RunSpreadExperts(batch, x, y));
+  } else {
+    RunOwnExperts(batch, x, y);
+  }
+  if (batch.num_rows == 0) return absl::OkStatus();
+  AddSharedExpert(batch, x, y);
+  return inputs_.groups.group->AllReduceSum(
+      {y, size_t{batch.num_rows} * inputs_.spec->hidden_size});
+}
+
+void MoeFfnLayer::Route(const float* x, uint32_t num_rows) {
   const LayerScratch& scratch = inputs_.scratch;
-  // Every rank computes the same choice from the same bits; nothing has to be agreed on.
   const kernels::LinearOutput logits{.weight = inputs_.weights->router,
                                      .bias = inputs_.weights->router_logit_bias,
                                      .y = scratch.router_logits,
                                      .y_stride = spec_.num_experts};
-  kernels::Linear({.x = x, .x_stride = hidden, .num_rows = batch.num_rows, .outputs = {&logits, 1}},
+  kernels::Linear({.x = x,
+                   .x_stride = inputs_.spec->hidden_size,
+                   .num_rows = num_rows,
+                   .outputs = {&logits, 1}},
                   *inputs_.stream);
   kernels::Route({.logits = scratch.router_logits,
-                  .num_rows = batch.num_rows,
+                  .num_rows = num_rows,
                   .num_experts = spec_.num_experts,
                   .top_k = spec_.top_k,
                   .score = spec_.router.score == model::RouterSpec::Score::kSigmoid
@@ -44,6 +80,12 @@ absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) 
                   .expert_ids = scratch.expert_ids,
                   .expert_weights = scratch.expert_weights},
                  *inputs_.stream);
+}
+
+// Every rank computes the same choice from the same bits; nothing has to be agreed on.
+void MoeFfnLayer::RunOwnExperts(const Batch& batch, const float* x, float* y) {
+  Route(x, batch.num_rows);
+  const LayerScratch& scratch = inputs_.scratch;
   const model::Range experts = inputs_.layout->per_layer[inputs_.index].experts;
   kernels::MoeFfn({.x = x,
                    .num_rows = batch.num_rows,
@@ -56,11 +98,21 @@ absl::Status MoeFfnLayer::Forward(const Batch& batch, const float* x, float* y) 
                    .activation = ActivationOf(spec_),
                    .y = y},
                   *inputs_.stream);
-  AddSharedExpert(batch, x, y);
-  return inputs_.groups.stage->AllReduceSum({y, static_cast<size_t>(batch.num_rows) * hidden});
 }
 
-// The rank's columns of it: the sum over the stage that completes the experts completes it too.
+// The rows of the group's other ranks are zeros, for the sum over the group.
+absl::Status MoeFfnLayer::RunSpreadExperts(const Batch& batch, const float* x, float* y) {
+  const size_t hidden = inputs_.spec->hidden_size;
+  const RowPart part = exchange_->OwnPart(batch.group_rows);
+  std::fill_n(y, part.begin * hidden, 0.0f);
+  std::fill(y + part.end * hidden, y + batch.num_rows * hidden, 0.0f);
+  const float* const own = x + part.begin * hidden;
+  if (part.size() > 0) Route(own, part.size());
+  return exchange_->Run(batch.group_rows, own, inputs_.scratch.expert_ids,
+                        inputs_.scratch.expert_weights, y + part.begin * hidden);
+}
+
+// The rank's columns of it: the sum over the group that completes the experts completes it too.
 void MoeFfnLayer::AddSharedExpert(const Batch& batch, const float* x, float* y) {
   if (inputs_.weights->dense.gate.n == 0) return;
   kernels::GatedFfn({.x = x,
