@@ -361,7 +361,7 @@ std::optional<uint32_t> KvCache::PlaceSnapshot(KvSequence* sequence, StepId step
   if (index_.Of(node).snapshot.has_value()) return std::nullopt;
   std::optional<uint32_t> place;
   if (free_snapshots_.empty()) {
-    place = index_.EvictSnapshot();
+    place = index_.EvictSnapshot(step);
   } else {
     place = free_snapshots_.back();
     free_snapshots_.pop_back();

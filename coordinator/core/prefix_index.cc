@@ -179,9 +179,10 @@ std::optional<BlockId> PrefixIndex::EvictWindowBlock() {
   return *std::exchange(nodes_[id].cached.window_block, std::nullopt);
 }
 
-std::optional<uint32_t> PrefixIndex::EvictSnapshot() {
+std::optional<uint32_t> PrefixIndex::EvictSnapshot(StepId step) {
   if (snapshot_lru_.empty()) return std::nullopt;
   const NodeId id = snapshot_lru_.begin()->second;
+  if (nodes_[id].snapshot_step == step) return std::nullopt;
   snapshot_lru_.erase(snapshot_lru_.begin());
   return *std::exchange(nodes_[id].cached.snapshot, std::nullopt);
 }

@@ -76,7 +76,8 @@ class PrefixIndex {
   // The least recently used leaf that nobody holds, with all that it had.
   std::optional<CachedBlock> EvictLeaf();
   std::optional<BlockId> EvictWindowBlock();
-  std::optional<uint32_t> EvictSnapshot();
+  // Not one that `step` saves: a place is written once in a step.
+  std::optional<uint32_t> EvictSnapshot(StepId step);
 
  private:
   struct Node {

@@ -53,11 +53,11 @@ std::vector<Variant> Variants() {
       {.name = "in another order", .order_seed = 1},
       {.name = "with a prefix cache"},
       {.name = "one at a time with a prefix cache", .num_slots = 1, .at_once = 1},
-      {.name = "put back", .num_blocks = 40, .reserve_new_tokens = 0, .expects_preemption = true},
+      {.name = "put back", .num_blocks = 28, .reserve_new_tokens = 0, .expects_preemption = true},
       {.name = "dp=2", .plan = "dp=2,ep=2", .order_seed = 2},
       {.name = "dp=2, put back",
        .plan = "dp=2,ep=2",
-       .num_blocks = 40,
+       .num_blocks = 28,
        .reserve_new_tokens = 0,
        .order_seed = 3,
        .expects_preemption = true},
@@ -174,7 +174,7 @@ class Cluster {
       const auto step = scheduler_->PlanStep(Clock::Steady().Now());
       if (!step.has_value()) return;
       const v1::CoordinatorMessage message =
-          coordinator::ToProto(*step, coordinator::Epoch(1), absl::Seconds(60));
+          coordinator::ToProto(*step, Epoch(1), absl::Seconds(60));
       const auto submitted =
           instance_->Submit(worker::FromProto(message.step(), Clock::Steady().Now()));
       EXPECT_TRUE(submitted.ok()) << submitted.status();
@@ -247,7 +247,7 @@ TEST_P(SameTokensTest, WhateverIsAround) { ExpectSameTokens(NanoModel(GetParam()
 
 INSTANTIATE_TEST_SUITE_P(Models, SameTokensTest,
                          ::testing::Values("deepseek_v3", "qwen3_next", "gpt_oss"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& model) { return std::string(model.param); });
 
 TEST(SameTokensOfAModelTest, WhateverIsAround) {
   const char* const model = std::getenv("ESSOR_SAME_TOKENS_MODEL");

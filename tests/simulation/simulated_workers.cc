@@ -1,6 +1,7 @@
 #include "tests/simulation/simulated_workers.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "gtest/gtest.h"
@@ -45,10 +46,13 @@ StepOutcome SimulatedWorkers::Run(const Step& step) {
     if (found != slots_.end()) CheckPast(found->second, GroupOf(slot), first_new);
   }
   // Saves come after all rows.
+  std::set<std::pair<uint32_t, uint32_t>> saved;  // group, place
   for (const SequenceStep& entry : step.sequences) {
     if (!entry.save_snapshot.has_value()) continue;
     Group& group = GroupOf(entry.slot);
     EXPECT_LT(*entry.save_snapshot, group.snapshots.size());
+    EXPECT_TRUE(saved.insert({entry.slot / options_.num_slots, *entry.save_snapshot}).second)
+        << "two sequences save their states to one place";
     group.snapshots.at(*entry.save_snapshot) = slots_.at(entry.slot).state;
   }
   return outcome;
