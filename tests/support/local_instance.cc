@@ -23,6 +23,8 @@ absl::StatusOr<std::unique_ptr<LocalInstance>> LocalInstance::Create(const Optio
 
 LocalInstance::~LocalInstance() {
   for (Worker& worker : workers_) worker.ranks->Cancel(kEpoch, "the test is over");
+  // Joins the ranks' threads, which may still report steps.
+  for (Worker& worker : workers_) worker.ranks->Release();
 }
 
 absl::Status LocalInstance::Form(const Options& options) {
