@@ -8,6 +8,7 @@
 #include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
 #include "model/plan/memory_plan.h"
+#include "model/plan/scratch_widths.h"
 
 namespace essor::model {
 namespace {
@@ -116,6 +117,33 @@ TEST(PackedBytesAgreementTest, FfnWorkspaceStaysBelowThePlan) {
                                                           limits.max_step_tokens, 64);
     EXPECT_LE(EngineBytes(attention, ffn, limits) + workspace,
               ActivationBytes(layout, spec, limits));
+  }
+}
+
+// With several data-parallel groups experts run the rows that an exchange brings, which with many
+// ranks and few tokens are more than a step's own.
+TEST(PackedBytesAgreementTest, WorkspaceOfExchangedRowsStaysBelowThePlan) {
+  const GroupedQueryAttention attention{.num_heads = 9, .num_kv_heads = 3, .head_dim = 64};
+  const MoeFfn ffn{.num_experts = 8, .top_k = 2, .intermediate_size = 1536};
+  const ModelSpec spec = SpecOf(attention, ffn, 2048);
+  const RankLayout layout = LayoutOf({.dp = 8, .ep = 8}, spec, 3, 1);
+  for (const uint32_t step_tokens : {4u, 512u}) {
+    const ServingLimits limits{.max_step_tokens = step_tokens};
+    const ExpertExchangeSizes sizes = ExpertExchangeSizesOf(spec, layout, step_tokens);
+    ASSERT_EQ(sizes.rows, std::max(step_tokens, 16u));
+    const uint64_t scratch = 4 * (2 * sizes.rows * 576 + 2 * sizes.choices);
+    for (const Format& format : kFormats) {
+      const uint64_t workspace = kernels::FfnWorkspaceBytes({.gate_up_format = format.format,
+                                                             .down_format = format.format,
+                                                             .hidden = 576,
+                                                             .intermediate = 1536,
+                                                             .num_experts = 1,
+                                                             .top_k = 2},
+                                                            static_cast<uint32_t>(sizes.rows), 64);
+      EXPECT_LE(EngineBytes(attention, ffn, limits) + scratch + workspace,
+                ActivationBytes(layout, spec, limits))
+          << step_tokens;
+    }
   }
 }
 

@@ -67,7 +67,8 @@ class GenerateTest(unittest.TestCase):
 
     def test_plans_over_processes_give_the_tokens_of_transformers(self):
         for model, plan in [("qwen3_moe", "ep=2"), ("mixtral", "tp=2,ep=2"), ("mixtral", "pp=2,tp=2"),
-                            ("llama_tied", "tp=3"), ("qwen3", "pp=2")]:
+                            ("llama_tied", "tp=3"), ("qwen3", "pp=2"), ("qwen3_moe", "dp=2,ep=2"),
+                            ("deepseek_v3", "pp=2,dp=2,ep=2"), ("llama", "dp=2")]:
             with self.subTest(model=model, plan=plan):
                 self.check_greedy(model, "--plan", plan)
 

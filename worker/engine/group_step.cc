@@ -1,9 +1,11 @@
 #include "worker/engine/group_step.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "common/status_macros.h"
 
 namespace essor::worker {
 namespace {
@@ -40,19 +42,35 @@ void TakeScored(uint32_t slot, std::vector<Cursor>& cursors, StepOutput* merged)
   }
 }
 
+absl::Status CheckNames(const StepInput& step, const StepGroups& groups) {
+  const auto check_slot = [&](uint32_t slot) -> absl::Status {
+    if (slot / groups.slots_per_group < groups.num_groups) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrFormat("step %d: slot %d is of none of the %d groups of %d slots",
+                        step.step_id.value(), slot, groups.num_groups, groups.slots_per_group));
+  };
+  for (const uint32_t slot : step.release_slots) ESSOR_RETURN_IF_ERROR(check_slot(slot));
+  for (const StepInput::Start& start : step.starts) ESSOR_RETURN_IF_ERROR(check_slot(start.slot));
+  for (const StepInput::Sequence& sequence : step.sequences) {
+    ESSOR_RETURN_IF_ERROR(check_slot(sequence.slot));
+  }
+  for (const StepInput::Copy& copy : step.copies) {
+    if (copy.group < groups.num_groups) continue;
+    return absl::InvalidArgumentError(absl::StrFormat("step %d copies a block of group %d of %d",
+                                                      step.step_id.value(), copy.group,
+                                                      groups.num_groups));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<uint32_t>> RowsOfGroups(const StepInput& step,
                                                    const StepGroups& groups) {
+  ESSOR_RETURN_IF_ERROR(CheckNames(step, groups));
   std::vector<uint64_t> rows(groups.num_groups);
   for (const StepInput::Sequence& sequence : step.sequences) {
-    const uint32_t group = sequence.slot / groups.slots_per_group;
-    if (group >= groups.num_groups) {
-      return absl::InvalidArgumentError(absl::StrFormat(
-          "step %d: slot %d is of none of the %d groups of %d slots", step.step_id.value(),
-          sequence.slot, groups.num_groups, groups.slots_per_group));
-    }
-    rows[group] += std::max<size_t>(sequence.tokens.size(), 1);
+    rows[sequence.slot / groups.slots_per_group] += std::max<size_t>(sequence.tokens.size(), 1);
   }
   for (uint32_t group = 0; group < groups.num_groups; ++group) {
     if (rows[group] <= groups.max_step_tokens) continue;

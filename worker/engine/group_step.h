@@ -17,8 +17,9 @@ struct StepGroups {
   uint32_t max_step_tokens = 0;  // of one group
 };
 
-// Rows of each group in the step. InvalidArgument for a slot of no group and for more rows than a
-// group may have: every rank refuses such a step, whichever group it is of.
+// Rows of each group in the step. InvalidArgument for a slot or a group that is not one of
+// `groups`, wherever the step names it, and for more rows than a group may have: every rank refuses
+// such a step, whichever group it is of.
 absl::StatusOr<std::vector<uint32_t>> RowsOfGroups(const StepInput& step, const StepGroups& groups);
 
 // What the step says to `group`, in its order, with the group's own slot numbers.

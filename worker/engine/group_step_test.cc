@@ -45,6 +45,15 @@ TEST(GroupStepTest, RefusesSlotsOfNoGroupAndTooManyRows) {
   EXPECT_THAT(std::string(RowsOfGroups(step, kGroups).status().message()),
               HasSubstr("slot 12 is of none of the 3 groups of 4 slots"));
   step.sequences.back() = {.slot = 1, .tokens = {1, 2}};
+  const auto code_with = [&](void (*change)(StepInput&)) {
+    StepInput other = MixedStep();
+    change(other);
+    return RowsOfGroups(other, kGroups).status().code();
+  };
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(code_with([](StepInput& other) { other.release_slots.push_back(12); }), kInvalid);
+  EXPECT_EQ(code_with([](StepInput& other) { other.starts[0].slot = 12; }), kInvalid);
+  EXPECT_EQ(code_with([](StepInput& other) { other.copies[1].group = 3; }), kInvalid);
   const absl::Status status = RowsOfGroups(step, kGroups).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
