@@ -52,10 +52,10 @@ bool NeedsFilterSums(const RowSampling& sampling);
 
 // What is known of a row.
 struct FilterRow {
-  std::span<Candidate> best;  // the row's best tokens by score, in any order; will be reordered
-  bool all = false;           // no other token is possible
-  float max = 0;              // the best score
-  FilterSums sums;            // of the whole row, where NeedsFilterSums()
+  std::span<Candidate> best{};  // the row's best tokens by score, in any order; will be reordered
+  bool all = false;             // no other token is possible
+  float max = 0;                // the best score
+  FilterSums sums{};            // of the whole row, where NeedsFilterSums()
 };
 
 // The token drawn, or nothing where a filter may leave tokens beyond `best` (never when `all`).
