@@ -16,9 +16,10 @@ namespace essor::coordinator {
 // belong to the connection; the rest is thread-safe.
 class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
  public:
-  // Results of prompt `prompt`: tokens, or its end.
+  // Results of prompt number `index`: the prompt itself, tokens, or its end.
   struct Item {
-    uint32_t prompt = 0;
+    uint32_t index = 0;
+    std::optional<PromptOutput> prompt{};
     std::optional<TokenOutput> tokens{};
     std::optional<absl::Status> done{};
   };
