@@ -23,7 +23,7 @@ inline FilterSums SumsOfToken(float score, float max) {
           .spread = static_cast<uint64_t>(weight * BelowMax(score, max) * kFilterUnits)};
 }
 
-// Of all tokens of `logits`; the same integers, in loops that become vector code.
+// Of all tokens of `logits`.
 FilterSums SumsOfSlice(std::span<const float> logits, float temperature, float max, bool spread);
 
 }  // namespace essor::kernels

@@ -31,29 +31,6 @@ float MaxScore(std::span<const float> logits, float temperature) {
   return max / temperature;
 }
 
-// Adds up to 1024 terms, each in units of 2^-40 and rounded down. Two integers of 32 bits stand for
-// each term, because those are what every processor converts to in vectors: its first 20 bits after
-// the point, and the next 20. Neither split nor conversion rounds, but for the last.
-uint64_t SumOfTerms(const float* terms) {
-  constexpr size_t kTerms = 1024;
-  constexpr size_t kLanes = 16;
-  int32_t high[kLanes] = {};
-  int32_t low[kLanes] = {};  // at most 64 * 2^20
-  for (size_t i = 0; i < kTerms; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
-      const float scaled = terms[i + j] * 0x1p20f;
-      const auto whole = static_cast<int32_t>(scaled);
-      high[j] += whole;
-      low[j] += static_cast<int32_t>((scaled - static_cast<float>(whole)) * 0x1p20f);
-    }
-  }
-  uint64_t sum = 0;
-  for (size_t j = 0; j < kLanes; ++j) {
-    sum += (static_cast<uint64_t>(high[j]) << 20) + static_cast<uint64_t>(low[j]);
-  }
-  return sum;
-}
-
 // The tokens with at least `score_min`, by id; returns how many.
 size_t CollectAbove(std::span<const float> logits, float temperature, float score_min,
                     std::span<Candidate> scratch) {
@@ -196,19 +173,11 @@ size_t CollectSurvivors(std::span<const float> logits, const RowSampling& sampli
 }  // namespace
 
 FilterSums SumsOfSlice(std::span<const float> logits, float temperature, float max, bool spread) {
-  constexpr size_t kRun = 1024;
   FilterSums sums;
-  for (size_t begin = 0; begin < logits.size(); begin += kRun) {
-    const size_t count = std::min(kRun, logits.size() - begin);
-    const float* run = logits.data() + begin;
-    float weights[kRun] = {};
-    for (size_t i = 0; i < count; ++i) {
-      weights[i] = ExpOfNonPositive(run[i] / temperature - max);
-    }
-    sums.mass += SumOfTerms(weights);
-    if (!spread) continue;
-    for (size_t i = 0; i < count; ++i) weights[i] *= BelowMax(run[i] / temperature, max);
-    sums.spread += SumOfTerms(weights);
+  for (const float logit : logits) {
+    const FilterSums token = SumsOfToken(logit / temperature, max);
+    sums.mass += token.mass;
+    sums.spread += spread ? token.spread : 0;
   }
   return sums;
 }

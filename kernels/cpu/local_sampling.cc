@@ -9,7 +9,6 @@
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/row_kernels.h"
-#include "kernels/filter_sums.h"
 #include "kernels/filtered_sampling.h"
 #include "kernels/gumbel.h"
 #include "kernels/logit_adjustment.h"
@@ -131,14 +130,15 @@ void LocalTop(const LocalTopParams& params, Stream& stream) {
 void LocalFilterSums(const LocalFilterSumsParams& params, Stream& stream) {
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::LocalFilterSums(params);
+  const auto filter_sums = RowKernelsFor(cpu.isa()).filter_sums;
   constexpr uint64_t kLogitsForFork = 16 * 1024;
   ParallelRange(cpu.pool(), params.rows.size(), kLogitsForFork / (params.width + 1) + 2,
                 [&](uint64_t begin, uint64_t end) {
                   for (uint64_t r = begin; r < end; ++r) {
                     const RowSums& row = params.rows[r];
-                    *row.sums = SumsOfSlice(
-                        {params.logits + static_cast<size_t>(row.row) * params.width, params.width},
-                        row.temperature, row.max, row.spread);
+                    const float* logits =
+                        params.logits + static_cast<size_t>(row.row) * params.width;
+                    *row.sums = filter_sums(logits, params.width, row);
                   }
                 });
 }

@@ -64,13 +64,7 @@ void LocalTop(const LocalTopParams& params) {
 void LocalFilterSums(const LocalFilterSumsParams& params) {
   for (const RowSums& row : params.rows) {
     const float* logits = params.logits + static_cast<size_t>(row.row) * params.width;
-    FilterSums sums;
-    for (uint32_t i = 0; i < params.width; ++i) {
-      const FilterSums token = SumsOfToken(logits[i] / row.temperature, row.max);
-      sums.mass += token.mass;
-      sums.spread += row.spread ? token.spread : 0;
-    }
-    *row.sums = sums;
+    *row.sums = SumsOfSlice({logits, params.width}, row.temperature, row.max, row.spread);
   }
 }
 
