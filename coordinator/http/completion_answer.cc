@@ -2,7 +2,7 @@
 
 namespace essor::coordinator {
 
-void AnswerUsage::Count(const CompletionCall::Item& item) {
+void AnswerUsage::Count(const CompletionItem& item) {
   if (!item.tokens.has_value() || item.tokens->finish_reason == FinishReason::kNone) return;
   Usage& usage = prompts_[item.index];
   usage.prompt_tokens = item.tokens->usage.prompt_tokens;
@@ -20,7 +20,7 @@ Usage AnswerUsage::Total() const {
   return total;
 }
 
-std::vector<std::pair<uint32_t, Choice>> PartsOf(CompletionCall::Item item,
+std::vector<std::pair<uint32_t, Choice>> PartsOf(CompletionItem item,
                                                  const CompletionRequest& request) {
   const uint32_t first = item.index * request.n;
   std::vector<std::pair<uint32_t, Choice>> parts;
