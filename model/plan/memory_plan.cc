@@ -93,6 +93,14 @@ uint64_t WidestVocabularySlice(const ModelSpec& spec, const RankLayout& layout) 
   return std::min<uint64_t>(layout.vocab.size() + 64, spec.vocab_size);
 }
 
+uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
+  if (!layout.last_stage) return 0;
+  const uint64_t gathered = kGatheredRows * WidestVocabularySlice(spec, layout);
+  const uint64_t elements = kHeadRows * (spec.hidden_size + layout.vocab.size()) +
+                            gathered * (layout.stage_ranks.size() + 1) + 3 * spec.vocab_size;
+  return elements * kFloatBytes + kChoicePayload * (layout.stage_ranks.size() + 1);
+}
+
 uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
   return limits.max_context_tokens == 0 ? spec.max_context_tokens : limits.max_context_tokens;
 }
@@ -102,16 +110,8 @@ uint64_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
 uint64_t HistoryBytes(const ModelSpec& spec, const RankLayout& layout,
                       const ServingLimits& limits) {
   if (!layout.last_stage) return 0;
-  const uint64_t marked = std::min(layout.vocab.size(), ContextTokens(spec, limits));
+  const uint64_t marked = std::min<uint64_t>(layout.vocab.size(), ContextTokens(spec, limits));
   return limits.max_sequences * (RoundUp(layout.vocab.size() * 4, 64) + RoundUp(marked * 4, 64));
-}
-
-uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
-  if (!layout.last_stage) return 0;
-  const uint64_t gathered = kGatheredRows * WidestVocabularySlice(spec, layout);
-  const uint64_t elements = kHeadRows * (spec.hidden_size + layout.vocab.size()) +
-                            gathered * (layout.stage_ranks.size() + 1) + 3 * spec.vocab_size;
-  return elements * kFloatBytes;
 }
 
 // Inputs and intermediates of an FFN for each chosen expert, in the widest type, and a tile of
