@@ -160,7 +160,7 @@ ServedModel MakeServedModel(const model::ModelSource& source, const InstancePlan
   served.weight_format = InfoOf(source.stored).name;
   served.fingerprint = source.fingerprint;
   served.created_unix_s = absl::ToUnixSeconds(absl::Now());
-  served.eos_tokens = source.spec.eos_tokens;
+  served.limits.eos_tokens = source.spec.eos_tokens;
   served.limits.vocab_size = source.spec.vocab_size;
   served.limits.max_context_tokens = instance.limits.max_context_tokens;
   // Only defaults that a client could have asked for itself.

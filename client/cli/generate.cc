@@ -1,6 +1,8 @@
 // essor generate: continuations of a prompt or of sequences of token ids.
 #include <cstdio>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "client/cli/interrupt.h"
 #include "client/cli/json_input.h"
 #include "client/cli/json_output.h"
+#include "client/cli/logprobs_json.h"
 #include "client/cli/sampling_flags.h"
 #include "common/status_macros.h"
 
@@ -19,8 +22,21 @@ namespace {
 struct Continuation {
   std::vector<uint32_t> token_ids;
   std::string text;
+  std::vector<v1::TokenLogprobs> logprobs;         // of token_ids, when asked for
+  std::vector<v1::TokenLogprobs> prompt_logprobs;  // of the prompt's but the first, likewise
   v1::FinishReason finish_reason = v1::FINISH_REASON_UNSPECIFIED;
 };
+
+void PutLogprobs(const std::vector<v1::TokenLogprobs>& logprobs, JsonOutput& json) {
+  json.StartArray();
+  for (const v1::TokenLogprobs& logprob : logprobs) {
+    json.StartObject();
+    json.Field("logprob", logprob.logprob());
+    PutTop(logprob, json);
+    json.EndObject();
+  }
+  json.EndArray();
+}
 
 class GenerateCommand : public Command {
  public:
@@ -36,6 +52,7 @@ class GenerateCommand : public Command {
       const Interrupt& interrupt) const;
   void Print(const std::vector<Continuation>& continuations) const;
   void PrintJson(const std::vector<Continuation>& continuations) const;
+  void AddOutputFlags(CLI::App& app);
   bool Streams(size_t num_requests) const { return !json_ && num_requests == 1 && n_ == 1; }
 
   ClusterFlags cluster_;
@@ -43,6 +60,13 @@ class GenerateCommand : public Command {
   std::string prompt_;
   std::string tokens_path_;
   uint32_t n_ = 1;
+  std::optional<uint32_t> best_of_;
+  std::optional<uint32_t> logprobs_;
+  std::optional<uint32_t> prompt_logprobs_;
+  bool echo_ = false;
+  int32_t priority_ = 0;
+  std::string tenant_;
+  std::string cache_salt_;
   bool json_ = false;
   CLI::Option* prompt_option_ = nullptr;
 };
@@ -56,16 +80,45 @@ void GenerateCommand::AddFlags(CLI::App& app) {
       ->check(CLI::Range(1, 16))
       ->capture_default_str();
   app.add_flag("--json", json_, "Print JSON when all is done, instead of the text as it comes");
+  AddOutputFlags(app);
   AddSamplingFlags(app, sampling_, "0");
   AddClusterFlags(app, cluster_);
   sampling_.temperature = 0;
+}
+
+void GenerateCommand::AddOutputFlags(CLI::App& app) {
+  app.add_option("--best-of", best_of_, "Make this many continuations and print the --n best")
+      ->check(CLI::Range(1, 16))
+      ->default_str("--n");
+  app.add_option("--logprobs", logprobs_,
+                 "With --json: log-probabilities, also of this many likeliest tokens, 0 to 20")
+      ->check(CLI::Range(0, 20));
+  app.add_option("--prompt-logprobs", prompt_logprobs_, "Likewise of the prompt's tokens")
+      ->check(CLI::Range(0, 20));
+  app.add_flag("--echo", echo_, "Begin the text with the prompt");
+  app.add_option("--priority", priority_, "-100 to 100; higher ones are served first")
+      ->check(CLI::Range(-100, 100))
+      ->capture_default_str();
+  app.add_option("--tenant", tenant_, "Whose request it is")->capture_default_str();
+  app.add_option("--cache-salt", cache_salt_,
+                 "Share cached prefixes with requests of the same salt only")
+      ->capture_default_str();
 }
 
 absl::Status GenerateCommand::CheckUsage() const {
   if ((prompt_option_->count() > 0) == !tokens_path_.empty()) {
     return absl::InvalidArgumentError("say either --prompt TEXT or --tokens FILE");
   }
+  if ((logprobs_.has_value() || prompt_logprobs_.has_value()) && !json_) {
+    return absl::InvalidArgumentError("--logprobs and --prompt-logprobs need --json");
+  }
+  if (best_of_.value_or(n_) < n_) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("--best-of %d is less than --n %d", *best_of_, n_));
+  }
   ESSOR_RETURN_IF_ERROR(CheckUtf8("--prompt", prompt_));
+  ESSOR_RETURN_IF_ERROR(CheckUtf8("--tenant", tenant_));
+  ESSOR_RETURN_IF_ERROR(CheckUtf8("--cache-salt", cache_salt_));
   ESSOR_RETURN_IF_ERROR(CheckSamplingFlags(sampling_));
   return CheckClusterFlags(cluster_);
 }
@@ -90,6 +143,13 @@ absl::StatusOr<std::vector<v1::GenerateRequest>> GenerateCommand::Requests() con
   v1::GenerateRequest request;
   *request.mutable_sampling() = ToSamplingParams(sampling_);
   request.mutable_sampling()->set_n(n_);
+  if (best_of_) request.set_best_of(*best_of_);
+  if (logprobs_) request.set_logprobs(*logprobs_);
+  if (prompt_logprobs_) request.set_prompt_logprobs(*prompt_logprobs_);
+  request.set_echo(echo_);
+  request.set_priority(priority_);
+  request.set_tenant(tenant_);
+  request.set_cache_salt(cache_salt_);
   if (tokens_path_.empty()) {
     request.set_text(prompt_);
     return std::vector{request};
@@ -110,14 +170,24 @@ absl::StatusOr<std::vector<Continuation>> GenerateCommand::Generate(
   std::vector<Continuation> continuations(requests.size() * n_);
   const auto on_part = [&](size_t index, const v1::GenerateResponse& part) {
     if (part.index() >= n_) return false;
+    // The prompt begins all continuations of its request.
+    for (size_t i = 0; part.has_prompt() && i < n_; ++i) {
+      Continuation& begun = continuations[index * n_ + i];
+      begun.text += part.prompt().text();
+      begun.prompt_logprobs.insert(begun.prompt_logprobs.end(), part.prompt().logprobs().begin(),
+                                   part.prompt().logprobs().end());
+    }
     Continuation& continuation = continuations[index * n_ + part.index()];
+    continuation.logprobs.insert(continuation.logprobs.end(), part.logprobs().begin(),
+                                 part.logprobs().end());
     continuation.token_ids.insert(continuation.token_ids.end(), part.token_ids().begin(),
                                   part.token_ids().end());
     continuation.text += part.text();
     if (part.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
       continuation.finish_reason = part.finish_reason();
     }
-    if (streams) std::fwrite(part.text().data(), 1, part.text().size(), stdout);
+    const std::string& text = part.has_prompt() ? part.prompt().text() : part.text();
+    if (streams) std::fwrite(text.data(), 1, text.size(), stdout);
     return !streams || std::fflush(stdout) == 0;
   };
   const std::vector<absl::Status> statuses =
@@ -155,6 +225,14 @@ void GenerateCommand::PrintJson(const std::vector<Continuation>& continuations) 
     json.Field("finish_reason",
                std::string_view(continuation.finish_reason == v1::FINISH_REASON_LENGTH ? "length"
                                                                                        : "stop"));
+    if (logprobs_.has_value()) {
+      json.Key("logprobs");
+      PutLogprobs(continuation.logprobs, json);
+    }
+    if (prompt_logprobs_.has_value()) {
+      json.Key("prompt_logprobs");
+      PutLogprobs(continuation.prompt_logprobs, json);
+    }
     json.EndObject();
   }
   json.EndArray();

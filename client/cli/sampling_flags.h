@@ -21,6 +21,12 @@ struct SamplingFlags {
   std::optional<uint32_t> max_new_tokens;
   bool ignore_eos = false;
   std::vector<std::string> stop;
+  std::optional<double> typical_p;
+  std::optional<double> repetition_penalty;
+  std::optional<double> presence_penalty;
+  std::optional<double> frequency_penalty;
+  std::vector<std::string> logit_bias;  // "ID=BIAS"
+  std::optional<uint32_t> min_new_tokens;
 };
 
 // `default_temperature` is named in the help: "0", "the model's own".

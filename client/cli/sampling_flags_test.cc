@@ -26,9 +26,37 @@ TEST(SamplingFlagsTest, OnlyWhatIsGivenIsSent) {
 
 TEST(SamplingFlagsTest, EveryFlagReachesTheRequest) {
   SamplingFlags flags;
-  ASSERT_TRUE(Check({"--temperature", "0.5", "--top-p", "0.25", "--top-k", "7", "--min-p", "0.125",
-                     "--seed", "18446744073709551615", "--max-new-tokens", "9", "--ignore-eos",
-                     "--stop", "a", "--stop", "b"},
+  ASSERT_TRUE(Check({"--temperature",
+                     "0.5",
+                     "--top-p",
+                     "0.25",
+                     "--top-k",
+                     "7",
+                     "--min-p",
+                     "0.125",
+                     "--seed",
+                     "18446744073709551615",
+                     "--max-new-tokens",
+                     "9",
+                     "--ignore-eos",
+                     "--stop",
+                     "a",
+                     "--stop",
+                     "b",
+                     "--typical-p",
+                     "0.75",
+                     "--repetition-penalty",
+                     "1.5",
+                     "--presence-penalty",
+                     "-1",
+                     "--frequency-penalty",
+                     "0.5",
+                     "--logit-bias",
+                     "7=-2.5",
+                     "--logit-bias",
+                     "8=3",
+                     "--min-new-tokens",
+                     "4"},
                     &flags)
                   .ok());
   const v1::SamplingParams params = ToSamplingParams(flags);
@@ -40,6 +68,14 @@ TEST(SamplingFlagsTest, EveryFlagReachesTheRequest) {
   EXPECT_EQ(params.max_new_tokens(), 9);
   EXPECT_TRUE(params.ignore_eos());
   EXPECT_THAT(params.stop(), testing::ElementsAre("a", "b"));
+  EXPECT_EQ(params.typical_p(), 0.75F);
+  EXPECT_EQ(params.repetition_penalty(), 1.5F);
+  EXPECT_EQ(params.presence_penalty(), -1);
+  EXPECT_EQ(params.frequency_penalty(), 0.5F);
+  ASSERT_EQ(params.logit_bias().size(), 2);
+  EXPECT_EQ(params.logit_bias().at(7), -2.5F);
+  EXPECT_EQ(params.logit_bias().at(8), 3);
+  EXPECT_EQ(params.min_new_tokens(), 4);
 }
 
 TEST(SamplingFlagsTest, ValuesOutsideTheRangeAreRefusedByName) {
@@ -55,6 +91,15 @@ TEST(SamplingFlagsTest, ValuesOutsideTheRangeAreRefusedByName) {
       {{"--min-p", "1.5"}, "--min-p 1.5 is not from 0 to 1"},
       {{"--top-k", "-1"}, "--top-k -1 is negative"},
       {{"--max-new-tokens", "0"}, "--max-new-tokens 0 is not at least 1"},
+      {{"--typical-p", "0"}, "--typical-p 0 is not above 0"},
+      {{"--typical-p", "nan"}, "--typical-p nan is not from 0 to 1"},
+      {{"--repetition-penalty", "0"}, "--repetition-penalty 0 is not from 0.01 to 10"},
+      {{"--presence-penalty", "3"}, "--presence-penalty 3 is not from -2 to 2"},
+      {{"--frequency-penalty", "nan"}, "--frequency-penalty nan is not from -2 to 2"},
+      {{"--logit-bias", "7"}, "--logit-bias 7 is not a token id"},
+      {{"--logit-bias", "x=1"}, "--logit-bias x=1 is not a token id"},
+      {{"--logit-bias", "7=101"}, "--logit-bias 101 is not from -100 to 100"},
+      {{"--min-new-tokens", "3", "--max-new-tokens", "2"}, "--min-new-tokens 3 is more than 2"},
       {{"--stop", "\xff"}, "--stop is not UTF-8"},
   };
   for (const auto& test : kCases) {

@@ -15,6 +15,7 @@
 #include "client/cli/json_input.h"
 #include "client/cli/json_output.h"
 #include "client/cli/logits_file.h"
+#include "client/cli/logprobs_json.h"
 #include "client/cli/progress_line.h"
 #include "common/status_macros.h"
 
@@ -33,6 +34,7 @@ class Scores {
   explicit Scores(const Sequences& sequences) {
     for (const auto& ids : sequences) {
       logprobs_.emplace_back(ids.size() - 1, std::numeric_limits<float>::quiet_NaN());
+      tops_.emplace_back(ids.size() - 1);
       num_tokens_.push_back(ids.size());
     }
     positions_.resize(sequences.size());
@@ -55,6 +57,8 @@ class Scores {
     }
     std::copy(part.logprobs().begin(), part.logprobs().end(),
               logprobs.begin() + part.first_position());
+    std::copy_n(part.tops().begin(), std::min(part.tops_size(), part.logprobs_size()),
+                tops_[index].begin() + part.first_position());
     return absl::OkStatus();
   }
 
@@ -69,13 +73,27 @@ class Scores {
   }
 
   const std::vector<std::vector<float>>& logprobs() const { return logprobs_; }
+  // Beside each of logprobs(); empty where none came.
+  const std::vector<std::vector<v1::TokenLogprobs>>& tops() const { return tops_; }
   const std::vector<uint64_t>& num_tokens() const { return num_tokens_; }
 
  private:
   std::vector<std::vector<float>> logprobs_;
+  std::vector<std::vector<v1::TokenLogprobs>> tops_;
   std::vector<uint64_t> num_tokens_;
   std::vector<uint64_t> positions_;  // that have come
 };
+
+void PutTops(const std::vector<v1::TokenLogprobs>& tops, JsonOutput& json) {
+  json.Key("tops");
+  json.StartArray();
+  for (const v1::TokenLogprobs& top : tops) {
+    json.StartObject();
+    PutTop(top, json);
+    json.EndObject();
+  }
+  json.EndArray();
+}
 
 class ScoreCommand : public Command {
  public:
@@ -94,6 +112,7 @@ class ScoreCommand : public Command {
   ClusterFlags cluster_;
   std::string tokens_path_;
   std::string logits_path_;
+  uint32_t top_n_ = 0;
   bool json_ = false;
 };
 
@@ -103,12 +122,17 @@ void ScoreCommand::AddFlags(CLI::App& app) {
   app.add_option("--logits", logits_path_,
                  "Also write all logits to this safetensors file: logits.0, logits.1, ...")
       ->capture_default_str();
+  app.add_option("--top-n", top_n_,
+                 "With --json: also this many likeliest tokens in place of each, 0 to 20")
+      ->check(CLI::Range(0, 20))
+      ->capture_default_str();
   app.add_flag("--json", json_, "Print every log-probability as JSON, instead of a table of sums");
   AddClusterFlags(app, cluster_);
 }
 
 absl::Status ScoreCommand::CheckUsage() const {
   if (tokens_path_.empty()) return absl::InvalidArgumentError("say which tokens: --tokens FILE");
+  if (top_n_ > 0 && !json_) return absl::InvalidArgumentError("--top-n needs --json");
   return CheckClusterFlags(cluster_);
 }
 
@@ -140,6 +164,7 @@ absl::Status ScoreCommand::Run(const CommandContext& context) {
 v1::ScoreRequest ScoreCommand::NextRequest(const Sequences& sequences, size_t& begin) const {
   v1::ScoreRequest request;
   request.set_return_logits(!logits_path_.empty());
+  request.set_top_n(top_n_);
   size_t tokens = 0;
   size_t count = 0;
   while (begin < sequences.size() && count < kSequencesPerRequest &&
@@ -192,9 +217,10 @@ void ScoreCommand::PrintJson(const Scores& scores) const {
   json.StartObject();
   json.Key("sequences");
   json.StartArray();
-  for (const std::vector<float>& logprobs : scores.logprobs()) {
+  for (size_t i = 0; i < scores.logprobs().size(); ++i) {
     json.StartObject();
-    json.Field("logprobs", std::span<const float>(logprobs));
+    json.Field("logprobs", std::span<const float>(scores.logprobs()[i]));
+    if (top_n_ > 0) PutTops(scores.tops()[i], json);
     json.EndObject();
   }
   json.EndArray();

@@ -47,6 +47,7 @@ struct GenerateTask {
 struct ScoreTask {
   std::vector<std::vector<TokenId>> sequences{};  // none empty
   bool return_logits = false;
+  uint32_t top_n = 0;  // also the most probable tokens in place of each
   Service service{};
   absl::Time deadline = absl::InfiniteFuture();
 };
@@ -92,6 +93,7 @@ struct ScoreOutput {
   uint32_t num_positions = 0;
   std::vector<float> logprobs{};
   std::string logits{};
+  std::vector<std::vector<std::pair<TokenId, float>>> tops{};  // parallel to logprobs, with top_n
 };
 
 // Something the owner of a request must be told. Exactly one of the optionals is set; `done` is the

@@ -1,26 +1,51 @@
 #include "coordinator/http/completion_call.h"
 
 #include <chrono>
+#include <iterator>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/error_details.h"
 
 namespace essor::coordinator {
 
+namespace {
+
+size_t BytesOf(const TokenOutput& output) {
+  size_t bytes = output.text.size() + output.token_ids.size() * sizeof(TokenId);
+  for (const TokenLogprob& logprob : output.logprobs) {
+    bytes += sizeof(logprob) + logprob.top.size() * sizeof(logprob.top[0]);
+  }
+  return bytes;
+}
+
+// What `next` says goes on after `last`; usage and the like are those of `next`.
+void Merge(TokenOutput last, TokenOutput* next) {
+  next->text.insert(0, last.text);
+  next->token_ids.insert(next->token_ids.begin(), last.token_ids.begin(), last.token_ids.end());
+  next->logprobs.insert(next->logprobs.begin(), std::make_move_iterator(last.logprobs.begin()),
+                        std::make_move_iterator(last.logprobs.end()));
+}
+
+}  // namespace
+
 class CompletionCall::Sink final : public RequestSink {
  public:
-  Sink(std::shared_ptr<CompletionCall> call, uint32_t prompt)
-      : call_(std::move(call)), prompt_(prompt) {}
+  Sink(std::shared_ptr<CompletionCall> call, uint32_t index)
+      : call_(std::move(call)), index_(index) {}
+  void OnPrompt(PromptOutput output) override {
+    call_->Push({.index = index_, .prompt = std::move(output)});
+  }
   void OnTokens(TokenOutput output) override {
-    call_->Push({.prompt = prompt_, .tokens = std::move(output)});
+    call_->Push({.index = index_, .tokens = std::move(output)});
   }
   void OnDone(absl::Status status) override {
-    call_->Push({.prompt = prompt_, .done = std::move(status)});
+    call_->Push({.index = index_, .done = std::move(status)});
   }
 
  private:
   const std::shared_ptr<CompletionCall> call_;
-  const uint32_t prompt_;
+  const uint32_t index_;
 };
 
 CompletionCall::CompletionCall(std::shared_ptr<net::io_context> context,
@@ -50,18 +75,15 @@ void CompletionCall::Push(Item item) {
   {
     absl::MutexLock lock(&mutex_);
     if (item.tokens.has_value()) {
-      unread_bytes_ += item.tokens->text.size() + item.tokens->token_ids.size() * sizeof(TokenId);
+      unread_bytes_ += BytesOf(*item.tokens);
       overflow = unread_bytes_ > max_unread_bytes_;
     }
     // Tokens that wait anyway travel in one event.
     Item* const last = items_.empty() ? nullptr : &items_.back();
     const bool merges = last != nullptr && item.tokens.has_value() && last->tokens.has_value() &&
-                        last->prompt == item.prompt && last->tokens->index == item.tokens->index;
+                        last->index == item.index && last->tokens->index == item.tokens->index;
     if (merges) {
-      TokenOutput& next = *item.tokens;
-      next.text.insert(0, last->tokens->text);
-      next.token_ids.insert(next.token_ids.begin(), last->tokens->token_ids.begin(),
-                            last->tokens->token_ids.end());
+      Merge(*std::move(last->tokens), &*item.tokens);
       *last = std::move(item);
     } else {
       items_.push_back(std::move(item));
@@ -110,7 +132,7 @@ void CompletionCall::Cancel(const absl::Status& reason) {
 void CompletionCall::Disconnect() {
   const absl::Status reason = absl::CancelledError("the client hung up");
   Cancel(reason);
-  Push({.prompt = 0, .done = reason});
+  Push({.index = 0, .done = reason});
 }
 
 }  // namespace essor::coordinator

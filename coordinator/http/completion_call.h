@@ -8,6 +8,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "coordinator/http/asio.h"
+#include "coordinator/http/completion_answer.h"
 #include "coordinator/service/request_service.h"
 
 namespace essor::coordinator {
@@ -16,12 +17,7 @@ namespace essor::coordinator {
 // belong to the connection; the rest is thread-safe.
 class CompletionCall : public std::enable_shared_from_this<CompletionCall> {
  public:
-  // Results of prompt `prompt`: tokens, or its end.
-  struct Item {
-    uint32_t prompt = 0;
-    std::optional<TokenOutput> tokens{};
-    std::optional<absl::Status> done{};
-  };
+  using Item = CompletionItem;
 
   // `context` is kept alive for sinks that outlive the server; `executor` is the connection's. A
   // client that leaves more than `max_unread_bytes` unread is cut off.

@@ -9,6 +9,7 @@
 #include "common/error_details.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "coordinator/http/completion_answer.h"
 #include "coordinator/http/disconnect_watch.h"
 #include "coordinator/http/openapi.h"
 
@@ -298,11 +299,13 @@ net::awaitable<bool> Connection::HandleCompletion(const Request& request, bool c
   const CompletionHead head{.chat = chat,
                             .id = NewRequestId(chat ? "chatcmpl-" : "cmpl-"),
                             .model = model.name,
-                            .created_unix_s = absl::ToUnixSeconds(absl::Now())};
+                            .created_unix_s = absl::ToUnixSeconds(absl::Now()),
+                            .tokenizer = model.tokenizer};
   std::vector<GenerateParams> prompts = std::exchange(parsed->prompts, {});
   parsed->prompts.resize(prompts.size());  // their number is still needed
   for (size_t i = 0; i < prompts.size(); ++i) {
     prompts[i].request_id = prompts.size() == 1 ? head.id : absl::StrCat(head.id, "-", i);
+    prompts[i].service.tenant = ToString(request["x-essor-tenant"]);
   }
   const size_t max_unread = parsed->stream ? shared_->options.max_unread_bytes : SIZE_MAX;
   const auto call =
@@ -326,8 +329,7 @@ net::awaitable<bool> Connection::AnswerWhole(const CompletionRequest& parsed,
                                              const CompletionHead& head, CompletionCall* call) {
   const size_t num_prompts = parsed.prompts.size();
   std::vector<Choice> choices(num_prompts * parsed.n);
-  std::vector<uint32_t> prompt_tokens(num_prompts, 0);
-  Usage usage;
+  AnswerUsage usage(num_prompts);
   size_t num_done = 0;
   while (num_done < num_prompts) {
     const std::vector<CompletionCall::Item> items = co_await call->Pop();
@@ -341,30 +343,21 @@ net::awaitable<bool> Connection::AnswerWhole(const CompletionRequest& parsed,
         }
         continue;
       }
-      const TokenOutput& output = *item.tokens;
-      Choice& choice = choices[item.prompt * parsed.n + output.index];
-      choice.text += output.text;
-      choice.token_ids.insert(choice.token_ids.end(), output.token_ids.begin(),
-                              output.token_ids.end());
-      if (output.finish_reason == FinishReason::kNone) continue;
-      choice.finish_reason = output.finish_reason;
-      usage.generated_tokens += output.usage.generated_tokens;
-      prompt_tokens[item.prompt] = output.usage.prompt_tokens;
+      usage.Count(item);
+      for (auto& [choice, part] : PartsOf(item, parsed)) Append(std::move(part), &choices[choice]);
     }
   }
-  for (const uint32_t tokens : prompt_tokens) usage.prompt_tokens += tokens;
-  HttpReply reply{.body = CompletionBody(head, choices, usage, parsed.return_token_ids)};
+  HttpReply reply{.body = CompletionBody(head, choices, usage.Total(), parsed.answer)};
   co_return co_await Write(std::move(reply));
 }
 
 net::awaitable<bool> Connection::AnswerStreamed(const CompletionRequest& parsed,
                                                 const CompletionHead& head, CompletionCall* call) {
-  const ChunkOptions options{.include_usage = parsed.include_usage,
-                             .return_token_ids = parsed.return_token_ids};
+  const AnswerOptions& options = parsed.answer;
   const size_t num_prompts = parsed.prompts.size();
   std::vector<bool> begun(num_prompts * parsed.n, false);
-  std::vector<uint32_t> prompt_tokens(num_prompts, 0);
-  Usage usage;
+  std::vector<size_t> text_offsets(num_prompts * parsed.n, 0);
+  AnswerUsage usage(num_prompts);
   bool header_written = false;
   size_t num_done = 0;
   while (num_done < num_prompts) {
@@ -378,14 +371,14 @@ net::awaitable<bool> Connection::AnswerStreamed(const CompletionRequest& parsed,
         if (!failure.ok()) break;
         continue;
       }
-      const TokenOutput& output = *item.tokens;
-      const auto choice = item.prompt * parsed.n + output.index;
-      if (head.chat && !begun[choice]) data += RoleEvent(head, choice, options);
-      begun[choice] = true;
-      data += ChunkEvent(head, choice, output, options);
-      if (output.finish_reason == FinishReason::kNone) continue;
-      usage.generated_tokens += output.usage.generated_tokens;
-      prompt_tokens[item.prompt] = output.usage.prompt_tokens;
+      usage.Count(item);
+      for (auto& [choice, part] : PartsOf(item, parsed)) {
+        if (head.chat && !begun[choice]) data += RoleEvent(head, choice, options);
+        begun[choice] = true;
+        part.text_offset = text_offsets[choice];
+        text_offsets[choice] += NumCharacters(part.logprobs, head.tokenizer);
+        data += ChunkEvent(head, choice, part, options);
+      }
     }
     if (absl::IsCancelled(failure)) co_return false;
     if (!failure.ok() && !header_written && data.empty()) {
@@ -396,8 +389,7 @@ net::awaitable<bool> Connection::AnswerStreamed(const CompletionRequest& parsed,
     if (!failure.ok()) data += ErrorEvent(ErrorBody(failure, parsed.names));
     const bool whole = failure.ok() && num_done == num_prompts;
     if (whole) {
-      for (const uint32_t tokens : prompt_tokens) usage.prompt_tokens += tokens;
-      if (options.include_usage) data += UsageEvent(head, usage);
+      if (options.include_usage) data += UsageEvent(head, usage.Total());
       data += kDoneEvent;
     }
     if (!header_written) {

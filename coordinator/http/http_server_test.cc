@@ -196,7 +196,13 @@ TEST_F(HttpServerTest, BadBodiesNameTheField) {
       {text, R"({"prompt":"x","temperature":2.5})", 400, "temperature",
        "temperature: 2.5 is not within 0 and 2"},
       {text, R"({"prompt":"x","presence_penalty":3})", 400, "presence_penalty", "-2 and 2"},
-      {text, R"({"prompt":"x","presence_penalty":1})", 400, "presence_penalty", "not supported"},
+      {text, R"({"prompt":"x","logit_bias":{"257":1}})", 400, "logit_bias", "outside"},
+      {text, R"({"prompt":"x","repetition_penalty":0})", 400, "repetition_penalty", "0.01 and 10"},
+      {text, R"({"prompt":"x","min_tokens":4,"max_tokens":3})", 400, "min_tokens",
+       "4 is not within 0 and 3"},
+      {text, R"({"prompt":"x","best_of":17})", 400, "best_of", "not within 1 and 16"},
+      {text, R"({"prompt":"x","priority":101})", 400, "priority", "-100 and 100"},
+      {text, R"({"prompt":"x","cache_salt":"a b"})", 400, "cache_salt", "printable"},
       {text, R"({"prompt":"x","top_p":0})", 400, "top_p", "greater than 0"},
       {text, R"({"prompt":"x","n":0})", 400, "n", "not within 1 and 16"},
       {text, R"({"prompt":"x","n":9223372036854775808})", 400, "n", "not within 1 and 16"},
@@ -213,7 +219,10 @@ TEST_F(HttpServerTest, BadBodiesNameTheField) {
       {text, R"({})", 400, "prompt", "is missing"},
       {text, R"({"prompt":"x","model":"other"})", 404, "model", "'other' is not served"},
       {text, R"({"prompt":"x","stream_options":{}})", 400, "stream_options", "together with"},
-      {text, R"({"prompt":"x","logprobs":2})", 400, "logprobs", "not supported"},
+      {text, R"({"prompt":"x","logprobs":21})", 400, "logprobs", "21 is not within 0 and 20"},
+      {text, R"({"prompt":"x","suffix":"y"})", 400, "suffix", "not supported"},
+      {chat, R"({"messages":[{"role":"user","content":"x"}],"logprobs":true,"top_logprobs":21})",
+       400, "top_logprobs", "top_logprobs: 21 is not within 0 and 20"},
       {chat, R"({"messages":[]})", 400, "messages", "non-empty"},
       {chat, R"({"messages":[{"content":"x"}]})", 400, "messages", "needs a role"},
       {chat, R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})", 400, "messages",
@@ -236,6 +245,40 @@ TEST_F(HttpServerTest, BadBodiesNameTheField) {
     EXPECT_FALSE(answer.Field("x-request-id").empty());
   }
   EXPECT_EQ(driver().num_alive_requests(), 0u);
+}
+
+// Not only parsed: what the workers are told.
+TEST_F(HttpServerTest, SamplingFieldsReachTheWorkers) {
+  Start();
+  const HttpAnswer answer = Post("/v1/completions", R"({"prompt":"x","max_tokens":8,
+      "typical_p":0.5,"repetition_penalty":1.25,"presence_penalty":-0.5,"frequency_penalty":0.75,
+      "logit_bias":{"7":-2.5},"min_tokens":4,"stop_token_ids":[9],"logprobs":2})");
+  ASSERT_EQ(answer.status, 200) << answer.body;
+  const v1::SequenceSampling sampling = cluster_->workers_[0]->last_sampling();
+  EXPECT_EQ(sampling.typical_p(), 0.5f);
+  EXPECT_EQ(sampling.repetition_penalty(), 1.25f);
+  EXPECT_EQ(sampling.presence_penalty(), -0.5f);
+  EXPECT_EQ(sampling.frequency_penalty(), 0.75f);
+  EXPECT_THAT(sampling.bias_ids(), testing::ElementsAre(7));
+  EXPECT_THAT(sampling.biases(), testing::ElementsAre(-2.5f));
+  EXPECT_EQ(sampling.min_new_tokens(), 4u);
+  EXPECT_THAT(sampling.late_ids(), testing::ElementsAre(9, ByteTokenizer::kEos));
+  EXPECT_EQ(sampling.logprobs(), 3u);
+  const json body = json::parse(answer.body);
+  EXPECT_TRUE(body["choices"][0]["logprobs"].is_object());
+  EXPECT_EQ(body["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+}
+
+TEST_F(HttpServerTest, TheTenantIsAHeader) {
+  Start();
+  const std::string body = R"({"prompt":"x","max_tokens":2,"user":"someone else"})";
+  EXPECT_EQ(Fetch(address(), "POST", "/v1/completions", body, "X-Essor-Tenant: blue\r\n").status,
+            200);
+  const HttpAnswer bad =
+      Fetch(address(), "POST", "/v1/completions", body, "X-Essor-Tenant: a b\r\n");
+  EXPECT_EQ(bad.status, 400);
+  EXPECT_EQ(Error(bad, "param"), "x-essor-tenant");
+  EXPECT_THAT(Error(bad, "message"), HasSubstr("x-essor-tenant: only printable"));
 }
 
 TEST_F(HttpServerTest, ErrorCodesThatClientsLookAt) {

@@ -74,6 +74,9 @@ std::string ParamOf(const std::string& field, const FieldNames& names) {
     return names.prompt;
   }
   if (field == "sampling.max_new_tokens") return names.max_tokens;
+  if (field == "sampling.min_new_tokens") return "min_tokens";
+  if (field == "logprobs") return names.logprobs;
+  if (field == "tenant") return "x-essor-tenant";
   if (field == "token_ids") return "tokens";
   constexpr char kSampling[] = "sampling.";
   return field.rfind(kSampling, 0) == 0 ? field.substr(sizeof(kSampling) - 1) : field;

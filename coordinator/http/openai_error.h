@@ -18,11 +18,12 @@ struct HttpReply {
   std::vector<std::pair<std::string, std::string>> headers{};
 };
 
-// The JSON field that a proto field of RequestService is called in the body; "" keeps the last part
-// of the proto path.
+// The JSON field, or header, that a proto field of RequestService is called here, where it is not
+// the last part of the proto path.
 struct FieldNames {
   std::string prompt = "prompt";          // text, tokens.ids, chat, input
   std::string max_tokens = "max_tokens";  // sampling.max_new_tokens
+  std::string logprobs = "logprobs";
 };
 
 // The names above. A reference and not a temporary as default argument: g++ 12 destroys aggregate

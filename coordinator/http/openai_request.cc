@@ -1,7 +1,9 @@
 #include "coordinator/http/openai_request.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/error_details.h"
 #include "common/status_macros.h"
@@ -13,7 +15,6 @@ namespace essor::coordinator {
 namespace {
 
 using simdjson::dom::element;
-using JsonWriter = rapidjson::Writer<rapidjson::StringBuffer>;
 
 constexpr size_t kMaxPrompts = 256;
 // The default of OpenAI's completions endpoint; chat has none.
@@ -50,12 +51,45 @@ absl::Status ReadSeed(const JsonBody& body, SamplingRequest* sampling) {
   return absl::OkStatus();
 }
 
+// {"id": bias}: keys of JSON are strings.
+absl::Status ReadLogitBias(const JsonBody& body, SamplingRequest* sampling) {
+  const auto biases = body.Find("logit_bias");
+  if (!biases.has_value()) return absl::OkStatus();
+  simdjson::dom::object object;
+  if (biases->get(object) != simdjson::SUCCESS) {
+    return FieldError("logit_bias", "must be an object of biases by token id");
+  }
+  for (const auto field : object) {
+    int64_t id = 0;
+    double bias = 0;
+    const std::string key(field.key);
+    if (!absl::SimpleAtoi(key, &id)) {
+      return FieldError("logit_bias", absl::StrCat("'", key.substr(0, 32), "' is not a token id"));
+    }
+    if (field.value.get(bias) != simdjson::SUCCESS) {
+      return FieldError("logit_bias", absl::StrCat("the bias of ", id, " is not a number"));
+    }
+    sampling->logit_bias.emplace_back(id, bias);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadPenalties(const JsonBody& body, SamplingRequest* sampling) {
+  ESSOR_ASSIGN_OR_RETURN(sampling->repetition_penalty, body.Number("repetition_penalty"));
+  ESSOR_ASSIGN_OR_RETURN(sampling->presence_penalty, body.Number("presence_penalty"));
+  ESSOR_ASSIGN_OR_RETURN(sampling->frequency_penalty, body.Number("frequency_penalty"));
+  return ReadLogitBias(body, sampling);
+}
+
 absl::Status ReadSampling(const JsonBody& body, FieldNames* names, SamplingRequest* sampling) {
   ESSOR_ASSIGN_OR_RETURN(sampling->temperature, body.Number("temperature"));
   ESSOR_ASSIGN_OR_RETURN(sampling->top_p, body.Number("top_p"));
   ESSOR_ASSIGN_OR_RETURN(sampling->min_p, body.Number("min_p"));
   ESSOR_ASSIGN_OR_RETURN(sampling->top_k, body.Integer("top_k"));
   if (sampling->top_k == -1) sampling->top_k = 0;  // a common way to say "off"
+  ESSOR_ASSIGN_OR_RETURN(sampling->typical_p, body.Number("typical_p"));
+  ESSOR_ASSIGN_OR_RETURN(sampling->min_new_tokens, body.Integer("min_tokens"));
+  ESSOR_RETURN_IF_ERROR(ReadPenalties(body, sampling));
   ESSOR_ASSIGN_OR_RETURN(sampling->n, body.Integer("n"));
   ESSOR_ASSIGN_OR_RETURN(sampling->max_new_tokens, body.Integer("max_completion_tokens"));
   if (sampling->max_new_tokens.has_value()) {
@@ -75,29 +109,15 @@ absl::Status ReadSampling(const JsonBody& body, FieldNames* names, SamplingReque
 // Fields that would change the answer in ways that are not implemented: refused rather than
 // ignored, unless they ask for what happens anyway.
 absl::Status RefuseUnsupported(const JsonBody& body) {
-  for (const char* field : {"presence_penalty", "frequency_penalty"}) {
-    ESSOR_ASSIGN_OR_RETURN(const std::optional<double> penalty, body.Number(field));
-    if (!penalty.has_value()) continue;
-    if (!(*penalty >= -2 && *penalty <= 2)) {
-      return FieldError(field, absl::StrCat(*penalty, " is not within -2 and 2"));
-    }
-    if (*penalty != 0) return NotSupported(field);
-  }
-  for (const char* field : {"echo", "use_beam_search"}) {
-    ESSOR_ASSIGN_OR_RETURN(const bool wanted, body.Bool(field, false));
-    if (wanted) return NotSupported(field);
-  }
-  for (const char* field : {"suffix", "logit_bias", "functions", "tools", "audio"}) {
+  ESSOR_ASSIGN_OR_RETURN(const bool beams, body.Bool("use_beam_search", false));
+  if (beams) return NotSupported("use_beam_search");
+  for (const char* field : {"suffix", "functions", "tools", "audio"}) {
     const auto value = body.Find(field);
     if (!value.has_value()) continue;
     const bool empty = (value->is_array() && value->get_array().size() == 0) ||
                        (value->is_object() && value->get_object().size() == 0) ||
                        (value->is_string() && value->get_string().value().empty());
     if (!empty) return NotSupported(field);
-  }
-  if (const auto logprobs = body.Find("logprobs")) {
-    bool flag = true;
-    if (logprobs->get(flag) != simdjson::SUCCESS || flag) return NotSupported("logprobs");
   }
   if (const auto format = body.Find("response_format")) {
     std::string_view type;
@@ -106,9 +126,65 @@ absl::Status RefuseUnsupported(const JsonBody& body) {
     }
     if (type != "text") return NotSupported("response_format");
   }
-  ESSOR_ASSIGN_OR_RETURN(const std::optional<int64_t> best_of, body.Integer("best_of"));
-  ESSOR_ASSIGN_OR_RETURN(const std::optional<int64_t> n, body.Integer("n"));
-  if (best_of.has_value() && best_of != n.value_or(1)) return NotSupported("best_of");
+  return absl::OkStatus();
+}
+
+// Completions: "logprobs" is the number of most probable tokens.
+absl::Status ReadCompletionOutput(const JsonBody& body, CompletionRequest* request,
+                                  OutputRequest* output) {
+  const auto logprobs = body.Find("logprobs");
+  bool flag = true;
+  const bool off = logprobs.has_value() && logprobs->get(flag) == simdjson::SUCCESS && !flag;
+  if (!off) {
+    ESSOR_ASSIGN_OR_RETURN(output->logprobs, body.Integer("logprobs"));
+  }
+  ESSOR_ASSIGN_OR_RETURN(output->echo, body.Bool("echo", false));
+  request->answer.echo = output->echo;
+  // An echoed prompt's tokens have log-probabilities as the others have.
+  if (output->echo && output->logprobs.has_value()) {
+    output->prompt_logprobs =
+        std::max(*output->logprobs, output->prompt_logprobs.value_or(*output->logprobs));
+  }
+  return absl::OkStatus();
+}
+
+// Chat: "logprobs" switches them on, "top_logprobs" is the number.
+absl::Status ReadChatOutput(const JsonBody& body, CompletionRequest* request,
+                            OutputRequest* output) {
+  request->names.logprobs = "top_logprobs";
+  ESSOR_ASSIGN_OR_RETURN(const bool echo, body.Bool("echo", false));
+  if (echo) return NotSupported("echo");
+  ESSOR_ASSIGN_OR_RETURN(const bool logprobs, body.Bool("logprobs", false));
+  ESSOR_ASSIGN_OR_RETURN(const std::optional<int64_t> top, body.Integer("top_logprobs"));
+  if (top.value_or(0) != 0 && !logprobs) {
+    return FieldError("top_logprobs", "is only allowed together with logprobs");
+  }
+  if (logprobs) output->logprobs = top.value_or(0);
+  return absl::OkStatus();
+}
+
+absl::Status ReadOutput(const JsonBody& body, CompletionRequest* request, GenerateParams* params) {
+  OutputRequest& output = params->output;
+  ESSOR_ASSIGN_OR_RETURN(output.best_of, body.Integer("best_of"));
+  ESSOR_ASSIGN_OR_RETURN(output.prompt_logprobs, body.Integer("prompt_logprobs"));
+  request->answer.prompt_logprobs = output.prompt_logprobs.has_value();
+  if (request->stream && output.prompt_logprobs.has_value()) {
+    return FieldError("prompt_logprobs", "is not allowed together with stream");
+  }
+  if (request->stream && output.best_of.value_or(0) > params->sampling.n.value_or(1)) {
+    return FieldError("best_of", "of more than n cannot be streamed");
+  }
+  ESSOR_RETURN_IF_ERROR(request->chat ? ReadChatOutput(body, request, &output)
+                                      : ReadCompletionOutput(body, request, &output));
+  request->answer.logprobs = output.logprobs.has_value();
+  return absl::OkStatus();
+}
+
+absl::Status ReadService(const JsonBody& body, ServiceRequest* service) {
+  ESSOR_ASSIGN_OR_RETURN(const std::optional<int64_t> priority, body.Integer("priority"));
+  service->priority = priority.value_or(0);
+  ESSOR_ASSIGN_OR_RETURN(const std::optional<std::string> salt, body.String("cache_salt"));
+  service->cache_salt = salt.value_or("");
   return absl::OkStatus();
 }
 
@@ -116,7 +192,7 @@ absl::Status ReadCommon(const JsonBody& body, CompletionRequest* request, Genera
   ESSOR_ASSIGN_OR_RETURN(const std::optional<std::string> model, body.String("model"));
   params->model = model.value_or("");
   ESSOR_ASSIGN_OR_RETURN(request->stream, body.Bool("stream", false));
-  ESSOR_ASSIGN_OR_RETURN(request->return_token_ids, body.Bool("return_token_ids", false));
+  ESSOR_ASSIGN_OR_RETURN(request->answer.return_token_ids, body.Bool("return_token_ids", false));
   if (const auto options = body.Find("stream_options")) {
     if (!options->is_object()) return FieldError("stream_options", "must be an object");
     if (!request->stream) {
@@ -127,10 +203,12 @@ absl::Status ReadCommon(const JsonBody& body, CompletionRequest* request, Genera
     if (error != simdjson::SUCCESS && error != simdjson::NO_SUCH_FIELD) {
       return FieldError("stream_options", "include_usage must be true or false");
     }
-    request->include_usage = include_usage;
+    request->answer.include_usage = include_usage;
   }
   ESSOR_RETURN_IF_ERROR(RefuseUnsupported(body));
   ESSOR_RETURN_IF_ERROR(ReadSampling(body, &request->names, &params->sampling));
+  ESSOR_RETURN_IF_ERROR(ReadOutput(body, request, params));
+  ESSOR_RETURN_IF_ERROR(ReadService(body, &params->service));
   const int64_t n = params->sampling.n.value_or(1);
   // Out of range is refused by RequestService; until then it must not size anything.
   request->n = n >= 1 && n <= kMaxContinuations ? static_cast<uint32_t>(n) : 1;

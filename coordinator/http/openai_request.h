@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "coordinator/http/openai_choice.h"
 #include "coordinator/http/openai_error.h"
 #include "coordinator/service/request_service.h"
 
@@ -17,8 +18,7 @@ struct CompletionRequest {
   std::vector<GenerateParams> prompts;  // one for chat
   uint32_t n = 1;                       // choices per prompt, as asked (checked later)
   bool stream = false;
-  bool include_usage = false;
-  bool return_token_ids = false;
+  AnswerOptions answer;
   FieldNames names;
 };
 

@@ -6,8 +6,6 @@
 namespace essor::coordinator {
 namespace {
 
-using JsonWriter = rapidjson::Writer<rapidjson::StringBuffer>;
-
 void Put(JsonWriter& writer, const char* key, const std::string& value) {
   writer.Key(key);
   writer.String(value.data(), static_cast<rapidjson::SizeType>(value.size()));
@@ -46,6 +44,10 @@ void PutUsage(JsonWriter& writer, const Usage& usage) {
   PutCount(writer, "prompt_tokens", usage.prompt_tokens);
   PutCount(writer, "completion_tokens", usage.generated_tokens);
   PutCount(writer, "total_tokens", uint64_t{usage.prompt_tokens} + usage.generated_tokens);
+  writer.Key("prompt_tokens_details");
+  writer.StartObject();
+  PutCount(writer, "cached_tokens", usage.cached_tokens);
+  writer.EndObject();
   writer.EndObject();
 }
 
@@ -83,16 +85,36 @@ const char* ChunkObject(const CompletionHead& head) {
   return head.chat ? "chat.completion.chunk" : "text_completion";
 }
 
-void PutNullUsage(JsonWriter& writer, const ChunkOptions& options) {
+void PutNullUsage(JsonWriter& writer, const AnswerOptions& options) {
   if (!options.include_usage) return;
   writer.Key("usage");
   writer.Null();
 }
 
+void PutLogprobs(JsonWriter& writer, const CompletionHead& head, const Choice& choice,
+                 const AnswerOptions& options) {
+  writer.Key("logprobs");
+  if (!options.logprobs) {
+    writer.Null();
+  } else if (head.chat) {
+    PutChatLogprobs(choice, head.tokenizer, &writer);
+  } else {
+    PutCompletionLogprobs(choice, head.tokenizer, &writer);
+  }
+}
+
+// Where the dialect has it: beside a completion's choice, beside the choices of a chat.
+void PutPromptLogprobs(JsonWriter& writer, const CompletionHead& head, const Choice& choice,
+                       const AnswerOptions& options) {
+  if (!options.prompt_logprobs) return;
+  writer.Key("prompt_logprobs");
+  PutPromptLogprobs(choice, head.tokenizer, &writer);
+}
+
 }  // namespace
 
 std::string CompletionBody(const CompletionHead& head, const std::vector<Choice>& choices,
-                           const Usage& usage, bool return_token_ids) {
+                           const Usage& usage, const AnswerOptions& options) {
   rapidjson::StringBuffer buffer;
   JsonWriter writer(buffer);
   writer.StartObject();
@@ -112,20 +134,21 @@ std::string CompletionBody(const CompletionHead& head, const std::vector<Choice>
     } else {
       Put(writer, "text", choice.text);
     }
-    writer.Key("logprobs");
-    writer.Null();
+    PutLogprobs(writer, head, choice, options);
+    if (!head.chat) PutPromptLogprobs(writer, head, choice, options);
     PutFinishReason(writer, choice.finish_reason);
-    if (return_token_ids) PutTokens(writer, "token_ids", choice.token_ids);
+    if (options.return_token_ids) PutTokens(writer, "token_ids", choice.token_ids);
     writer.EndObject();
   }
   writer.EndArray();
+  if (head.chat && !choices.empty()) PutPromptLogprobs(writer, head, choices[0], options);
   PutUsage(writer, usage);
   writer.EndObject();
   return TextOf(buffer);
 }
 
-std::string ChunkEvent(const CompletionHead& head, uint32_t choice, const TokenOutput& output,
-                       const ChunkOptions& options) {
+std::string ChunkEvent(const CompletionHead& head, uint32_t index, const Choice& part,
+                       const AnswerOptions& options) {
   rapidjson::StringBuffer buffer;
   JsonWriter writer(buffer);
   writer.StartObject();
@@ -133,21 +156,20 @@ std::string ChunkEvent(const CompletionHead& head, uint32_t choice, const TokenO
   writer.Key("choices");
   writer.StartArray();
   writer.StartObject();
-  PutCount(writer, "index", choice);
+  PutCount(writer, "index", index);
   if (head.chat) {
     writer.Key("delta");
     writer.StartObject();
-    if (!output.text.empty() || output.finish_reason == FinishReason::kNone) {
-      Put(writer, "content", output.text);
+    if (!part.text.empty() || part.finish_reason == FinishReason::kNone) {
+      Put(writer, "content", part.text);
     }
     writer.EndObject();
   } else {
-    Put(writer, "text", output.text);
+    Put(writer, "text", part.text);
   }
-  writer.Key("logprobs");
-  writer.Null();
-  PutFinishReason(writer, output.finish_reason);
-  if (options.return_token_ids) PutTokens(writer, "token_ids", output.token_ids);
+  PutLogprobs(writer, head, part, options);
+  PutFinishReason(writer, part.finish_reason);
+  if (options.return_token_ids) PutTokens(writer, "token_ids", part.token_ids);
   writer.EndObject();
   writer.EndArray();
   PutNullUsage(writer, options);
@@ -155,7 +177,7 @@ std::string ChunkEvent(const CompletionHead& head, uint32_t choice, const TokenO
   return EventOf(buffer);
 }
 
-std::string RoleEvent(const CompletionHead& head, uint32_t choice, const ChunkOptions& options) {
+std::string RoleEvent(const CompletionHead& head, uint32_t index, const AnswerOptions& options) {
   rapidjson::StringBuffer buffer;
   JsonWriter writer(buffer);
   writer.StartObject();
@@ -163,7 +185,7 @@ std::string RoleEvent(const CompletionHead& head, uint32_t choice, const ChunkOp
   writer.Key("choices");
   writer.StartArray();
   writer.StartObject();
-  PutCount(writer, "index", choice);
+  PutCount(writer, "index", index);
   writer.Key("delta");
   writer.StartObject();
   Put(writer, "role", "assistant");

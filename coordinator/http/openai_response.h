@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coordinator/core/request.h"
+#include "coordinator/http/openai_choice.h"
 #include "coordinator/service/served_model.h"
 
 namespace essor::coordinator {
@@ -17,29 +18,17 @@ struct CompletionHead {
   std::string id;
   std::string model;
   int64_t created_unix_s = 0;
-};
-
-// One choice of an answer that is not streamed.
-struct Choice {
-  std::string text;
-  std::vector<TokenId> token_ids;
-  FinishReason finish_reason = FinishReason::kNone;
+  const model::Tokenizer* tokenizer = nullptr;  // borrowed; null: tokens have no text
 };
 
 std::string CompletionBody(const CompletionHead& head, const std::vector<Choice>& choices,
-                           const Usage& usage, bool return_token_ids);
+                           const Usage& usage, const AnswerOptions& options);
 
-// How the data of one streamed event is written.
-struct ChunkOptions {
-  bool include_usage = false;  // then every chunk but the last has "usage": null
-  bool return_token_ids = false;
-};
-
-// One event, "data: {...}\n\n".
-std::string ChunkEvent(const CompletionHead& head, uint32_t choice, const TokenOutput& output,
-                       const ChunkOptions& options);
+// One event, "data: {...}\n\n", with a part of choice number `index`.
+std::string ChunkEvent(const CompletionHead& head, uint32_t index, const Choice& part,
+                       const AnswerOptions& options);
 // The first event of a chat choice: its role.
-std::string RoleEvent(const CompletionHead& head, uint32_t choice, const ChunkOptions& options);
+std::string RoleEvent(const CompletionHead& head, uint32_t index, const AnswerOptions& options);
 // The event without choices that include_usage asks for.
 std::string UsageEvent(const CompletionHead& head, const Usage& usage);
 std::string ErrorEvent(std::string_view error_body);

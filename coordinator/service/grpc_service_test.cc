@@ -125,6 +125,33 @@ TEST_F(GrpcServiceTest, ContinuationsHaveSeedsOfTheirOwn) {
   }
 }
 
+TEST_F(GrpcServiceTest, SamplingFieldsReachTheWorkers) {
+  Start();
+  v1::GenerateRequest request = Request("abc", 9, 6);
+  v1::SamplingParams* const params = request.mutable_sampling();
+  params->set_typical_p(0.5f);
+  params->set_repetition_penalty(1.25f);
+  params->set_presence_penalty(-0.5f);
+  params->set_frequency_penalty(0.75f);
+  (*params->mutable_logit_bias())[200] = 1.5f;
+  (*params->mutable_logit_bias())[7] = -2.5f;
+  params->set_min_new_tokens(4);
+  request.set_logprobs(0);
+  request.set_priority(5);
+  request.set_tenant("blue");
+  ASSERT_TRUE(Generate(*cluster_, request).status.ok());
+  const v1::SequenceSampling sampling = cluster_->workers_[0]->last_sampling();
+  EXPECT_EQ(sampling.typical_p(), 0.5f);
+  EXPECT_EQ(sampling.repetition_penalty(), 1.25f);
+  EXPECT_EQ(sampling.presence_penalty(), -0.5f);
+  EXPECT_EQ(sampling.frequency_penalty(), 0.75f);
+  EXPECT_THAT(sampling.bias_ids(), testing::ElementsAre(7, 200));
+  EXPECT_THAT(sampling.biases(), testing::ElementsAre(-2.5f, 1.5f));
+  EXPECT_THAT(sampling.late_ids(), testing::ElementsAre(ByteTokenizer::kEos));
+  EXPECT_EQ(sampling.min_new_tokens(), 4u);
+  EXPECT_EQ(sampling.logprobs(), 1u);
+}
+
 TEST_F(GrpcServiceTest, StopStringEndsTheTextBeforeIt) {
   Start();
   const std::string full = FakeText(5, 1, 30);
@@ -184,6 +211,25 @@ TEST_F(GrpcServiceTest, BadFieldsAreNamedInTheStatusDetails) {
       [](auto& request) { request.mutable_sampling()->set_n(17); });
   add(kInvalid, "sampling.max_new_tokens", "exceed the context of 512 tokens",
       [](auto& request) { request.mutable_sampling()->set_max_new_tokens(508); });
+  add(kInvalid, "sampling.typical_p", "nan is not within 0 and 1",
+      [](auto& request) { request.mutable_sampling()->set_typical_p(NAN); });
+  add(kInvalid, "sampling.logit_bias", "id 257 is outside the vocabulary of 257",
+      [](auto& request) { (*request.mutable_sampling()->mutable_logit_bias())[257] = 1; });
+  add(kInvalid, "sampling.logit_bias", "nan is not within -100 and 100",
+      [](auto& request) { (*request.mutable_sampling()->mutable_logit_bias())[5] = NAN; });
+  add(kInvalid, "sampling.min_new_tokens", "5 is not within 0 and 4",
+      [](auto& request) { request.mutable_sampling()->set_min_new_tokens(5); });
+  add(kInvalid, "logprobs", "21 is not within 0 and 20",
+      [](auto& request) { request.set_logprobs(21); });
+  add(kInvalid, "prompt_logprobs", "4294967295 is not within 0 and 20",
+      [](auto& request) { request.set_prompt_logprobs(UINT32_MAX); });
+  add(kInvalid, "best_of", "0 is not within 1 and 16",
+      [](auto& request) { request.set_best_of(0); });
+  add(kInvalid, "priority", "-101 is not within -100 and 100",
+      [](auto& request) { request.set_priority(-101); });
+  add(kInvalid, "tenant", "printable", [](auto& request) { request.set_tenant("two words"); });
+  add(kInvalid, "cache_salt", "129 bytes are more than 128",
+      [](auto& request) { request.set_cache_salt(std::string(129, 's')); });
   add(kInvalid, "request_id", "printable",
       [](auto& request) { request.set_request_id("two words"); });
   add(kInvalid, "chat", "no messages", [](auto& request) { request.mutable_chat(); });

@@ -11,8 +11,9 @@
 namespace essor::coordinator {
 namespace {
 
-// Clients' default limit on a message is 4 MiB; logits are cut to stay well below.
+// Clients' default limit on a message is 4 MiB; logits and prompts are cut to stay well below.
 constexpr size_t kMaxLogitsMessageBytes = 2 << 20;
+constexpr size_t kPromptTokensAtOnce = 4096;  // each with up to kMaxLogprobs probable ones
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -20,6 +21,35 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   // gRPC's deadline is on the wall clock, the driver's on the monotonic one.
   const auto left = deadline - std::chrono::system_clock::now();
   return Clock::Steady().Now() + absl::FromChrono(left);
+}
+
+template <typename Request>
+ServiceRequest ServiceOf(const Request& request) {
+  return {.priority = request.priority(),
+          .tenant = request.tenant(),
+          .cache_salt = request.cache_salt()};
+}
+
+SamplingRequest FromProto(const v1::SamplingParams& from) {
+  SamplingRequest to;
+  if (from.has_temperature()) to.temperature = from.temperature();
+  if (from.has_top_p()) to.top_p = from.top_p();
+  if (from.has_min_p()) to.min_p = from.min_p();
+  if (from.has_top_k()) to.top_k = from.top_k();
+  if (from.has_seed()) to.seed = from.seed();
+  if (from.has_max_new_tokens()) to.max_new_tokens = from.max_new_tokens();
+  if (from.has_n()) to.n = from.n();
+  to.ignore_eos = from.ignore_eos();
+  to.stop = {from.stop().begin(), from.stop().end()};
+  to.stop_token_ids = {from.stop_token_ids().begin(), from.stop_token_ids().end()};
+  if (from.has_typical_p()) to.typical_p = from.typical_p();
+  if (from.has_repetition_penalty()) to.repetition_penalty = from.repetition_penalty();
+  if (from.has_presence_penalty()) to.presence_penalty = from.presence_penalty();
+  if (from.has_frequency_penalty()) to.frequency_penalty = from.frequency_penalty();
+  to.logit_bias = {from.logit_bias().begin(), from.logit_bias().end()};
+  std::sort(to.logit_bias.begin(), to.logit_bias.end());  // a map has no order
+  if (from.has_min_new_tokens()) to.min_new_tokens = from.min_new_tokens();
+  return to;
 }
 
 GenerateParams FromProto(const v1::GenerateRequest& request) {
@@ -43,18 +73,12 @@ GenerateParams FromProto(const v1::GenerateRequest& request) {
     case v1::GenerateRequest::INPUT_NOT_SET:
       break;
   }
-  const v1::SamplingParams& from = request.sampling();
-  SamplingRequest& to = params.sampling;
-  if (from.has_temperature()) to.temperature = from.temperature();
-  if (from.has_top_p()) to.top_p = from.top_p();
-  if (from.has_min_p()) to.min_p = from.min_p();
-  if (from.has_top_k()) to.top_k = from.top_k();
-  if (from.has_seed()) to.seed = from.seed();
-  if (from.has_max_new_tokens()) to.max_new_tokens = from.max_new_tokens();
-  if (from.has_n()) to.n = from.n();
-  to.ignore_eos = from.ignore_eos();
-  to.stop = {from.stop().begin(), from.stop().end()};
-  to.stop_token_ids = {from.stop_token_ids().begin(), from.stop_token_ids().end()};
+  params.sampling = FromProto(request.sampling());
+  if (request.has_logprobs()) params.output.logprobs = request.logprobs();
+  if (request.has_prompt_logprobs()) params.output.prompt_logprobs = request.prompt_logprobs();
+  if (request.has_best_of()) params.output.best_of = request.best_of();
+  params.output.echo = request.echo();
+  params.service = ServiceOf(request);
   return params;
 }
 
@@ -74,9 +98,36 @@ uint64_t Microseconds(absl::Duration duration) {
   return static_cast<uint64_t>(std::max<int64_t>(absl::ToInt64Microseconds(duration), 0));
 }
 
+void ToProto(float logprob, const std::vector<std::pair<TokenId, float>>& top,
+             v1::TokenLogprobs* proto) {
+  proto->set_logprob(logprob);
+  for (const auto& [token, value] : top) {
+    proto->add_top_ids(token);
+    proto->add_top_logprobs(value);
+  }
+}
+
 class GenerateStream final : public ResponseStream<v1::GenerateResponse> {
  public:
   void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
+
+  void OnPrompt(PromptOutput output) override {
+    const size_t num_tokens = output.token_ids.size();
+    for (size_t begin = 0; begin < num_tokens; begin += kPromptTokensAtOnce) {
+      const size_t end = std::min(begin + kPromptTokensAtOnce, num_tokens);
+      v1::GenerateResponse response;
+      response.set_request_id(request_id_);
+      v1::PromptPart* const part = response.mutable_prompt();
+      part->mutable_token_ids()->Add(output.token_ids.begin() + begin,
+                                     output.token_ids.begin() + end);
+      if (begin == 0) part->set_text(std::move(output.text));
+      for (size_t i = begin; i < std::min(end, output.logprobs.size()); ++i) {
+        ToProto(output.logprobs[i].logprob, output.logprobs[i].top, part->add_logprobs());
+      }
+      Write(std::move(response),
+            [](v1::GenerateResponse*, const v1::GenerateResponse&) { return false; });
+    }
+  }
 
   void OnTokens(TokenOutput output) override {
     v1::GenerateResponse response;
@@ -84,16 +135,20 @@ class GenerateStream final : public ResponseStream<v1::GenerateResponse> {
     response.set_index(output.index);
     response.mutable_token_ids()->Add(output.token_ids.begin(), output.token_ids.end());
     response.set_text(std::move(output.text));
+    for (const TokenLogprob& logprob : output.logprobs) {
+      ToProto(logprob.logprob, logprob.top, response.add_logprobs());
+    }
     response.set_finish_reason(ToProto(output.finish_reason));
     if (output.finish_reason != FinishReason::kNone) {
       response.mutable_usage()->set_prompt_tokens(output.usage.prompt_tokens);
       response.mutable_usage()->set_generated_tokens(output.usage.generated_tokens);
+      response.mutable_usage()->set_cached_tokens(output.usage.cached_tokens);
       response.mutable_timing()->set_queue_us(Microseconds(output.timing.queue));
       response.mutable_timing()->set_first_token_us(Microseconds(output.timing.first_token));
       response.mutable_timing()->set_total_us(Microseconds(output.timing.total));
     }
     Write(std::move(response), [](v1::GenerateResponse* last, const v1::GenerateResponse& next) {
-      if (last->index() != next.index()) return false;
+      if (last->index() != next.index() || last->has_prompt()) return false;
       last->MergeFrom(AppendText(last, next));
       return true;
     });
@@ -128,6 +183,9 @@ class ScoreStream final : public ResponseStream<v1::ScoreResponse> {
       response.set_num_positions(rows);
       const size_t end = std::min<size_t>(row + rows, output.logprobs.size());
       for (size_t i = row; i < end; ++i) response.add_logprobs(output.logprobs[i]);
+      for (size_t i = row; i < std::min(end, output.tops.size()); ++i) {
+        ToProto(output.logprobs[i], output.tops[i], response.add_tops());
+      }
       if (with_logits) {
         response.set_logits(output.logits.substr(row * row_bytes_, rows * row_bytes_));
       }
@@ -160,7 +218,10 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
   params.deadline = DeadlineOf(*context);
   if (params.request_id.empty()) params.request_id = NewRequestId("req-");
   stream->set_request_id(params.request_id);
-  stream->Begin(kMaxUnreadBytes, [&](std::shared_ptr<RequestSink> sink) {
+  // A prompt is told in one go, and bounded by the context.
+  const bool tells_prompt = params.output.echo || params.output.prompt_logprobs.has_value();
+  const size_t max_unread = tells_prompt ? kMaxUnreadScoreBytes : kMaxUnreadBytes;
+  stream->Begin(max_unread, [&](std::shared_ptr<RequestSink> sink) {
     return service_.Generate(std::move(params), std::move(sink));
   });
   return stream.get();
@@ -173,6 +234,8 @@ grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
                      .model = request->model(),
                      .sequences = {},
                      .return_logits = request->return_logits(),
+                     .top_n = request->top_n(),
+                     .service = ServiceOf(*request),
                      .deadline = DeadlineOf(*context)};
   for (const v1::TokenIds& sequence : request->sequences()) {
     params.sequences.emplace_back(sequence.ids().begin(), sequence.ids().end());

@@ -8,7 +8,7 @@ namespace essor::coordinator {
 
 // A client that does not read is cut off (RESOURCE_EXHAUSTED) once this much waits for it.
 inline constexpr size_t kMaxUnreadBytes = 256 << 10;
-// The same for scores, whose messages are large.
+// The same for scores and for answers with the prompt, whose messages are large.
 inline constexpr size_t kMaxUnreadScoreBytes = 64 << 20;
 
 class InferenceService final : public v1::Inference::CallbackService {

@@ -75,6 +75,8 @@ absl::Status RequestService::CheckBeforeText(const GenerateParams& params) const
     return FieldError("input", "one of text, tokens and chat is needed");
   }
   ESSOR_RETURN_IF_ERROR(ValidateSampling(params.sampling, model_.limits));
+  ESSOR_RETURN_IF_ERROR(ValidateOutput(params.output, params.sampling));
+  ESSOR_RETURN_IF_ERROR(MakeService(params.service).status());
   const auto* text = std::get_if<TextPrompt>(&params.input);
   const auto* chat = std::get_if<ChatPrompt>(&params.input);
   const size_t bytes = text != nullptr   ? text->text.size()
@@ -121,6 +123,8 @@ absl::StatusOr<GenerateTask> RequestService::Prepare(GenerateParams params) cons
     ESSOR_ASSIGN_OR_RETURN(input.prompt, EncodePrompt(params));
   }
   input.sampling = std::move(params.sampling);
+  input.output = params.output;
+  input.service = std::move(params.service);
   if (!input.sampling.max_new_tokens.has_value() && params.default_max_new_tokens.has_value() &&
       input.prompt.size() < model_.limits.max_context_tokens) {
     const size_t room = model_.limits.max_context_tokens - input.prompt.size();
@@ -187,6 +191,8 @@ std::shared_ptr<RequestHandle> RequestService::Score(ScoreParams params,
   }
   absl::StatusOr<ScoreTask> task = MakeScoreTask({.sequences = std::move(params.sequences),
                                                   .return_logits = params.return_logits,
+                                                  .top_n = params.top_n,
+                                                  .service = std::move(params.service),
                                                   .deadline = params.deadline},
                                                  model_.limits);
   if (!task.ok()) {

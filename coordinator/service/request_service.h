@@ -35,6 +35,8 @@ struct GenerateParams {
   std::string model;       // empty: the served one
   std::variant<std::monostate, TextPrompt, TokenPrompt, ChatPrompt> input;
   SamplingRequest sampling;
+  OutputRequest output;
+  ServiceRequest service;
   // Used instead of what the context leaves when max_new_tokens is unset.
   std::optional<uint32_t> default_max_new_tokens;
   absl::Time deadline = absl::InfiniteFuture();
@@ -45,6 +47,8 @@ struct ScoreParams {
   std::string model;
   std::vector<std::vector<TokenId>> sequences;
   bool return_logits = false;
+  int64_t top_n = 0;
+  ServiceRequest service;
   absl::Time deadline = absl::InfiniteFuture();
 };
 

@@ -7,7 +7,7 @@
 namespace essor::coordinator {
 
 // Called by one thread at a time, in order, and must not block: it is called between two steps. A
-// generate request gets OnTokens (with `echo` or `prompt_logprobs` OnPrompt before), a score
+// generate request gets OnPrompt, if it asks for what that tells, and then OnTokens; a score
 // request OnScores; OnDone comes exactly once and last.
 class RequestSink {
  public:

@@ -20,13 +20,13 @@ struct ServedModel {
   std::string weight_format;
   std::string fingerprint;
   int64_t created_unix_s = 0;
-  std::vector<TokenId> eos_tokens{};
   ModelLimits limits{};
   const model::Tokenizer* tokenizer = nullptr;         // null: token ids only
   const model::ChatTemplate* chat_template = nullptr;  // null: no chat
 
   OutputModel output_model() const {
-    return {.tokenizer = tokenizer, .eos_tokens = eos_tokens, .vocab_size = limits.vocab_size};
+    return {
+        .tokenizer = tokenizer, .eos_tokens = limits.eos_tokens, .vocab_size = limits.vocab_size};
   }
 };
 

@@ -13,6 +13,14 @@ namespace {
 
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(200);
 
+void FillTop(uint32_t count, float logprob, v1::TokenLogprobs* logprobs) {
+  logprobs->set_logprob(logprob);
+  for (uint32_t i = 0; i < count; ++i) {
+    logprobs->add_top_ids('A' + i);
+    logprobs->add_top_logprobs(-1.0f - static_cast<float>(i));
+  }
+}
+
 }  // namespace
 
 TokenId FakeToken(uint64_t seed, uint32_t position) {
@@ -130,6 +138,8 @@ void FakeWorker::HandleStep(const v1::Step& step) {
       state.seed = start.sampling().seed();
       state.num_tokens = start.context_tokens();
       state.blocks = {start.blocks().begin(), start.blocks().end()};
+      state.logprobs = start.sampling().logprobs();
+      last_sampling_ = start.sampling();
       if (!slots_.emplace(start.slot(), state).second) {
         Violation(absl::StrCat("start in the taken slot ", start.slot()));
       }
@@ -177,6 +187,7 @@ void FakeWorker::RunSequence(const v1::SequenceStep& sequence, bool answers,
     result->add_slot(sequence.slot());
     const bool forced = options_.forced_token != UINT32_MAX;
     result->add_token_id(forced ? options_.forced_token : FakeToken(slot.seed, slot.num_tokens));
+    if (slot.logprobs > 0) FillTop(slot.logprobs - 1, kFakeLogprob, result->add_logprobs());
   }
   if (!sequence.score()) return;
   v1::ScoreRows* const rows = result->add_scores();
@@ -184,6 +195,7 @@ void FakeWorker::RunSequence(const v1::SequenceStep& sequence, bool answers,
   // log p of a target is minus its id: recognisable.
   for (const uint32_t target : sequence.score_targets()) {
     rows->add_logprobs(-static_cast<float>(target));
+    if (sequence.score_top() > 0) FillTop(sequence.score_top(), 0, rows->add_tops());
   }
   if (sequence.return_logits()) {
     rows->set_logits(std::string(
@@ -197,6 +209,11 @@ void FakeWorker::Violation(const std::string& text) { violations_.push_back(text
 v1::Assign FakeWorker::last_assign() const {
   absl::MutexLock lock(&mutex_);
   return assign_;
+}
+
+v1::SequenceSampling FakeWorker::last_sampling() const {
+  absl::MutexLock lock(&mutex_);
+  return last_sampling_;
 }
 
 std::vector<std::string> FakeWorker::violations() const {

@@ -19,6 +19,8 @@ namespace essor::coordinator {
 // The token that the fake model "samples" at `position` of a sequence with this seed: a printable
 // byte, so that the whole output of a request is known in advance.
 TokenId FakeToken(uint64_t seed, uint32_t position);
+// And its log-probability; the most probable tokens are "A", "B", ... with -1, -2, ...
+inline constexpr float kFakeLogprob = -0.5f;
 // The text a request of this seed and prompt length gets.
 std::string FakeText(uint64_t seed, uint32_t prompt_length, uint32_t num_tokens);
 
@@ -54,6 +56,7 @@ class FakeWorker {
   uint64_t num_loads() const { return num_loads_; }  // Assign whose weights were not held
   bool shut_down() const { return shut_down_; }
   v1::Assign last_assign() const;
+  v1::SequenceSampling last_sampling() const;  // of the sequence that started last
   // What was wrong with the coordinator's messages; empty when nothing.
   std::vector<std::string> violations() const;
   uint32_t num_slots_in_use() const;
@@ -61,6 +64,7 @@ class FakeWorker {
  private:
   struct Slot {
     uint64_t seed = 0;
+    uint32_t logprobs = 0;    // as SequenceSampling has it
     uint32_t num_tokens = 0;  // KV positions filled
     bool sampled = false;     // a token waits to be the next input
     std::vector<uint32_t> blocks;
@@ -87,6 +91,7 @@ class FakeWorker {
   absl::Mutex write_mutex_;
   mutable absl::Mutex mutex_;
   v1::Assign assign_ ABSL_GUARDED_BY(mutex_);
+  v1::SequenceSampling last_sampling_ ABSL_GUARDED_BY(mutex_);
   std::string held_weights_ ABSL_GUARDED_BY(mutex_);
   uint64_t worker_id_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint32_t, Slot> slots_ ABSL_GUARDED_BY(mutex_);

@@ -1,12 +1,17 @@
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
 
+#include "common/check.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/filtered_sampling.h"
 #include "kernels/gumbel.h"
+#include "kernels/logit_adjustment.h"
 #include "kernels/reference/sampling.h"
 #include "kernels/sampling.h"
 
@@ -42,6 +47,34 @@ void LocalBestByColumns(const RowKernels& kernels, const LocalBestParams& params
   });
   for (uint32_t r = 0; r < params.num_rows; ++r) {
     params.best[r] = MergeBest({parts + static_cast<size_t>(r) * num_threads, num_threads});
+  }
+}
+
+void TopOfRow(const LocalTopParams& params, const RowTop& row) {
+  std::array<Candidate, 2 * kMaxTop> scratch;
+  const std::span<const float> logits(params.logits + static_cast<size_t>(row.row) * params.width,
+                                      params.width);
+  const size_t count = CollectBest(logits, params.first_id, row.temperature, row.count, scratch);
+  std::sort(scratch.begin(), scratch.begin() + count, Better);
+  std::copy_n(scratch.begin(), count, row.best);
+  std::fill(row.best + count, row.best + row.count,
+            Candidate{-std::numeric_limits<float>::infinity(), 0});
+}
+
+// Touches only the columns that change.
+void AdjustRow(float* logits, const RowAdjustment& row) {
+  for (const auto& [column, bias] : row.biases) logits[column] += bias;
+  for (const uint32_t column : row.marked) {
+    float& logit = logits[column];
+    logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
+    const uint32_t count = row.marks[column] / 2;
+    if (count == 0) continue;
+    const float frequency = static_cast<float>(count) * row.frequency_penalty;
+    logit -= frequency;
+    logit -= row.presence_penalty;
+  }
+  for (const uint32_t column : row.blocked) {
+    logits[column] = -std::numeric_limits<float>::infinity();
   }
 }
 
@@ -81,6 +114,41 @@ void LocalLogSumExp(const float* logits, uint32_t num_rows, uint32_t width, LogS
                     parts[r] = log_sum_exp(logits + r * width, width);
                   }
                 });
+}
+
+void LocalTop(const LocalTopParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  for (const RowTop& row : params.rows) ESSOR_CHECK(row.count <= kMaxTop);
+  if (cpu.isa() == CpuIsa::kReference) return reference::LocalTop(params);
+  constexpr uint64_t kLogitsForFork = 32 * 1024;
+  ParallelRange(cpu.pool(), params.rows.size(), kLogitsForFork / (params.width + 1) + 2,
+                [&](uint64_t begin, uint64_t end) {
+                  for (uint64_t r = begin; r < end; ++r) TopOfRow(params, params.rows[r]);
+                });
+}
+
+void LocalFilterSums(const LocalFilterSumsParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::LocalFilterSums(params);
+  const auto filter_sums = RowKernelsFor(cpu.isa()).filter_sums;
+  constexpr uint64_t kLogitsForFork = 16 * 1024;
+  ParallelRange(cpu.pool(), params.rows.size(), kLogitsForFork / (params.width + 1) + 2,
+                [&](uint64_t begin, uint64_t end) {
+                  for (uint64_t r = begin; r < end; ++r) {
+                    const RowSums& row = params.rows[r];
+                    const float* logits =
+                        params.logits + static_cast<size_t>(row.row) * params.width;
+                    *row.sums = filter_sums(logits, params.width, row);
+                  }
+                });
+}
+
+void AdjustLogits(const AdjustLogitsParams& params, Stream& stream) {
+  CpuStream& cpu = AsCpuStream(stream);
+  if (cpu.isa() == CpuIsa::kReference) return reference::AdjustLogits(params);
+  for (const RowAdjustment& row : params.rows) {
+    AdjustRow(params.logits + static_cast<size_t>(row.row) * params.width, row);
+  }
 }
 
 }  // namespace essor::kernels

@@ -7,7 +7,8 @@ set(row_srcs attention.cc attention_driver.cc attention_portable.cc elementwise.
              row_kernels.cc row_kernels_portable.cc)
 # No contraction of a * b + c by the compiler: what it fuses depends on the code around, and the
 # same row must give the same bits from every instantiation.
-set_source_files_properties(attention_portable.cc linear_attention_portable.cc row_kernels_portable.cc PROPERTIES
+set_source_files_properties(attention_portable.cc linear_attention_portable.cc local_sampling.cc
+                            row_kernels_portable.cc PROPERTIES
                             COMPILE_OPTIONS "-ffp-contract=off")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   list(APPEND row_srcs attention_avx2.cc attention_avx512.cc linear_attention_avx2.cc
@@ -33,6 +34,9 @@ essor_cc_test(NAME memory_copy_test SRCS memory_copy_test.cc DEPS essor::row_ker
 essor_cc_test(NAME layer_norm_test SRCS layer_norm_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME routing_test SRCS routing_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME sampling_test SRCS sampling_test.cc DEPS essor::row_kernels essor::sampling)
+essor_cc_test(NAME filtered_sampling_test SRCS filtered_sampling_test.cc
+              DEPS essor::row_kernels essor::sampling)
+essor_cc_test(NAME logit_adjustment_test SRCS logit_adjustment_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME index_selection_test SRCS index_selection_test.cc DEPS essor::row_kernels)
 essor_cc_test(NAME latent_attention_test SRCS latent_attention_test.cc
               DEPS essor::row_kernels essor::float16)

@@ -7,6 +7,7 @@
 #include "kernels/attention.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/elementwise.h"
+#include "kernels/filtered_sampling.h"
 #include "kernels/routing.h"
 #include "kernels/sampling.h"
 
@@ -32,6 +33,7 @@ struct RowKernels {
   Candidate (*sampled_best)(const float* logits, const RowSampling& sampling, uint32_t first_id,
                             uint32_t begin, uint32_t end);
   LogSumExpPart (*log_sum_exp)(const float* logits, uint32_t width);
+  FilterSums (*filter_sums)(const float* logits, uint32_t width, const RowSums& row);
 };
 
 const RowKernels& PortableRowKernels();

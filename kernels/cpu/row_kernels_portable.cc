@@ -1,3 +1,4 @@
+#include "kernels/cpu/filter_sums_inl.h"
 #include "kernels/cpu/gumbel_inl.h"
 #include "kernels/cpu/row_kernels_inl.h"
 
@@ -20,6 +21,7 @@ const RowKernels& PortableRowKernels() {
       .greedy_best = GreedyBest,
       .sampled_best = SampledBest,
       .log_sum_exp = LogSumExpRow,
+      .filter_sums = FilterSumsOfRow,
   };
   return kKernels;
 }

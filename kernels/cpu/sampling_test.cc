@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/row_test_support.h"
+#include "kernels/cpu/sampling_test_support.h"
 #include "kernels/gumbel.h"
 #include "kernels/reference/sampling.h"
 
@@ -24,28 +25,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 RowSampling Greedy() {
   return {.temperature = 0, .top_p = 1, .top_k = 0, .min_p = 0, .seed = 0, .position = 0};
-}
-
-RowSampling Sampled(uint64_t seed, uint64_t position, float temperature = 0.8f) {
-  return {.temperature = temperature,
-          .top_p = 1,
-          .top_k = 0,
-          .min_p = 0,
-          .seed = seed,
-          .position = position};
-}
-
-std::vector<Candidate> Best(const std::vector<float>& logits, uint32_t first_id,
-                            const std::vector<RowSampling>& rows, Stream& stream) {
-  std::vector<Candidate> best(rows.size(), {kPoison, 12345678});
-  LocalBest({.logits = logits.data(),
-             .num_rows = static_cast<uint32_t>(rows.size()),
-             .width = static_cast<uint32_t>(logits.size() / rows.size()),
-             .first_id = first_id,
-             .sampling = rows.data(),
-             .best = best.data()},
-            stream);
-  return best;
 }
 
 class SamplingTest : public EachIsaTest {};
@@ -158,17 +137,6 @@ TEST_P(SamplingTest, NothingHappensWithoutRows) {
   LocalLogSumExp(nullptr, 0, 100, nullptr, *stream);
 }
 
-// Pearson's statistic of counts against probabilities.
-double ChiSquare(const std::vector<uint32_t>& counts, const std::vector<double>& probabilities) {
-  const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
-  double statistic = 0;
-  for (size_t i = 0; i < counts.size(); ++i) {
-    const double expected = total * probabilities[i];
-    statistic += (counts[i] - expected) * (counts[i] - expected) / expected;
-  }
-  return statistic;
-}
-
 std::vector<double> Softmax(const std::vector<float>& logits, double temperature) {
   std::vector<double> p;
   for (float logit : logits) p.push_back(std::exp(logit / temperature));
@@ -235,104 +203,42 @@ TEST_P(SamplingTest, LogSumExpOfImpossibleSlices) {
   EXPECT_NEAR(MergeLogSumExp(parts), std::log(2.0), 1e-6);
 }
 
-// SampleFiltered as its contract reads, with a full sort.
-std::vector<uint32_t> Survivors(const std::vector<float>& logits, const RowSampling& sampling) {
-  std::vector<uint32_t> ids;
-  for (uint32_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] > -kInfinity) ids.push_back(id);
-  }
-  const auto scaled = [&](uint32_t id) { return logits[id] / sampling.temperature; };
-  std::stable_sort(ids.begin(), ids.end(),
-                   [&](uint32_t a, uint32_t b) { return scaled(a) > scaled(b); });
-  if (sampling.top_k > 0) ids.resize(std::min<size_t>(ids.size(), sampling.top_k));
-  double total = 0;
-  for (uint32_t id : ids) total += std::exp(scaled(id) - scaled(ids[0]));
-  double reached = 0;
-  size_t kept = 0;
-  while (kept < ids.size() &&
-         (kept == 0 || sampling.top_p >= 1 || reached < sampling.top_p * total)) {
-    reached += std::exp(scaled(ids[kept++]) - scaled(ids[0]));
-  }
-  ids.resize(kept);
-  std::erase_if(
-      ids, [&](uint32_t id) { return std::exp(scaled(id) - scaled(ids[0])) < sampling.min_p; });
-  return ids;
-}
-
-TEST(SampleFilteredTest, DrawsTheBestPerturbedSurvivor) {
-  for (uint32_t trial = 0; trial < 300; ++trial) {
-    const uint32_t width = 1 + trial * 37 % 700;
-    auto logits = RandomFloats(width, trial, 1.0f + trial % 4);
-    if (trial % 5 == 0) logits[trial % width] = kNan;
-    if (trial % 7 == 0 && width > 1) logits[(trial + 1) % width] = -kInfinity;
-    if (trial % 4 == 0) {
-      for (float& logit : logits) logit = std::round(logit * 4) / 4;
+TEST_P(SamplingTest, LocalTopIsTheSortedRow) {
+  auto stream = MakeStream(2);
+  for (uint32_t width : {1u, 20u, 64u, 1000u, 49152u}) {
+    constexpr uint32_t kRows = 3;
+    auto logits = RandomFloats(size_t{kRows} * width, width, 3.0f);
+    for (float& logit : logits) logit = std::round(logit * 16) / 16;  // ties
+    logits[width / 2] = kNan;
+    logits[width + width / 2] = -kInfinity;
+    std::vector<Candidate> best(3 * kMaxTop, {kPoison, 12345678});
+    std::vector<Candidate> expected = best;
+    const auto rows = [&](std::vector<Candidate>& to) {
+      return std::vector<RowTop>{
+          {.row = 0, .temperature = 1, .count = 5, .best = &to[0]},
+          {.row = 1, .temperature = 0.7f, .count = kMaxTop, .best = &to[kMaxTop]},
+          {.row = 2, .temperature = 1.5f, .count = 0, .best = &to[2 * kMaxTop]}};
+    };
+    const auto mine = rows(best);
+    LocalTop({.logits = logits.data(), .width = width, .first_id = 7, .rows = mine}, *stream);
+    const auto theirs = rows(expected);
+    reference::LocalTop({.logits = logits.data(), .width = width, .first_id = 7, .rows = theirs});
+    for (size_t i = 0; i < best.size(); ++i) {
+      ASSERT_EQ(best[i].id, expected[i].id) << "width " << width << " at " << i;
+      ASSERT_EQ(best[i].score, expected[i].score);
     }
-    RowSampling sampling = Sampled(trial, trial * 3, 0.3f + 0.1f * (trial % 12));
-    if (trial % 2 == 0) sampling.top_k = 1 + static_cast<int32_t>(trial % 50);
-    if (trial % 3 != 0) sampling.top_p = 0.05f + 0.01f * (trial % 94);
-    if (trial % 3 == 1) sampling.min_p = 0.001f * (trial % 300);
-
-    Candidate best = {-kInfinity, 0};
-    for (uint32_t id : Survivors(logits, sampling)) {
-      const float score =
-          logits[id] / sampling.temperature + Gumbel(sampling.seed, sampling.position, id);
-      if (score > best.score || (score == best.score && id < best.id)) best = {score, id};
-    }
-    EXPECT_EQ(SampleFiltered(logits, sampling), best.id) << "trial " << trial;
   }
 }
 
-TEST(SampleFilteredTest, WithoutFiltersDrawsAsLocalBest) {
-  auto stream = CpuStream::Create({});
-  for (uint32_t trial = 0; trial < 50; ++trial) {
-    const auto logits = RandomFloats(1000, trial);
-    const RowSampling sampling = Sampled(trial, 1);
-    EXPECT_EQ(SampleFiltered(logits, sampling), Best(logits, 0, {sampling}, *stream)[0].id);
-  }
-}
-
-TEST(SampleFilteredTest, NarrowFiltersLeaveTheMostProbable) {
-  const std::vector<float> logits = {0.1f, 3.0f, -2.0f, 3.0f, 1.0f};
-  for (uint32_t position = 0; position < 200; ++position) {
-    RowSampling top_k = Sampled(1, position, 5.0f);
-    top_k.top_k = 1;
-    EXPECT_EQ(SampleFiltered(logits, top_k), 1u);  // of the equal ones the lower id
-    RowSampling top_p = Sampled(1, position, 5.0f);
-    top_p.top_p = 0.0f;  // at least one
-    EXPECT_EQ(SampleFiltered(logits, top_p), 1u);
-    RowSampling min_p = Sampled(1, position, 5.0f);
-    min_p.min_p = 1.0f;
-    EXPECT_THAT(SampleFiltered(logits, min_p), ::testing::AnyOf(1u, 3u));
-    RowSampling huge_k = Sampled(1, position, 5.0f);
-    huge_k.top_k = 1000000;
-    EXPECT_LT(SampleFiltered(logits, huge_k), 5u);
-  }
-}
-
-// Probabilities 0.5, 0.25, 0.125, 0.0625, 0.0625 at temperature 1. top_p 0.8 needs three tokens
-// (0.875), whose renormalised probabilities are 4/7, 2/7, 1/7; 2 degrees of freedom, 13.8 is
-// exceeded by chance once in 1000.
-TEST(SampleFilteredTest, DrawsFollowTheRenormalisedSurvivors) {
-  std::vector<float> logits;
-  for (double p : {0.5, 0.25, 0.125, 0.0625, 0.0625}) {
-    logits.push_back(static_cast<float>(std::log(p)));
-  }
-  std::vector<uint32_t> counts(5, 0);
-  for (uint32_t position = 0; position < 20000; ++position) {
-    RowSampling sampling = Sampled(99, position, 1.0f);
-    sampling.top_p = 0.8f;
-    ++counts[SampleFiltered(logits, sampling)];
-  }
-  EXPECT_EQ(counts[3] + counts[4], 0u);
-  EXPECT_LT(ChiSquare({counts[0], counts[1], counts[2]}, {4.0 / 7, 2.0 / 7, 1.0 / 7}), 13.8);
-}
-
-TEST(SampleFilteredTest, AnImpossibleRowGivesTokenZero) {
-  RowSampling sampling = Sampled(1, 1);
-  sampling.top_p = 0.9f;
-  EXPECT_EQ(SampleFiltered(std::vector<float>(10, kNan), sampling), 0u);
-  EXPECT_EQ(SampleFiltered(std::vector<float>(10, -kInfinity), sampling), 0u);
+TEST(MergeTopTest, PutsTheBestFirstAndDropsTheImpossible) {
+  std::vector<Candidate> candidates = {{1, 4}, {-kInfinity, 0}, {3, 9},
+                                       {3, 2}, {-kInfinity, 0}, {2, 5}};
+  ASSERT_EQ(MergeTop(candidates, 3), 3u);
+  EXPECT_EQ(candidates[0].id, 2u);
+  EXPECT_EQ(candidates[1].id, 9u);
+  EXPECT_EQ(candidates[2].id, 5u);
+  EXPECT_EQ(MergeTop(candidates, 100), 4u);
+  EXPECT_EQ(candidates[3].id, 4u);
 }
 
 TEST(RowSamplingTest, IsFilteredOnlyWhenSamplingWithAFilter) {
@@ -342,6 +248,9 @@ TEST(RowSamplingTest, IsFilteredOnlyWhenSamplingWithAFilter) {
   EXPECT_TRUE(sampling.Filtered());
   sampling.temperature = 0;
   EXPECT_FALSE(sampling.Filtered());
+  sampling = Sampled(1, 1);
+  sampling.typical_p = 0.9f;
+  EXPECT_TRUE(sampling.Filtered());
 }
 
 }  // namespace

@@ -1,9 +1,12 @@
 #include "kernels/reference/sampling.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <vector>
 
+#include "kernels/filter_sums.h"
 #include "kernels/gumbel.h"
 
 namespace essor::kernels::reference {
@@ -41,6 +44,51 @@ void LocalLogSumExp(const float* logits, uint32_t num_rows, uint32_t width, LogS
       sum += std::exp(static_cast<double>(row[i]) - max);
     }
     parts[r] = {max, static_cast<float>(sum)};
+  }
+}
+
+void LocalTop(const LocalTopParams& params) {
+  for (const RowTop& row : params.rows) {
+    const float* logits = params.logits + static_cast<size_t>(row.row) * params.width;
+    std::vector<Candidate> all;
+    for (uint32_t i = 0; i < params.width; ++i) {
+      const float score = logits[i] / row.temperature;
+      if (score > -kInfinity) all.push_back({score, params.first_id + i});
+    }
+    std::sort(all.begin(), all.end(), Better);
+    all.resize(row.count, {-kInfinity, 0});
+    std::copy(all.begin(), all.end(), row.best);
+  }
+}
+
+void LocalFilterSums(const LocalFilterSumsParams& params) {
+  for (const RowSums& row : params.rows) {
+    const float* logits = params.logits + static_cast<size_t>(row.row) * params.width;
+    *row.sums = SumsOfSlice({logits, params.width}, row.temperature, row.max, row.spread);
+  }
+}
+
+void AdjustLogits(const AdjustLogitsParams& params) {
+  for (const RowAdjustment& row : params.rows) {
+    float* logits = params.logits + static_cast<size_t>(row.row) * params.width;
+    for (uint32_t column = 0; column < params.width; ++column) {
+      float logit = logits[column];
+      for (const auto& [biased, bias] : row.biases) {
+        if (biased == column) logit += bias;
+      }
+      const TokenMark mark = row.marks.empty() ? 0 : row.marks[column];
+      if (mark > 0) {
+        logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
+      }
+      const uint32_t count = mark / 2;
+      if (count > 0) {
+        logit -= static_cast<float>(count) * row.frequency_penalty;
+        logit -= row.presence_penalty;
+      }
+      const bool blocked =
+          std::find(row.blocked.begin(), row.blocked.end(), column) != row.blocked.end();
+      logits[column] = blocked ? -kInfinity : logit;
+    }
   }
 }
 

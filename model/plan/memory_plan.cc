@@ -80,6 +80,8 @@ uint64_t RotationWidth(const ModelSpec& spec, const RankLayout& layout) {
 // Rows of logits that the head computes at once (worker/engine/output_head.h).
 constexpr uint64_t kHeadRows = 64;
 constexpr uint64_t kGatheredRows = 8;
+// The most that the ranks tell each other of those rows otherwise: candidates of each.
+constexpr uint64_t kChoicePayload = kHeadRows * (16 + 256 * 8);
 // Threads of a rank that workspaces are planned for; more would need a larger figure here.
 constexpr uint64_t kKernelThreads = 64;
 constexpr uint64_t kTileRows = 32;
@@ -95,12 +97,21 @@ uint64_t HeadBytes(const ModelSpec& spec, const RankLayout& layout) {
   if (!layout.last_stage) return 0;
   const uint64_t gathered = kGatheredRows * WidestVocabularySlice(spec, layout);
   const uint64_t elements = kHeadRows * (spec.hidden_size + layout.vocab.size()) +
-                            gathered * (layout.group_ranks.size() + 1) + spec.vocab_size;
-  return elements * kFloatBytes;
+                            gathered * (layout.group_ranks.size() + 1) + 3 * spec.vocab_size;
+  return elements * kFloatBytes + kChoicePayload * (layout.group_ranks.size() + 1);
 }
 
 uint32_t ContextTokens(const ModelSpec& spec, const ServingLimits& limits) {
   return limits.max_context_tokens == 0 ? spec.max_context_tokens : limits.max_context_tokens;
+}
+
+// What is remembered of the tokens of the sequences, for penalties: a mark for each of the slice,
+// and which ones have it (worker/engine/token_history.h).
+uint64_t HistoryBytes(const ModelSpec& spec, const RankLayout& layout,
+                      const ServingLimits& limits) {
+  if (!layout.last_stage) return 0;
+  const uint64_t marked = std::min<uint64_t>(layout.vocab.size(), ContextTokens(spec, limits));
+  return limits.max_sequences * (RoundUp(layout.vocab.size() * 4, 64) + RoundUp(marked * 4, 64));
 }
 
 // Inputs and intermediates of an FFN for each chosen expert, in the widest type, and a tile of
@@ -411,7 +422,8 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                 LinearWorkspace(spec.hidden_size, widths.attention, limits),
                 AttentionWorkspace(layout, spec, limits), IndexWorkspace(layout, spec, limits)});
   return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
-         HeadBytes(spec, layout) + ExpertExchangeBytes(exchange, spec) + kSmallPieces;
+         HeadBytes(spec, layout) + HistoryBytes(spec, layout, limits) +
+         ExpertExchangeBytes(exchange, spec) + kSmallPieces;
 }
 
 uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
@@ -420,7 +432,7 @@ uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,
   const uint64_t logits = kGatheredRows * WidestVocabularySlice(spec, layout) * kFloatBytes;
   const uint64_t expert_rows = ExpertExchangeSizesOf(spec, layout, limits.max_step_tokens).rows *
                                spec.hidden_size * kFloatBytes;
-  const uint64_t payload = std::max({activations, logits, expert_rows});
+  const uint64_t payload = std::max({activations, logits, expert_rows, kChoicePayload});
   const bool one_group = layout.group_ranks.size() == layout.stage_ranks.size();
   return ExchangeBytesOfGroup(layout.tp_ranks.size(), payload) +
          ExchangeBytesOfGroup(layout.group_ranks.size(), payload) +

@@ -178,7 +178,7 @@ TEST(MemoryPlanTest, UsesTheMemoryItHasButNoMore) {
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kResourceExhausted);
   const std::string message(plan.status().message());
   EXPECT_THAT(message,
-              StartsWith("rank 0 needs 780.9 MB (703.1 MB weights, 31.5 MB KV cache for "));
+              StartsWith("rank 0 needs 788.5 MB (703.1 MB weights, 31.5 MB KV cache for "));
   EXPECT_THAT(message, HasSubstr("one sequence of 2048 tokens, "));
   EXPECT_THAT(message, HasSubstr("1.0 kB more than the "));
 }

@@ -108,6 +108,11 @@ void Engine::TakeWorkspace(Arena& arena) {
                                                           .stage = group_,
                                                           .stream = inputs_.stream.get()},
                                        arena);
+  history_ = std::make_unique<TokenHistory>(
+      TokenHistory::Limits{.num_slots = inputs_.limits.max_sequences,
+                           .max_context_tokens = inputs_.limits.max_context_tokens,
+                           .vocab = inputs_.layout.vocab},
+      arena);
 }
 
 // One table for all layers that rotate alike; filled only when the arena has memory.
@@ -196,6 +201,7 @@ absl::StatusOr<StepOutput> Engine::RunOwn(const StepInput& input,
   output.step_id = input.step_id;
   if (awaited_.has_value()) ESSOR_RETURN_IF_ERROR(awaited_->TakeFor(input, &slots_));
   ESSOR_RETURN_IF_ERROR(slots_.Apply(input, &rows_));
+  if (history_ != nullptr) ESSOR_RETURN_IF_ERROR(history_->Apply(input, rows_));
   CopyAndRestore(input);
   const Batch batch = BatchOf(group_rows);
   if (batch.num_rows == 0) {
@@ -321,14 +327,22 @@ std::vector<HeadRow> Engine::HeadRowsOf(const StepInput& input) const {
     for (uint32_t r = 0; r < place.num_rows; ++r) {
       HeadRow row{.row = place.first_row + r};
       row.sample = sequence.sample && r + 1 == place.num_rows;
-      if (row.sample) row.sampling = slots_.SamplingFor(sequence, place);
+      if (row.sample) SampleInto(sequence, place, &row);
       row.score = sequence.score && r < sequence.score_targets.size();
       if (row.score) row.target = sequence.score_targets[r];
+      if (row.score) row.score_top = std::min(sequence.score_top, TokenHistory::kMaxLogprobs);
       row.return_logits = sequence.return_logits;
       if (row.sample || row.score || row.return_logits) rows.push_back(row);
     }
   }
   return rows;
+}
+
+void Engine::SampleInto(const StepInput::Sequence& sequence, const kernels::SequenceRows& place,
+                        HeadRow* row) const {
+  row->sampling = slots_.SamplingFor(sequence, place);
+  row->adjustment = history_->AdjustmentFor(sequence.slot, row->sampling.position);
+  row->logprobs = history_->SamplingOf(sequence.slot).logprobs;
 }
 
 absl::Status Engine::RunHead(const StepInput& input, StepOutput* output) {
@@ -348,10 +362,16 @@ void Engine::Collect(const StepInput& input, const std::vector<HeadRow>& rows,
         sequence.tokens.empty() ? 1 : static_cast<uint32_t>(sequence.tokens.size());
     StepOutput::Scored scored{.slot = sequence.slot, .logprobs = {}, .logits = {}};
     for (; next < rows.size() && rows[next].row < first_row + num_rows; ++next) {
-      if (rows[next].sample) output->sampled.push_back({sequence.slot, results[next].token});
-      if (rows[next].score) scored.logprobs.push_back(results[next].logprob);
-      scored.logits.insert(scored.logits.end(), results[next].logits.begin(),
-                           results[next].logits.end());
+      HeadResult& result = results[next];
+      if (rows[next].sample) output->sampled.push_back({sequence.slot, result.token});
+      if (rows[next].logprobs.has_value()) {
+        output->logprobs.push_back(std::move(result.token_logprob));
+      }
+      if (rows[next].score) scored.logprobs.push_back(result.target.logprob);
+      if (rows[next].score && sequence.score_top > 0) {
+        scored.tops.push_back(std::move(result.target.top));
+      }
+      scored.logits.insert(scored.logits.end(), result.logits.begin(), result.logits.end());
     }
     if (sequence.score || sequence.return_logits) output->scored.push_back(std::move(scored));
     first_row += num_rows;

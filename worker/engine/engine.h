@@ -19,6 +19,7 @@
 #include "worker/engine/output_head.h"
 #include "worker/engine/sequence_slots.h"
 #include "worker/engine/step.h"
+#include "worker/engine/token_history.h"
 #include "worker/engine/token_return.h"
 #include "worker/layers/layer.h"
 #include "worker/loader/rank_weights.h"
@@ -95,6 +96,8 @@ class Engine {
   absl::Status Finish(const StepInput& input, StepOutput* output);
   absl::Status RunHead(const StepInput& input, StepOutput* output);
   std::vector<HeadRow> HeadRowsOf(const StepInput& input) const;
+  void SampleInto(const StepInput::Sequence& sequence, const kernels::SequenceRows& place,
+                  HeadRow* row) const;
   static void Collect(const StepInput& input, const std::vector<HeadRow>& rows,
                       std::vector<HeadResult> results, StepOutput* output);
   absl::Status HandOnSampled(const StepInput& input, const StepOutput& output);
@@ -120,6 +123,7 @@ class Engine {
   };
   std::vector<HalfLayer> layers_;
   SequenceSlots slots_;
+  std::unique_ptr<TokenHistory> history_;  // of the last stage
   StepRows rows_;
   std::optional<TokenReturn> awaited_;  // on the first of several stages
 };

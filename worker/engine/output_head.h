@@ -7,33 +7,18 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "kernels/packed_matrix.h"
-#include "kernels/sampling.h"
 #include "kernels/stream.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
 #include "worker/device/device_buffer.h"
+#include "worker/engine/head_slice.h"
+#include "worker/engine/logprob_report.h"
+#include "worker/engine/token_chooser.h"
+#include "worker/engine/whole_rows.h"
 #include "worker/loader/rank_weights.h"
 #include "worker/parallel/communicator.h"
 
 namespace essor::worker {
-
-// A row of the step that needs its logits.
-struct HeadRow {
-  uint32_t row = 0;  // of the step
-  bool sample = false;
-  kernels::RowSampling sampling = {};  // when sample
-  bool score = false;
-  TokenId target = 0;  // when score
-  bool return_logits = false;
-};
-
-// Parallel to the HeadRows asked for.
-struct HeadResult {
-  TokenId token = 0;
-  float logprob = 0;
-  std::vector<float> logits;  // [vocabulary] when asked for
-};
 
 // Every rank of the last stage runs the same calls and gets the same results. Owned and called by
 // the rank's engine thread.
@@ -47,9 +32,7 @@ class OutputHead {
     Communicator* stage;
     kernels::Stream* stream;
   };
-  // Rows of logits held at once, and rows gathered whole from all ranks at once.
-  static constexpr uint32_t kRowsAtOnce = 64;
-  static constexpr uint32_t kGatheredRowsAtOnce = 8;
+  static constexpr uint32_t kRowsAtOnce = 64;  // rows of logits held at once
 
   OutputHead(Inputs inputs, Arena& arena);
 
@@ -63,20 +46,17 @@ class OutputHead {
 
  private:
   void ComputeLogits(const float* hidden, std::span<const HeadRow> rows);
-  absl::Status SampleBest(std::span<const HeadRow> rows, std::span<HeadResult> results);
-  absl::Status Score(std::span<const HeadRow> rows, std::span<HeadResult> results);
-  absl::Status GatherWholeRows(std::span<const HeadRow> rows, std::span<HeadResult> results);
-  void AssembleRow(uint32_t index, uint32_t num_gathered, std::span<float> row) const;
+  absl::Status ReturnLogits(std::span<const HeadRow> rows, std::span<HeadResult> results);
+  void Adjust(std::span<const HeadRow> rows);
 
   const Inputs inputs_;
+  const HeadSlice slice_;
   const uint32_t hidden_size_;
-  const uint32_t width_;  // of this rank's slice
-  const uint32_t widest_slice_;
-  float* normed_;                 // [kRowsAtOnce, hidden]
-  float* logits_;                 // [kRowsAtOnce, width_]
-  float* sent_;                   // [kGatheredRowsAtOnce, widest_slice_]
-  float* gathered_;               // [ranks, kGatheredRowsAtOnce, widest_slice_]
-  std::vector<float> whole_row_;  // [vocabulary]
+  WholeRows whole_rows_;
+  TokenChooser chooser_;
+  LogprobReport report_;
+  float* normed_;  // [kRowsAtOnce, hidden]
+  float* logits_;  // [kRowsAtOnce, slice]
 };
 
 }  // namespace essor::worker

@@ -272,7 +272,8 @@ kernels::RowSampling SequenceSlots::SamplingFor(const StepInput::Sequence& seque
           .top_k = sampling.top_k,
           .min_p = sampling.min_p,
           .seed = sampling.seed,
-          .position = uint64_t{rows.context_tokens} + rows.num_rows};
+          .position = uint64_t{rows.context_tokens} + rows.num_rows,
+          .typical_p = sampling.typical_p};
 }
 
 }  // namespace essor::worker

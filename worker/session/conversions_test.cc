@@ -97,6 +97,59 @@ TEST(StepTest, ResultCarriesTokensScoresAndLogits) {
   EXPECT_EQ(result.scores(0).logits().size(), 8u);
 }
 
+TEST(StepTest, SamplingOfASequence) {
+  v1::Step step;
+  v1::SequenceStart* const start = step.add_starts();
+  start->set_prompt_tokens(9);
+  start->set_context_tokens(2);
+  start->add_seen_ids(5);
+  start->add_seen_ids(6);
+  v1::SequenceSampling* sampling = start->mutable_sampling();
+  sampling->set_typical_p(0.5f);
+  sampling->set_repetition_penalty(1.5f);
+  sampling->set_presence_penalty(-1);
+  sampling->set_frequency_penalty(0.25f);
+  sampling->add_bias_ids(7);
+  sampling->add_biases(-2);
+  sampling->add_late_ids(3);
+  sampling->set_min_new_tokens(4);
+  sampling->set_logprobs(1);
+  step.add_starts();
+  const StepInput input = FromProto(step, absl::Now());
+  ASSERT_EQ(input.starts.size(), 2u);
+  EXPECT_EQ(input.starts[0].prompt_tokens, 9u);
+  EXPECT_THAT(input.starts[0].seen_tokens, ElementsAre(5, 6));
+  const SequenceSampling& set = input.starts[0].sampling;
+  EXPECT_EQ(set.typical_p, 0.5f);
+  EXPECT_EQ(set.repetition_penalty, 1.5f);
+  EXPECT_EQ(set.presence_penalty, -1);
+  EXPECT_EQ(set.frequency_penalty, 0.25f);
+  EXPECT_THAT(set.logit_bias, ElementsAre(testing::Pair(7, -2.0f)));
+  EXPECT_THAT(set.late_tokens, ElementsAre(3));
+  EXPECT_EQ(set.min_new_tokens, 4u);
+  EXPECT_EQ(set.logprobs, 0u);
+  const SequenceSampling& unset = input.starts[1].sampling;
+  EXPECT_EQ(unset.typical_p, 1);
+  EXPECT_EQ(unset.repetition_penalty, 1);
+  EXPECT_FALSE(unset.logprobs.has_value());
+}
+
+TEST(StepTest, LogprobsOfAnAnswer) {
+  StepOutput output{.step_id = StepId(9),
+                    .sampled = {{.slot = 3, .token = 77}},
+                    .logprobs = {{.logprob = -0.5f, .top = {{8, -0.25f}, {77, -0.5f}}}},
+                    .scored = {{.slot = 4, .logprobs = {-1.5f}, .logits = {}, .tops = {{{6, -1}}}}},
+                    .compute_time = absl::ZeroDuration()};
+  v1::StepResult result;
+  ToProto(output, 4, &result);
+  ASSERT_EQ(result.logprobs_size(), 1);
+  EXPECT_EQ(result.logprobs(0).logprob(), -0.5f);
+  EXPECT_THAT(result.logprobs(0).top_ids(), ElementsAre(8, 77));
+  EXPECT_THAT(result.logprobs(0).top_logprobs(), ElementsAre(-0.25f, -0.5f));
+  ASSERT_EQ(result.scores(0).tops_size(), 1);
+  EXPECT_THAT(result.scores(0).tops(0).top_ids(), ElementsAre(6));
+}
+
 TEST(IsFatalTest, WhatWouldFailAgainIsFatal) {
   EXPECT_TRUE(IsFatal(absl::FailedPreconditionError("")));
   EXPECT_TRUE(IsFatal(absl::InvalidArgumentError("")));
