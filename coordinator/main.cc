@@ -75,8 +75,9 @@ void AddOptions(CLI::App* app, Flags* flags) {
       ->default_str("what its worker offers");
   add("--dtype", flags->planning.dtype, "Arithmetic and storage of weights")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
-  add("--kv-dtype", flags->planning.kv_dtype, "Storage of keys and values (auto: float32 on CPUs)")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
+  add("--kv-dtype", flags->planning.kv_dtype,
+      "Storage of keys and values (auto: float32 on CPUs); fp8 and int8 take a byte each and round")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "fp8", "int8"}));
   add("--draft-layers", flags->planning.draft_layers,
       "Layers that guess tokens ahead (MTP): load holds them, though nothing drafts with them yet")
       ->check(CLI::IsMember({"skip", "load"}));
@@ -176,7 +177,7 @@ Coordinator::Options MakeOptions(const Flags& flags, const InstancePlan& instanc
                        .max_step_tokens = limits.max_step_tokens,
                        .max_sequences = limits.max_sequences,
                        .max_context_tokens = limits.max_context_tokens,
-                       .fp32_kv = limits.fp32_kv};
+                       .kv_dtype = NameOf(limits.kv_type)};
   driver.ranks_per_stage = instance.plan.RanksPerStage();
   driver.sampling_rank = (instance.plan.pp - 1) * driver.ranks_per_stage;
   driver.step_timeout = absl::Seconds(flags.step_timeout_s);

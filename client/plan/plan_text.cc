@@ -98,8 +98,9 @@ std::string SpeedLine(const model::Price& price, uint32_t batch, uint32_t contex
 
 std::string KvLine(const PlanReport& report) {
   const uint64_t tokens = uint64_t{report.instance.num_blocks} * report.limits.block_tokens;
-  return absl::StrFormat("%d blocks of %d tokens: %d tokens, %.1f sequences of %d\n",
-                         report.instance.num_blocks, report.limits.block_tokens, tokens,
+  return absl::StrFormat("%d blocks of %d tokens in %s: %d tokens, %.1f sequences of %d\n",
+                         report.instance.num_blocks, report.limits.block_tokens,
+                         NameOf(report.limits.kv_type), tokens,
                          static_cast<double>(tokens) / report.limits.max_context_tokens,
                          report.limits.max_context_tokens);
 }
@@ -110,7 +111,7 @@ std::string LatentLine(const PlanReport& report) {
   if (copies <= 1) return "";
   uint64_t most = 0;
   for (const model::RankLayout& layout : report.instance.ranks) {
-    most = std::max(most, model::KvBytesPerToken(layout, report.spec, report.limits.fp32_kv));
+    most = std::max(most, model::KvBytesPerToken(layout, report.spec, report.limits.kv_type));
   }
   return absl::StrFormat(
       "          every rank of tp=%d holds the latents of all tokens: %s a token, where a divided "

@@ -1,5 +1,6 @@
 #include "kernels/cpu/gumbel_inl.h"
 #include "kernels/cpu/row_kernels_inl.h"
+#include "kernels/cpu/store_rows_inl.h"
 
 namespace essor::kernels {
 
@@ -16,6 +17,8 @@ const RowKernels& PortableRowKernels() {
       .add_gated = AddGatedRows,
       .weighted_sum = WeightedSumRange,
       .store_bf16 = StoreBf16Row,
+      .store_fp8 = StoreFp8Row,
+      .store_int8 = StoreInt8Row,
       .route = RouteRows,
       .greedy_best = GreedyBest,
       .sampled_best = SampledBest,

@@ -222,7 +222,7 @@ MemoryPlan FixedPart(const MemoryRequest& request) {
   plan.activation_bytes = ActivationBytes(layout, spec, request.limits);
   plan.exchange_bytes = ExchangeBytes(layout, spec, request.limits);
   plan.block_bytes =
-      KvBytesPerToken(layout, spec, request.limits.fp32_kv) * request.limits.block_tokens;
+      KvBytesPerToken(layout, spec, request.limits.kv_type) * request.limits.block_tokens;
   return plan;
 }
 
@@ -274,13 +274,13 @@ uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool 
   return bytes;
 }
 
-uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv) {
-  uint64_t elements = 0;
+uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, KvType type) {
+  uint64_t bytes = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    elements +=
-        KvElementsPerToken(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i]);
+    const AttentionSpec& attention = spec.layers[layout.layers.begin + i].attention;
+    bytes += KvTokenBytesOf(attention, layout.per_layer[i], type).total();
   }
-  return elements * (fp32_kv ? 4 : 2);
+  return bytes;
 }
 
 uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec) {

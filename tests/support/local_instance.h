@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ class LocalInstance {
     worker::Precision precision = worker::Precision::kStored;
     model::ServingLimits limits = {
         .block_tokens = 8, .max_step_tokens = 512, .max_sequences = 8, .max_context_tokens = 512};
+    std::optional<KvType> kv_type = {};  // none: float32 where all is computed so, else bfloat16
     uint32_t num_blocks = 512;
     uint32_t threads_per_rank = 1;
     bool allow_shared_memory = true;

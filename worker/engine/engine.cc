@@ -18,11 +18,9 @@ uint64_t RoundUp(uint64_t value, uint64_t to) { return (value + to - 1) / to * t
 // Bytes of one layer's cache on a rank, whole cache lines.
 uint64_t CacheBytes(const model::ModelSpec& spec, const model::RankLayout& layout, size_t index,
                     const model::ServingLimits& limits, const model::KvCapacity& capacity) {
-  const uint64_t per_token = model::KvElementsPerToken(
-      spec.layers[layout.layers.begin + index].attention, layout.per_layer[index]);
-  return RoundUp(
-      uint64_t{capacity.num_blocks} * limits.block_tokens * per_token * (limits.fp32_kv ? 4 : 2),
-      64);
+  const model::KvTokenBytes per_token = model::KvTokenBytesOf(
+      spec.layers[layout.layers.begin + index].attention, layout.per_layer[index], limits.kv_type);
+  return RoundUp(uint64_t{capacity.num_blocks} * limits.block_tokens * per_token.total(), 64);
 }
 
 // Likewise of its states, of all sequences that can run at once.
@@ -156,7 +154,7 @@ void Engine::BuildLayers() {
         .scratch = scratch_,
         .rope = rope_[i],
         .cache = {.data = next,
-                  .fp32 = inputs_.limits.fp32_kv,
+                  .type = inputs_.limits.kv_type,
                   .num_blocks = inputs_.capacity.num_blocks,
                   .block_tokens = inputs_.limits.block_tokens},
         .state = state_bytes == 0 ? nullptr : reinterpret_cast<float*>(next + cache_bytes),

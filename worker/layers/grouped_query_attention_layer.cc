@@ -13,15 +13,15 @@ namespace {
 
 // Keys first, values behind them.
 kernels::PagedKv CacheOf(const LayerCache& cache, uint32_t num_kv_heads, uint32_t head_dim) {
-  const uint64_t elements =
-      uint64_t{cache.num_blocks} * num_kv_heads * cache.block_tokens * head_dim;
-  return {.k = cache.data,
-          .v = cache.data + elements * (cache.fp32 ? 4 : 2),
-          .fp32 = cache.fp32,
-          .num_blocks = cache.num_blocks,
-          .block_tokens = cache.block_tokens,
-          .num_kv_heads = num_kv_heads,
-          .head_dim = head_dim};
+  kernels::PagedKv paged{.k = cache.data,
+                         .v = nullptr,
+                         .type = cache.type,
+                         .num_blocks = cache.num_blocks,
+                         .block_tokens = cache.block_tokens,
+                         .num_kv_heads = num_kv_heads,
+                         .head_dim = head_dim};
+  paged.v = cache.data + paged.num_blocks * paged.block_bytes();
+  return paged;
 }
 
 }  // namespace

@@ -14,14 +14,13 @@ LatentAttentionLayer::LatentAttentionLayer(const model::LatentAttention& spec,
       hidden_(inputs.spec->hidden_size),
       num_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].heads.size())),
       cache_({.data = inputs.cache.data,
-              .fp32 = inputs.cache.fp32,
+              .type = inputs.cache.type,
               .num_blocks = inputs.cache.num_blocks,
               .block_tokens = inputs.cache.block_tokens,
               .latent_dim = spec.kv_lora_rank,
               .rope_dim = spec.rope_head_dim}) {
   if (!spec.indexer) return;
-  const uint64_t latents = uint64_t{cache_.num_blocks} * cache_.block_tokens * spec.cached_dim();
-  selector_.emplace(spec, inputs, inputs.cache.data + latents * (cache_.fp32 ? 4 : 2));
+  selector_.emplace(spec, inputs, inputs.cache.data + cache_.num_blocks * cache_.block_bytes());
 }
 
 absl::Status LatentAttentionLayer::Forward(const Batch& batch, const float* x, float* y) {

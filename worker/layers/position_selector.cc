@@ -15,7 +15,7 @@ PositionSelector::PositionSelector(const model::LatentAttention& attention,
       weights_(inputs.weights->latent.indexer),
       inputs_(inputs),
       cache_({.data = cache,
-              .fp32 = inputs.cache.fp32,
+              .type = UnquantisedType(inputs.cache.type),
               .num_blocks = inputs.cache.num_blocks,
               .block_tokens = inputs.cache.block_tokens,
               .dim = spec_.head_dim}) {
