@@ -12,6 +12,7 @@
 #include "kernels/cpu/attention_tile_inl.h"
 #include "kernels/cpu/index_scores_inl.h"
 #include "kernels/cpu/simd_inl.h"
+#include "kernels/cpu/tile_factors_inl.h"
 
 namespace essor::kernels {
 namespace {  // NOLINT(google-build-namespaces): see simd_inl.h
@@ -119,31 +120,6 @@ ESSOR_INLINE void AttendTile(const TileWork& work, const Tile& tile, uint32_t qu
   }
 }
 
-// What the tiles of a task begin with: e4m3 elements have the same factor everywhere, and it is
-// never changed.
-template <typename T>
-ESSOR_INLINE TileFactors InitialFactors() {
-  TileFactors factors;
-  if constexpr (kHasFactor<T>) {
-    for (uint32_t p = 0; p < kKvTile; ++p) factors.keys[p] = factors.values[p] = kE4M3Factor;
-  }
-  return factors;
-}
-
-// Only bytes have their factors in the cache, and latents' are not loaded ahead.
-template <typename T>
-ESSOR_INLINE void PrefetchFactors(const TileWork&, const CachedTile<T>&) {}
-ESSOR_INLINE void PrefetchFactors(const TileWork& work, const CachedTile<int8_t>& tile) {
-  if (!HoldsLatents(work.call)) PrefetchScales(work.call, work.task, tile.begin, tile.loaded);
-}
-
-template <typename T>
-ESSOR_INLINE void LoadFactors(const TileWork&, const CachedTile<T>&, TileFactors&) {}
-ESSOR_INLINE void LoadFactors(const TileWork& work, const CachedTile<int8_t>& tile,
-                              TileFactors& factors) {
-  if (!HoldsLatents(work.call)) LoadScales(work.call, work.task, tile.begin, tile.loaded, factors);
-}
-
 template <typename T>
 ESSOR_INLINE void AttendBuffered(const TileWork& work, const CachedTile<T>& tile,
                                  const TileFactors& factors, uint32_t queries) {
@@ -162,11 +138,18 @@ ESSOR_INLINE void AttendBuffered(const TileWork& work, const CachedTile<T>& tile
   AttendTile(work, BufferedTile<kHasFactor<T>>{keys, values, padded, &factors}, queries);
 }
 
+// Queries of a task that uses tiles from the cache. Of e4m3, which takes five instructions a
+// vector, those that one load serves.
+template <typename T>
+constexpr uint32_t kDirectQueries = 2 * kBlockQueries;
+template <>
+constexpr uint32_t kDirectQueries<Float8E4M3> = kBlockQueries;
+
 // The keys of `range` (positions, within one partition) into buffers.partition.
 template <typename T>
 ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queries) {
   const AttentionCall& call = work.call;
-  const bool direct = !HoldsLatents(call) && queries <= 2 * kBlockQueries &&
+  const bool direct = !HoldsLatents(call) && queries <= kDirectQueries<T> &&
                       call.block_tokens % kLanes == 0 && call.value_dim % kMaxLanes == 0;
   TileFactors factors = InitialFactors<T>();
   CachedTile<T> tiles[2];  // this one and the next
@@ -182,9 +165,9 @@ ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queri
     if (next < range.end) {
       locate(next, tiles[1 - current]);
       PrefetchTile(tiles[1 - current], call);
-      PrefetchFactors(work, tiles[1 - current]);
+      PrefetchFactors(call, work.task, tiles[1 - current]);
     }
-    LoadFactors(work, tiles[current], factors);
+    LoadFactors(call, work.task, tiles[current], factors);
     if (direct) {
       AttendTile(work, DirectlyFrom(tiles[current], call.block_tokens, &factors), queries);
     } else {

@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/attention_tile_inl.h"
 #include "kernels/cpu/simd_inl.h"
+#include "kernels/cpu/tile_factors_inl.h"
 
 namespace essor::kernels {
 namespace {  // NOLINT(google-build-namespaces): see simd_inl.h

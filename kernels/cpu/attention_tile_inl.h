@@ -18,6 +18,8 @@ ESSOR_INLINE PositionRange Intersect(PositionRange a, PositionRange b) {
   return {Max(a.begin, b.begin), Min(a.end, b.end)};
 }
 
+struct TileFactors;  // tile_factors_inl.h
+
 // Where a tile lies in the cache.
 template <typename T>
 struct CachedTile {
@@ -66,48 +68,6 @@ ESSOR_INLINE void LocateTile(const AttentionCall& call, const AttentionTask& tas
         reinterpret_cast<const T*>(static_cast<const std::byte*>(call.keys) + run.block_offset) +
         first_slot * call.key_dim + run.slot;
     for (uint32_t i = run.begin; i < run.end; ++i) tile.keys[i] = keys + (i - run.begin);
-  });
-}
-
-// What a tile's loaded keys and values (cache_elements_inl.h) are to be multiplied by, for each
-// position: the products of a key with its factor, once for all its dims, and likewise the weight
-// of a value.
-struct TileFactors {
-  alignas(64) float keys[kKvTile];
-  alignas(64) float values[kKvTile];
-};
-
-// Bytes from a block to the scale of a KV head's first slot. Not of latents.
-ESSOR_INLINE size_t ScaleOffset(const AttentionCall& call, uint32_t kv_head) {
-  const size_t slots = size_t{call.num_kv_heads} * call.block_tokens;
-  return slots * call.key_dim + size_t{kv_head} * call.block_tokens * sizeof(float);
-}
-
-// Of positions not loaded they may be anything.
-ESSOR_INLINE void LoadScales(const AttentionCall& call, const AttentionTask& task, uint32_t begin,
-                             PositionRange loaded, TileFactors& factors) {
-  const size_t offset = ScaleOffset(call, task.kv_head);
-  ForEachRun(call, task, begin, loaded, [&](const TileRun& run) {
-    const size_t at = run.block_offset + offset + run.slot * sizeof(float);
-    const size_t bytes = (run.end - run.begin) * sizeof(float);
-    __builtin_memcpy(factors.keys + run.begin, static_cast<const std::byte*>(call.keys) + at,
-                     bytes);
-    __builtin_memcpy(factors.values + run.begin, static_cast<const std::byte*>(call.values) + at,
-                     bytes);
-  });
-}
-
-ESSOR_INLINE void PrefetchScales(const AttentionCall& call, const AttentionTask& task,
-                                 uint32_t begin, PositionRange loaded) {
-  const size_t offset = ScaleOffset(call, task.kv_head);
-  const auto prefetch = [&](size_t at) {
-    __builtin_prefetch(static_cast<const std::byte*>(call.keys) + at);
-    __builtin_prefetch(static_cast<const std::byte*>(call.values) + at);
-  };
-  ForEachRun(call, task, begin, loaded, [&](const TileRun& run) {
-    const size_t first = run.block_offset + offset + run.slot * sizeof(float);
-    prefetch(first);
-    prefetch(first + (run.end - run.begin - 1) * sizeof(float));
   });
 }
 

@@ -1,7 +1,7 @@
 // Elements of a KV cache as vectors of floats. For the ISA this is compiled for; see simd_inl.h.
 //
 // A quantised element is loaded as a number that is its value but for a factor, which is the same
-// for all dims of a token and applied where it costs least (TileFactors in attention_tile_inl.h).
+// for all dims of a token and applied where it costs least (tile_factors_inl.h).
 #pragma once
 
 #include <cstdint>
