@@ -64,7 +64,9 @@ struct E4M3Table {
 constexpr E4M3Table MakeE4M3Table() {
   E4M3Table table = {};
   for (uint32_t code = 0; code < 256; ++code) {
-    table.values[code] = ToFloat(Float8E4M3{static_cast<uint8_t>(code)}) / kE4M3Factor;
+    const Float8E4M3 value{static_cast<uint8_t>(code)};
+    // A constant expression may not compute with a NaN.
+    table.values[code] = IsNan(value) ? ToFloat(value) : ToFloat(value) / kE4M3Factor;
   }
   return table;
 }
