@@ -23,6 +23,8 @@ struct PagedIndexKeys {
   uint32_t num_blocks;
   uint32_t block_tokens;
   uint32_t dim;  // D
+
+  size_t block_bytes() const { return block_tokens * KvVectorBytes(type, dim); }
 };
 
 // Store the step's keys; to be called before SelectPositions for the same rows.

@@ -70,8 +70,7 @@ AttentionCall CallOf(const SelectPositionsParams& params) {
   AttentionCall call{};
   call.values = params.cache.data;
   call.type = params.cache.type;
-  call.block_bytes =
-      size_t{params.cache.block_tokens} * KvVectorBytes(params.cache.type, params.cache.dim);
+  call.block_bytes = params.cache.block_bytes();
   call.value_stride = params.cache.dim;
   call.block_tokens = params.cache.block_tokens;
   call.num_kv_heads = 1;
