@@ -31,6 +31,30 @@ constexpr float ToFloat(Float8E4M3 value) {
   return negative ? -result : result;
 }
 
+// To nearest, ties to even. Finite values beyond the largest become the largest (as OCP's
+// saturating conversion has it), and so that what is broken stays visible infinities and NaN become
+// 0x7f.
+constexpr Float8E4M3 ToFloat8E4M3(float value) {
+  constexpr uint32_t kInfinity = 0x7f800000;
+  constexpr uint32_t kLargest = std::bit_cast<uint32_t>(448.0f);
+  constexpr uint32_t kLeastNormal = std::bit_cast<uint32_t>(0x1p-6f);
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t magnitude = bits & 0x7fffffffu;
+  if (magnitude >= kInfinity) return {0x7f};
+  const auto sign = static_cast<uint8_t>(bits >> 24 & 0x80u);
+  if (magnitude >= kLargest) return {static_cast<uint8_t>(sign | 0x7eu)};
+  uint32_t code = 0;
+  if (magnitude >= kLeastNormal) {
+    // A carry out of the mantissa goes to the exponent, whose bias is 120 less.
+    code = ((magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20) - (120u << 3);
+  } else {
+    // Beside 2^14 a float's last bit is 2^-9, the unit of the subnormals.
+    code = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0x1p14f) -
+           std::bit_cast<uint32_t>(0x1p14f);
+  }
+  return {static_cast<uint8_t>(sign | code)};
+}
+
 // Bits of the same value as bfloat16: exact, since that has a wider exponent and a longer mantissa.
 constexpr uint16_t BFloat16BitsOf(Float8E4M3 value) {
   return static_cast<uint16_t>(std::bit_cast<uint32_t>(ToFloat(value)) >> 16);

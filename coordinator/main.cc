@@ -87,8 +87,9 @@ void AddOptions(CLI::App* app, Flags* flags) {
       ->default_str("what its worker offers");
   add("--dtype", flags->planning.dtype, "Arithmetic and storage of weights")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
-  add("--kv-dtype", flags->planning.kv_dtype, "Storage of keys and values (auto: float32 on CPUs)")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}));
+  add("--kv-dtype", flags->planning.kv_dtype,
+      "Storage of keys and values (auto: float32 on CPUs); fp8 and int8 take a byte each and round")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "fp8", "int8"}));
   add("--draft-layers", flags->planning.draft_layers,
       "Layers that guess tokens ahead (MTP): load holds them, though nothing drafts with them yet")
       ->check(CLI::IsMember({"skip", "load"}));
@@ -219,7 +220,7 @@ Coordinator::Options MakeOptions(const Flags& flags, const InstancePlan& instanc
                        .max_step_tokens = limits.max_step_tokens,
                        .max_sequences = limits.max_sequences,
                        .max_context_tokens = limits.max_context_tokens,
-                       .fp32_kv = limits.fp32_kv};
+                       .kv_dtype = NameOf(limits.kv_type)};
   driver.ranks_per_stage = instance.plan.RanksPerStage();
   driver.answering_ranks.clear();
   for (uint32_t group = 0; group < instance.plan.dp; ++group) {

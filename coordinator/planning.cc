@@ -1,6 +1,8 @@
 #include "coordinator/planning.h"
 
 #include <algorithm>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,16 @@ absl::StatusOr<model::ParallelPlan> ChoosePlanFor(const PlanningOptions& options
   return choice.instance.plan;
 }
 
+absl::StatusOr<KvType> KvTypeOf(const std::string& kv_dtype) {
+  // The rounding of keys and values to bfloat16 would be the largest error of a bfloat16 model, and
+  // on CPUs memory for KV is plentiful beside that for weights.
+  if (kv_dtype == "auto") return KvType::kFloat32;
+  const std::optional<KvType> type = ParseKvType(kv_dtype);
+  if (type.has_value()) return *type;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "kv_dtype: \"", kv_dtype, "\" is none of auto, float32, bfloat16, fp8 and int8"));
+}
+
 // What one rank's memory plan needs, kept for the life of the coordinator.
 struct RankShape {
   model::RankLayout layout;
@@ -45,9 +57,7 @@ absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
   const model::ModelSpec& spec = source.spec;
   InstancePlan instance;
   instance.limits = options.limits;
-  // The rounding of keys and values to bfloat16 would be the largest error of a bfloat16 model, and
-  // on CPUs memory for KV is plentiful beside that for weights.
-  instance.limits.fp32_kv = options.kv_dtype != "bfloat16";
+  ESSOR_ASSIGN_OR_RETURN(instance.limits.kv_type, KvTypeOf(options.kv_dtype));
   uint32_t& context = instance.limits.max_context_tokens;
   if (context > spec.max_context_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -14,10 +14,11 @@
 namespace essor::coordinator {
 
 struct PlanningOptions {
-  std::string plan;                   // plan grammar, or empty: chosen
-  uint32_t num_workers = 0;           // 0: one per rank of the plan, or one without a plan
-  std::string dtype = "auto";         // auto, float32, bfloat16
-  std::string kv_dtype = "auto";      // auto, float32, bfloat16; auto = float32 on CPUs
+  std::string plan;            // plan grammar, or empty: chosen
+  uint32_t num_workers = 0;    // 0: one per rank of the plan, or one without a plan
+  std::string dtype = "auto";  // auto, float32, bfloat16
+  // auto, or a type of common/kv_type.h; auto = float32 on CPUs.
+  std::string kv_dtype = "auto";
   std::string draft_layers = "skip";  // skip, load
   model::ServingLimits limits;        // max_context_tokens 0 = the model's
   uint64_t device_memory_bytes = 0;   // per rank, a cap on what workers offer; 0 = no cap
@@ -30,8 +31,8 @@ struct InstancePlan {
 };
 
 // InvalidArgument with one sentence when the plan cannot serve the model, when there are more
-// workers than ranks, or when a limit contradicts the model. Without a plan the planner chooses one
-// with a rank per worker.
+// workers than ranks, when a limit contradicts the model, or for an unknown kv_dtype. Without a
+// plan the planner chooses one with a rank per worker.
 absl::StatusOr<InstancePlan> PlanInstance(const PlanningOptions& options,
                                           const model::ModelSource& source);
 

@@ -9,21 +9,29 @@
 #include <cstdint>
 #include <span>
 
+#include "common/kv_type.h"
 #include "kernels/stream.h"
 
 namespace essor::kernels {
 
-// One layer's cache on one rank, allocated by the caller, bf16 or f32. Only WriteKv and Attention
-// know the order inside a block; others may copy whole blocks. Keys lie with their tokens side by
-// side, as a query meets many of them at once, values with their dims.
+// One layer's cache on one rank, allocated by the caller. Only WriteKv and Attention know the order
+// inside a block; others may copy whole blocks, which are block_bytes() of keys and as many of
+// values. Keys lie with their tokens side by side, as a query meets many of them at once, values
+// with their dims. Where the type has scales, those of a block, [Hkv, block_tokens], are behind its
+// elements.
 struct PagedKv {
-  void* k;    // [num_blocks, Hkv, D, block_tokens]
-  void* v;    // [num_blocks, Hkv, block_tokens, D]
-  bool fp32;  // element type
+  void* k;  // [num_blocks]: [Hkv, D, block_tokens], scales
+  void* v;  // [num_blocks]: [Hkv, block_tokens, D], scales
+  KvType type;
   uint32_t num_blocks;
   uint32_t block_tokens;  // fast where a multiple of 16
   uint32_t num_kv_heads;  // Hkv
   uint32_t head_dim;      // D
+
+  // From one block of keys, or of values, to the next.
+  size_t block_bytes() const {
+    return size_t{num_kv_heads} * block_tokens * KvVectorBytes(type, head_dim);
+  }
 };
 
 // Rows of one sequence in the batch. Row i (of num_rows) is the token at position

@@ -14,15 +14,17 @@
 
 namespace essor::kernels {
 
-// One layer's index keys on one rank, one per token for all heads; allocated by the caller, bf16 or
-// f32. Only WriteIndexKeys and SelectPositions know the order inside a block; others may copy whole
-// blocks.
+// One layer's index keys on one rank, one per token for all heads; allocated by the caller. Only
+// WriteIndexKeys and SelectPositions know the order inside a block; others may copy whole blocks.
+// Never quantised: what rounding does to a choice is not bounded by how far it moves a score.
 struct PagedIndexKeys {
-  void* data;  // [num_blocks, block_tokens, D]
-  bool fp32;   // element type
+  void* data;   // [num_blocks, block_tokens, D]
+  KvType type;  // float32 or bfloat16
   uint32_t num_blocks;
   uint32_t block_tokens;
   uint32_t dim;  // D
+
+  size_t block_bytes() const { return block_tokens * KvVectorBytes(type, dim); }
 };
 
 // Store the step's keys; to be called before SelectPositions for the same rows.

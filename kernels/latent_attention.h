@@ -13,15 +13,22 @@
 
 namespace essor::kernels {
 
-// One layer's cache on one rank, allocated by the caller, bf16 or f32. Only WriteLatents and
-// LatentAttention know the order inside a block; others may copy whole blocks.
+// One layer's cache on one rank, allocated by the caller. Only WriteLatents and LatentAttention
+// know the order inside a block; others may copy whole blocks. Where latents are quantised the
+// rotated key is not, but held in bfloat16: no norm bounds it, some of its dims are far larger than
+// others, and it is a small part of the row.
 struct PagedLatents {
-  void* data;  // [num_blocks, block_tokens, L + R]: a token's latent, then its rotated key
-  bool fp32;   // element type
+  // [num_blocks, block_tokens] rows of row_bytes(): a token's latent, then its rotated key; where
+  // quantised its scale if the type has one, the rotated key, the latent, and up to 3 bytes unused.
+  void* data;
+  KvType type;
   uint32_t num_blocks;
   uint32_t block_tokens;
   uint32_t latent_dim;  // L
   uint32_t rope_dim;    // R
+
+  size_t row_bytes() const { return LatentRowBytes(type, latent_dim, rope_dim); }
+  size_t block_bytes() const { return block_tokens * row_bytes(); }
 };
 
 // The same cache as blocks of one token, whose numbers are block * block_tokens + slot. Attention

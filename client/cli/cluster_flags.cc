@@ -49,8 +49,9 @@ void AddLocalFlags(CLI::App& app, LocalFlags& flags) {
       ->check(CLI::IsMember({"auto", "bfloat16", "float32"}))
       ->capture_default_str();
   app.add_option("--kv-dtype", flags.kv_dtype,
-                 "How keys and values are stored: auto (float32 on CPUs), float32, bfloat16")
-      ->check(CLI::IsMember({"auto", "float32", "bfloat16"}))
+                 "How keys and values are stored: auto (float32 on CPUs), float32, bfloat16, or in "
+                 "a byte each fp8, int8")
+      ->check(CLI::IsMember({"auto", "float32", "bfloat16", "fp8", "int8"}))
       ->capture_default_str();
   app.add_option("--draft-layers", flags.draft_layers,
                  "Layers that guess tokens ahead (MTP): skip, or load to hold them")

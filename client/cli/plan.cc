@@ -23,6 +23,8 @@ class PlanCommand : public Command {
     add("--plan", plan_.plan, "pp=P,dp=D,tp=T,ep=E; without: the best one is chosen");
     add("--weights", plan_.weights,
         "How matrices are stored: auto, f32, bf16, f8_e4m3, q8_0, q4_1, f4_e2m1 or i4");
+    add("--kv-dtype", plan_.kv_dtype,
+        "How keys and values are stored: float32, bfloat16, fp8 or int8");
     add("--max-context", plan_.max_context_tokens,
         "Most tokens of one sequence; 0 = the model's own limit");
     add("--max-running-requests", plan_.max_sequences, "Sequences that are extended side by side");

@@ -1,6 +1,7 @@
 #include "client/plan/plan_command.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +41,13 @@ absl::Status CheckWeights(const std::string& weights) {
       "--weights",
       absl::StrCat("\"", weights,
                    "\" is not one of auto, f32, bf16, f8_e4m3, q8_0, q4_1, f4_e2m1, i4"));
+}
+
+absl::StatusOr<KvType> KvTypeOf(const PlanCommand& command) {
+  const std::optional<KvType> type = ParseKvType(command.kv_dtype);
+  if (type.has_value()) return *type;
+  return BadFlag("--kv-dtype", absl::StrCat("\"", command.kv_dtype,
+                                            "\" is not one of float32, bfloat16, fp8, int8"));
 }
 
 absl::StatusOr<uint32_t> ContextOf(const PlanCommand& command, const model::ModelSpec& spec) {
@@ -86,6 +94,7 @@ absl::Status CheckPlanCommand(const PlanCommand& command) {
   ESSOR_RETURN_IF_ERROR(CheckCount("--batch", command.batch, 1u << 20));
   ESSOR_RETURN_IF_ERROR(CheckCount("--context", command.context_tokens, 1u << 30));
   ESSOR_RETURN_IF_ERROR(CheckWeights(command.weights));
+  ESSOR_RETURN_IF_ERROR(KvTypeOf(command).status());
   ESSOR_RETURN_IF_ERROR(DeviceMemoryOf(command).status());
   return command.plan.empty() ? absl::OkStatus()
                               : model::ParallelPlan::Parse(command.plan).status();
@@ -101,9 +110,11 @@ absl::StatusOr<PlanReport> MakePlanReport(const PlanCommand& command) {
   ESSOR_ASSIGN_OR_RETURN(report.spec, model::OpenSpec(command.model));
   ESSOR_ASSIGN_OR_RETURN(report.weights, WeightsOf(command));
   ESSOR_ASSIGN_OR_RETURN(const uint32_t context, ContextOf(command, report.spec));
+  ESSOR_ASSIGN_OR_RETURN(const KvType kv_type, KvTypeOf(command));
   report.limits = {.max_step_tokens = command.max_step_tokens,
                    .max_sequences = command.max_sequences,
-                   .max_context_tokens = context};
+                   .max_context_tokens = context,
+                   .kv_type = kv_type};
   report.hardware = model::H200Hardware();
   report.hardware.devices_per_node = command.devices;
   report.workload = {.batch = command.batch,
@@ -126,6 +137,7 @@ absl::StatusOr<PlanReport> MakePlanReport(const PlanCommand& command) {
        .plan = report.instance.plan,
        .ranks = &report.instance.ranks,
        .stored = report.weights,
+       .kv_type = kv_type,
        .hardware = report.hardware,
        .workload = {.batch = 1, .context_tokens = report.workload.context_tokens}});
   return report;

@@ -17,6 +17,7 @@ struct PlanCommand {
   std::string device_memory = "80GB";  // see ParseByteSize
   std::string plan = {};               // plan grammar; empty: chosen
   std::string weights = "auto";        // auto, f32, bf16, f8_e4m3, q8_0, q4_1, f4_e2m1, i4
+  std::string kv_dtype = "bfloat16";   // a type of common/kv_type.h
   uint32_t max_context_tokens = 0;     // 0: the model's
   uint32_t max_sequences = 64;
   uint32_t max_step_tokens = 2048;

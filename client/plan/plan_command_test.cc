@@ -1,7 +1,9 @@
 #include "client/plan/plan_command.h"
 
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -106,6 +108,27 @@ TEST(PlanCommandTest, SaysWhatOtherKindsOfLayersHave) {
   command.json = false;
   EXPECT_THAT(RenderPlan(command).value(),
               HasSubstr(kv["num_snapshots"].dump() + " snapshots of a sequence's states\n"));
+}
+
+// 94 layers, 4 KV heads of 128: a KV head for each of four ranks.
+TEST(PlanCommandTest, BytesForKeysAndValuesHoldTwiceTheTokens) {
+  std::vector<uint64_t> tokens;
+  for (const char* type : {"float32", "bfloat16", "fp8", "int8"}) {
+    PlanCommand command = EightDevices("qwen3-235b-a22b");
+    command.plan = "tp=4,ep=8,pp=2";
+    command.nodes = 2;
+    command.kv_dtype = type;
+    command.max_sequences = 1 << 20;
+    EXPECT_THAT(RenderPlan(command).value(), HasSubstr(absl::StrCat(" tokens in ", type, ": ")));
+    command.json = true;
+    const auto json = nlohmann::json::parse(RenderPlan(command).value());
+    EXPECT_EQ(json["kv_cache"]["dtype"], type);
+    tokens.push_back(json["kv_cache"]["tokens"]);
+  }
+  const auto ratio = [&](size_t i) { return static_cast<double>(tokens[i]) / tokens[1]; };
+  EXPECT_NEAR(ratio(0), 0.5, 0.001);
+  EXPECT_NEAR(ratio(2), 2, 0.001);
+  EXPECT_NEAR(ratio(3), 2 * 128.0 / 132, 0.001);
 }
 
 // DeepSeek V3 keeps 61 x 576 values in bf16 of every token, on each of the eight ranks.

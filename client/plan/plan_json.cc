@@ -69,6 +69,7 @@ void WritePlan(Writer& json, const PlanReport& report) {
 void WriteKv(Writer& json, const PlanReport& report) {
   json.Key("kv_cache");
   json.StartObject();
+  Member(json, "dtype", std::string(NameOf(report.limits.kv_type)));
   Member(json, "block_tokens", uint64_t{report.limits.block_tokens});
   const model::KvCapacity& capacity = report.instance.capacity;
   Member(json, "groups", uint64_t{report.instance.plan.dp});

@@ -100,8 +100,9 @@ std::string SpeedLine(const model::Price& price, uint32_t batch, uint32_t contex
 std::string KvLine(const PlanReport& report) {
   const uint64_t tokens = KvTokens(report);
   const uint32_t groups = report.instance.plan.dp;
-  return absl::StrFormat("%d blocks of %d tokens%s: %d tokens, %.1f sequences of %d\n",
+  return absl::StrFormat("%d blocks of %d tokens in %s%s: %d tokens, %.1f sequences of %d\n",
                          report.instance.capacity.num_blocks, report.limits.block_tokens,
+                         NameOf(report.limits.kv_type),
                          groups == 1 ? "" : absl::StrCat(" in each of ", groups, " groups"), tokens,
                          static_cast<double>(tokens) / report.limits.max_context_tokens,
                          report.limits.max_context_tokens);
@@ -132,7 +133,7 @@ std::string LatentLine(const PlanReport& report) {
   if (copies <= 1) return "";
   uint64_t most = 0;
   for (const model::RankLayout& layout : report.instance.ranks) {
-    most = std::max(most, model::KvBytesPerToken(layout, report.spec, report.limits.fp32_kv));
+    most = std::max(most, model::KvBytesPerToken(layout, report.spec, report.limits.kv_type));
   }
   return absl::StrFormat(
       "          every rank of tp=%d holds the latents of all tokens: %s a token, where a divided "

@@ -108,7 +108,7 @@ v1::CoordinatorMessage ToProto(const SendAssign& action, const AssignmentConstan
   assign->set_dtype(constants.dtype);
   assign->set_draft_layers(constants.draft_layers);
   assign->set_max_context_tokens(constants.max_context_tokens);
-  assign->set_fp32_kv(constants.fp32_kv);
+  assign->set_kv_dtype(constants.kv_dtype);
   return message;
 }
 

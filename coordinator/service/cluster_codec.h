@@ -20,7 +20,7 @@ struct AssignmentConstants {
   uint32_t max_step_tokens = 512;
   uint32_t max_sequences = 64;
   uint32_t max_context_tokens = 0;
-  bool fp32_kv = false;
+  std::string kv_dtype = "bfloat16";
 };
 
 WorkerDescription FromProto(const v1::Hello& hello);

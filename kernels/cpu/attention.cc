@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/store_vector.h"
 #include "kernels/reference/attention.h"
 
 namespace essor::kernels {
@@ -17,22 +18,47 @@ namespace {
 // Well above the 256 of any model known; a row of a head on the stack.
 constexpr uint32_t kMaxHeadDim = 1024;
 
-// The key and the value of one row and head into slot `slot` of their block. `bf16` is scratch of
-// D.
-void StoreSlot(const PagedKv& cache, size_t block_offset, uint32_t slot, const float* k,
-               const float* v, const RowKernels& kernels, uint16_t* bf16) {
-  const uint32_t dim = cache.head_dim;
-  const size_t value_offset = block_offset + size_t{slot} * dim;
-  if (cache.fp32) {
-    float* keys = static_cast<float*>(cache.k) + block_offset + slot;
-    for (uint32_t d = 0; d < dim; ++d) keys[size_t{d} * cache.block_tokens] = k[d];
-    std::memcpy(static_cast<float*>(cache.v) + value_offset, v, dim * sizeof(float));
-    return;
+// `count` elements of `Bytes` bytes, side by side, to places `stride` elements apart.
+template <size_t Bytes>
+void Scatter(const std::byte* from, uint32_t count, size_t stride, std::byte* to) {
+  for (uint32_t i = 0; i < count; ++i) {
+    std::memcpy(to + i * stride * Bytes, from + i * Bytes, Bytes);
   }
-  uint16_t* keys = static_cast<uint16_t*>(cache.k) + block_offset + slot;
-  kernels.store_bf16(bf16, k, dim);
-  for (uint32_t d = 0; d < dim; ++d) keys[size_t{d} * cache.block_tokens] = bf16[d];
-  kernels.store_bf16(static_cast<uint16_t*>(cache.v) + value_offset, v, dim);
+}
+
+void Scatter(const std::byte* from, uint32_t count, size_t stride, KvType type, std::byte* to) {
+  switch (ElementBytes(type)) {
+    case 4:
+      return Scatter<4>(from, count, stride, to);
+    case 2:
+      return Scatter<2>(from, count, stride, to);
+    default:
+      return Scatter<1>(from, count, stride, to);
+  }
+}
+
+// A KV head's slot in a block.
+struct Slot {
+  uint32_t block;
+  uint32_t head;
+  uint32_t slot;
+};
+
+// The key and the value of one row and head.
+void StoreSlot(const PagedKv& cache, const Slot& at, const float* k, const float* v,
+               const RowKernels& kernels) {
+  const uint32_t dim = cache.head_dim;
+  const uint32_t element_bytes = ElementBytes(cache.type);
+  const size_t head = size_t{at.head} * cache.block_tokens * dim;
+  const size_t scale = size_t{cache.num_kv_heads} * cache.block_tokens * dim * element_bytes +
+                       (size_t{at.head} * cache.block_tokens + at.slot) * sizeof(float);
+  std::byte* const keys = static_cast<std::byte*>(cache.k) + at.block * cache.block_bytes();
+  std::byte* const values = static_cast<std::byte*>(cache.v) + at.block * cache.block_bytes();
+  alignas(float) std::byte key[kMaxHeadDim * sizeof(float)];
+  StoreVector(kernels, cache.type, {k, dim}, key, keys + scale);
+  Scatter(key, dim, cache.block_tokens, cache.type, keys + (head + at.slot) * element_bytes);
+  StoreVector(kernels, cache.type, {v, dim},
+              values + (head + size_t{at.slot} * dim) * element_bytes, values + scale);
 }
 
 // Rows [begin, end) of all sequences' rows counted together.
@@ -40,14 +66,12 @@ void WriteKvRows(const WriteKvParams& params, const RowKernels& kernels, uint64_
                  uint64_t end) {
   const PagedKv& cache = params.cache;
   const size_t dim = cache.head_dim;
-  uint16_t bf16[kMaxHeadDim];
   ForEachCacheSlot(params.sequences, cache.block_tokens, begin, end,
-                   [&](size_t row, size_t block, uint32_t slot) {
+                   [&](size_t row, uint32_t block, uint32_t slot) {
                      for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
-                       const size_t head = block * cache.num_kv_heads + h;
-                       StoreSlot(cache, head * cache.block_tokens * dim, slot,
+                       StoreSlot(cache, {block, h, slot},
                                  params.k + row * params.k_stride + h * dim,
-                                 params.v + row * params.v_stride + h * dim, kernels, bf16);
+                                 params.v + row * params.v_stride + h * dim, kernels);
                      }
                    });
 }
@@ -56,7 +80,9 @@ AttentionCall CallOf(const AttentionParams& params) {
   const PagedKv& cache = params.cache;
   return {.keys = cache.k,
           .values = cache.v,
-          .fp32 = cache.fp32,
+          .type = cache.type,
+          .block_bytes = cache.block_bytes(),
+          .value_stride = cache.head_dim,
           .block_tokens = cache.block_tokens,
           .num_kv_heads = cache.num_kv_heads,
           .key_dim = cache.head_dim,

@@ -34,7 +34,7 @@ void ForEachCacheSlot(std::span<const SequenceRows> sequences, uint32_t block_to
     for (uint64_t i = first; i < last; ++i) {
       const size_t row = sequence.first_row + (i - counted);
       const auto position = static_cast<uint32_t>(sequence.context_tokens + (i - counted));
-      const size_t block = sequence.block_table[position / block_tokens];
+      const uint32_t block = sequence.block_table[position / block_tokens];
       body(row, block, position % block_tokens);
     }
     counted += sequence.num_rows;

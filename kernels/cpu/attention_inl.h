@@ -12,6 +12,7 @@
 #include "kernels/cpu/attention_tile_inl.h"
 #include "kernels/cpu/index_scores_inl.h"
 #include "kernels/cpu/simd_inl.h"
+#include "kernels/cpu/tile_factors_inl.h"
 
 namespace essor::kernels {
 namespace {  // NOLINT(google-build-namespaces): see simd_inl.h
@@ -82,6 +83,7 @@ void AttendBlock(const TileWork& work, const Tile& tile, uint32_t first) {
     if (ranges[r].begin == ranges[r].end) continue;
     WeighTile(scores[r], ranges[r], buffers.partition.max[first + r],
               buffers.lane_sums + size_t{first + r} * kLanes, results + r * padded, padded);
+    if constexpr (Tile::kFactors) ApplyValueFactors(scores[r], ranges[r], tile.factors->values);
   }
   // Positions that all see, between those that only some see, each query's own in order.
   if (all.begin >= all.end) all = {kKvTile, kKvTile};
@@ -118,13 +120,38 @@ ESSOR_INLINE void AttendTile(const TileWork& work, const Tile& tile, uint32_t qu
   }
 }
 
+template <typename T>
+ESSOR_INLINE void AttendBuffered(const TileWork& work, const CachedTile<T>& tile,
+                                 const TileFactors& factors, uint32_t queries) {
+  float* const keys = work.buffers.keys;
+  float* const values = work.buffers.values;
+  const uint32_t padded = PaddedDim(work.call.value_dim);
+  if (HoldsLatents(work.call)) {
+    if constexpr (kHasFactor<T>) {
+      LoadQuantisedLatentTile(tile, work.call, keys, values);
+    } else {
+      LoadLatentTile(tile, work.call, keys, values);
+    }
+    return AttendTile(work, BufferedTile<false>{keys, values, padded, nullptr}, queries);
+  }
+  LoadTile(tile, work.call, keys, values);
+  AttendTile(work, BufferedTile<kHasFactor<T>>{keys, values, padded, &factors}, queries);
+}
+
+// Queries of a task that uses tiles from the cache. Of e4m3, which takes five instructions a
+// vector, those that one load serves.
+template <typename T>
+constexpr uint32_t kDirectQueries = 2 * kBlockQueries;
+template <>
+constexpr uint32_t kDirectQueries<Float8E4M3> = kBlockQueries;
+
 // The keys of `range` (positions, within one partition) into buffers.partition.
 template <typename T>
 ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queries) {
   const AttentionCall& call = work.call;
-  const bool direct = !HoldsLatents(call) && queries <= 2 * kBlockQueries &&
+  const bool direct = !HoldsLatents(call) && queries <= kDirectQueries<T> &&
                       call.block_tokens % kLanes == 0 && call.value_dim % kMaxLanes == 0;
-  const BufferedTile buffered = {work.buffers.keys, work.buffers.values, PaddedDim(call.value_dim)};
+  TileFactors factors = InitialFactors<T>();
   CachedTile<T> tiles[2];  // this one and the next
   uint32_t current = 0;
   const auto locate = [&](uint32_t begin, CachedTile<T>& tile) {
@@ -138,16 +165,13 @@ ESSOR_INLINE void AttendRange(TileWork work, PositionRange range, uint32_t queri
     if (next < range.end) {
       locate(next, tiles[1 - current]);
       PrefetchTile(tiles[1 - current], call);
+      PrefetchFactors(call, work.task, tiles[1 - current]);
     }
+    LoadFactors(call, work.task, tiles[current], factors);
     if (direct) {
-      AttendTile(work, DirectlyFrom(tiles[current], call.block_tokens), queries);
+      AttendTile(work, DirectlyFrom(tiles[current], call.block_tokens, &factors), queries);
     } else {
-      if (HoldsLatents(call)) {
-        LoadLatentTile(tiles[current], call, work.buffers.keys, work.buffers.values);
-      } else {
-        LoadTile(tiles[current], call, work.buffers.keys, work.buffers.values);
-      }
-      AttendTile(work, buffered, queries);
+      AttendBuffered(work, tiles[current], factors, queries);
     }
     if (next >= range.end) return;
     work.tile_begin = next;
@@ -217,10 +241,19 @@ void AttendTask(const AttentionCall& call, const AttentionTask& task, float* scr
     if (range.begin >= range.end) continue;
     ClearStates(buffers.partition, queries, dim);
     for (uint32_t i = 0; i < queries * kLanes; i += kLanes) Store(buffers.lane_sums + i, F32{});
-    if (call.fp32) {
-      AttendRange<float>(work, range, queries);
-    } else {
-      AttendRange<uint16_t>(work, range, queries);
+    switch (call.type) {
+      case KvType::kFloat32:
+        AttendRange<float>(work, range, queries);
+        break;
+      case KvType::kBFloat16:
+        AttendRange<uint16_t>(work, range, queries);
+        break;
+      case KvType::kFp8:
+        AttendRange<Float8E4M3>(work, range, queries);
+        break;
+      case KvType::kInt8:
+        AttendRange<int8_t>(work, range, queries);
+        break;
     }
     for (uint32_t n = 0; n < queries; ++n) {
       buffers.partition.sum[n] = ReduceAdd(Load(buffers.lane_sums + size_t{n} * kLanes));

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/kv_type.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/cpu_stream.h"
 
@@ -49,12 +50,15 @@ struct QueryPart {
 
 // One call of Attention or LatentAttention. D are the dims of keys, Dv those of values and results.
 struct AttentionCall {
-  // Separate keys and values: [num_blocks, Hkv, D, block_tokens] and [num_blocks, Hkv,
-  // block_tokens, Dv]. Latents: `keys` is null, `values` is [num_blocks, block_tokens, D], Hkv is
-  // 1, and a position's value is the first Dv dims of its key.
+  // Separate keys and values, D being Dv: as PagedKv (kernels/attention.h) has them. Latents:
+  // `keys` is null, `values` is the data of PagedLatents (kernels/latent_attention.h), Hkv is 1,
+  // and a position's value is the first Dv dims of its key, which follow the others where
+  // quantised.
   const void* keys;
   const void* values;
-  bool fp32;  // element type
+  KvType type;
+  size_t block_bytes;     // from one block to the next, of keys and of values
+  uint32_t value_stride;  // elements of `type` from one position's value to the next one's
   uint32_t block_tokens;
   uint32_t num_kv_heads;  // Hkv
   uint32_t key_dim;       // D
@@ -70,10 +74,6 @@ struct AttentionCall {
 };
 
 static inline bool HoldsLatents(const AttentionCall& call) { return call.keys == nullptr; }
-// Elements from one position's value to the next one's.
-static inline uint32_t ValueStride(const AttentionCall& call) {
-  return HoldsLatents(call) ? call.key_dim : call.value_dim;
-}
 
 // Keys that row `row` of a sequence sees. Neither end moves back from one row to the next.
 static inline PositionRange VisibleKeys(const AttentionCall& call, const SequenceRows& sequence,

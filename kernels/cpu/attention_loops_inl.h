@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/attention_tile_inl.h"
 #include "kernels/cpu/simd_inl.h"
+#include "kernels/cpu/tile_factors_inl.h"
 
 namespace essor::kernels {
 namespace {  // NOLINT(google-build-namespaces): see simd_inl.h
@@ -56,7 +57,9 @@ ESSOR_INLINE void ScoreTile(const float* queries, uint32_t dim, const Tile& tile
     for (uint32_t r = 0; r < Queries; ++r) {
 #pragma GCC unroll 4
       for (uint32_t j = 0; j < kBlockVectors; ++j) {
-        Store(scores[r] + p + j * kLanes, sums[r][j]);
+        F32 score = sums[r][j];
+        if constexpr (Tile::kFactors) score *= Load(tile.factors->keys + p + j * kLanes);
+        Store(scores[r] + p + j * kLanes, score);
       }
     }
   }
@@ -101,6 +104,13 @@ ESSOR_INLINE void WeighTile(float* scores, PositionRange range, float& max, floa
     sums += weight;
   }
   Store(lane_sums, sums);
+}
+
+// The weights of one query in `range` times the factors of the values: others hold anything.
+ESSOR_INLINE void ApplyValueFactors(float* weights, PositionRange range, const float* factors) {
+  for (uint32_t p = range.begin / kLanes * kLanes; p < range.end; p += kLanes) {
+    Store(weights + p, Load(weights + p) * Load(factors + p));
+  }
 }
 
 // results[r] += sum over positions of weights[r][position] * value of position.

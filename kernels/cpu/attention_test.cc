@@ -30,7 +30,7 @@ class AttentionBench : public PagedSequences {
  public:
   struct Options {
     HeadShape shape;
-    bool fp32 = false;
+    KvType type = KvType::kBFloat16;
     uint32_t block_tokens = 16;
     uint32_t window = 0;
     uint32_t chunk_size = 0;  // of the mask
@@ -45,16 +45,12 @@ class AttentionBench : public PagedSequences {
                         .block_tokens = options.block_tokens,
                         .y_width = options.shape.heads * options.shape.dim}),
         options_(options) {
-    const size_t elements =
-        size_t{num_blocks()} * options.shape.kv_heads * options.block_tokens * options.shape.dim;
-    k_cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
+    k_cache_.assign(num_blocks() * Cache().block_bytes(), NanByte(options.type));
     v_cache_ = k_cache_;
     // From far below all scores to far above them.
     for (uint32_t h = 0; options.sinks && h < options.shape.heads; ++h) {
       sinks_.push_back(h == 0 ? -40.0f : 3.0f * static_cast<float>(h) - 4.0f);
     }
-    k_cache_bf16_.assign(elements, 0x7fc0);  // NaN
-    v_cache_bf16_ = k_cache_bf16_;
     for (uint32_t s = 0; s < options.num_sequences; ++s) {
       q_.push_back(RandomFloats(size_t{options.tokens} * QWidth(), 10 + s, 1.5f));
       k_.push_back(RandomFloats(size_t{options.tokens} * KvWidth(), 20 + s));
@@ -67,16 +63,14 @@ class AttentionBench : public PagedSequences {
   uint32_t KvWidth() const { return options_.shape.kv_heads * options_.shape.dim; }
 
   PagedKv Cache() {
-    return {.k = options_.fp32 ? static_cast<void*>(k_cache_.data()) : k_cache_bf16_.data(),
-            .v = options_.fp32 ? static_cast<void*>(v_cache_.data()) : v_cache_bf16_.data(),
-            .fp32 = options_.fp32,
+    return {.k = k_cache_.data(),
+            .v = v_cache_.data(),
+            .type = options_.type,
             .num_blocks = num_blocks(),
             .block_tokens = options_.block_tokens,
             .num_kv_heads = options_.shape.kv_heads,
             .head_dim = options_.shape.dim};
   }
-  const std::vector<uint16_t>& k_cache_bf16() const { return k_cache_bf16_; }
-  const std::vector<float>& v_cache() const { return v_cache_; }
 
  private:
   void Attend(std::span<const Part> parts, std::span<const SequenceRows> sequences, float* y,
@@ -123,10 +117,8 @@ class AttentionBench : public PagedSequences {
 
   const Options options_;
   std::vector<float> sinks_;
-  std::vector<float> k_cache_;
-  std::vector<float> v_cache_;
-  std::vector<uint16_t> k_cache_bf16_;
-  std::vector<uint16_t> v_cache_bf16_;
+  std::vector<std::byte> k_cache_;
+  std::vector<std::byte> v_cache_;
   std::vector<std::vector<float>> q_;
   std::vector<std::vector<float>> k_;
   std::vector<std::vector<float>> v_;
@@ -158,7 +150,7 @@ void ExpectNearReference(const AttentionBench::Options& options, uint32_t chunk,
       ASSERT_NEAR(actual.result(s)[i], expected.result(s)[i], tolerance)
           << "heads " << options.shape.heads << "/" << options.shape.kv_heads << " dim "
           << options.shape.dim << " token " << i / actual.QWidth() << " window " << options.window
-          << " chunk size " << options.chunk_size << " fp32 " << options.fp32;
+          << " chunk size " << options.chunk_size << " " << NameOf(options.type);
     }
   }
 }
@@ -168,8 +160,8 @@ TEST_P(AttentionTest, EqualsTheReferenceForEveryShape) {
   const HeadShape shapes[] = {{9, 3, 64}, {4, 4, 32},  {8, 1, 128}, {4, 2, 80},
                               {3, 3, 20}, {2, 1, 256}, {7, 1, 1},   {100, 1, 16}};
   for (const HeadShape& shape : shapes) {
-    for (bool fp32 : {false, true}) {
-      ExpectNearReference({.shape = shape, .fp32 = fp32, .tokens = 100}, 100, *stream);
+    for (const KvType type : kKvTypes) {
+      ExpectNearReference({.shape = shape, .type = type, .tokens = 100}, 100, *stream);
     }
   }
 }
@@ -180,6 +172,8 @@ TEST_P(AttentionTest, EqualsTheReferenceWithWindows) {
     for (uint32_t chunk : {290u, 7u}) {
       ExpectNearReference({.shape = {4, 2, 24}, .window = window, .tokens = 290}, chunk, *stream);
     }
+    ExpectNearReference(
+        {.shape = {4, 2, 16}, .type = KvType::kInt8, .window = window, .tokens = 290}, 7, *stream);
   }
 }
 
@@ -192,8 +186,9 @@ TEST_P(AttentionTest, EqualsTheReferenceWithChunks) {
       ExpectNearReference({.shape = {4, 2, 24}, .chunk_size = chunk_size, .tokens = 290}, step,
                           *stream);
       if (chunk_size == 100) {
-        ExpectNearReference({.shape = {3, 3, 16}, .fp32 = true, .chunk_size = 100, .tokens = 290},
-                            step, *stream);
+        ExpectNearReference(
+            {.shape = {3, 3, 16}, .type = KvType::kFloat32, .chunk_size = 100, .tokens = 290}, step,
+            *stream);
       }
     }
   }
@@ -271,16 +266,21 @@ TEST_P(AttentionTest, EqualsTheReferenceWithSinks) {
 
 TEST_P(AttentionTest, EqualsTheReferenceOverSeveralPartitions) {
   auto stream = MakeStream(3);
-  ExpectNearReference({.shape = {6, 2, 64}, .tokens = 700}, 700, *stream);
-  ExpectNearReference({.shape = {6, 2, 64}, .tokens = 700}, 1, *stream);
+  for (const KvType type : {KvType::kBFloat16, KvType::kFp8, KvType::kInt8}) {
+    ExpectNearReference({.shape = {6, 2, 64}, .type = type, .tokens = 700}, 700, *stream);
+    ExpectNearReference({.shape = {6, 2, 64}, .type = type, .tokens = 700}, 1, *stream);
+  }
 }
 
 // The promise: however a prompt is cut, whoever shares the batch, however many threads there are
 // and however long the blocks are, a row has the same bits.
 TEST_P(AttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
-  for (bool fp32 : {false, true}) {
-    AttentionBench::Options options{
-        .shape = {6, 2, 32}, .fp32 = fp32, .num_sequences = 3, .tokens = 100, .sinks = fp32};
+  for (const KvType type : kKvTypes) {
+    AttentionBench::Options options{.shape = {6, 2, 32},
+                                    .type = type,
+                                    .num_sequences = 3,
+                                    .tokens = 100,
+                                    .sinks = type == KvType::kFloat32};
     AttentionBench whole(options);
     auto one = MakeStream(1);
     for (uint32_t s = 0; s < 3; ++s) whole.RunInChunks(s, 100, one.get());
@@ -372,7 +372,7 @@ TEST_P(AttentionTest, EqualKeysGiveTheMeanOfTheValues) {
       {.first_row = 0, .num_rows = 4, .context_tokens = 0, .block_table = &block_table}};
   const PagedKv cache{.k = k_cache.data(),
                       .v = v_cache.data(),
-                      .fp32 = true,
+                      .type = KvType::kFloat32,
                       .num_blocks = 1,
                       .block_tokens = 16,
                       .num_kv_heads = 1,
@@ -430,7 +430,7 @@ TEST_P(AttentionTest, QueriesOfHeadsMayStandApart) {
       .first_row = 0, .num_rows = kTokens, .context_tokens = 0, .block_table = blocks.data()};
   const PagedKv cache{.k = keys.data(),
                       .v = values.data(),
-                      .fp32 = true,
+                      .type = KvType::kFloat32,
                       .num_blocks = 3,
                       .block_tokens = 16,
                       .num_kv_heads = 1,
@@ -514,7 +514,7 @@ TEST_P(AttentionTest, WriteKvStoresRoundedValuesInTheirSlotsOnly) {
     }
     WriteKv({.cache = {.k = k_cache.data(),
                        .v = v_cache.data(),
-                       .fp32 = false,
+                       .type = KvType::kBFloat16,
                        .num_blocks = 5,
                        .block_tokens = kBlock,
                        .num_kv_heads = kHeads,

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/cache_elements_inl.h"
 #include "kernels/cpu/simd_inl.h"
 
 namespace essor::kernels {
@@ -17,15 +18,7 @@ ESSOR_INLINE PositionRange Intersect(PositionRange a, PositionRange b) {
   return {Max(a.begin, b.begin), Min(a.end, b.end)};
 }
 
-ESSOR_INLINE F32 LoadElements(const float* p) { return Load(p); }
-ESSOR_INLINE F32 LoadElements(const uint16_t* p) { return LoadBf16(p); }
-ESSOR_INLINE F32 LoadElementsPartial(const float* p, uint32_t n) { return LoadPartial(p, n); }
-ESSOR_INLINE F32 LoadElementsPartial(const uint16_t* p, uint32_t n) {
-  if (n >= kLanes) return LoadBf16(p);
-  uint16_t padded[kLanes] = {};
-  for (uint32_t i = 0; i < n; ++i) padded[i] = p[i];
-  return LoadBf16(padded);
-}
+struct TileFactors;  // tile_factors_inl.h
 
 // Where a tile lies in the cache.
 template <typename T>
@@ -36,27 +29,46 @@ struct CachedTile {
   const T* values[kKvTile];  // d = 0, dims side by side
 };
 
+// Positions of a tile that lie side by side in one block.
+struct TileRun {
+  size_t block_offset;  // bytes to the block
+  uint32_t slot;        // of the first position in the block
+  uint32_t begin;       // counted from the tile's first position
+  uint32_t end;
+};
+
+// Calls body(run) for the runs of positions [begin + loaded.begin, begin + loaded.end).
+template <typename Body>
+ESSOR_INLINE void ForEachRun(const AttentionCall& call, const AttentionTask& task, uint32_t begin,
+                             PositionRange loaded, const Body& body) {
+  uint32_t block_index = (begin + loaded.begin) / call.block_tokens;
+  uint32_t slot = (begin + loaded.begin) % call.block_tokens;
+  for (uint32_t i = loaded.begin; i < loaded.end; ++block_index, slot = 0) {
+    const uint32_t end = Min(loaded.end, i + (call.block_tokens - slot));
+    body(TileRun{task.sequence->block_table[block_index] * call.block_bytes, slot, i, end});
+    i = end;
+  }
+}
+
 template <typename T>
 ESSOR_INLINE void LocateTile(const AttentionCall& call, const AttentionTask& task, uint32_t begin,
                              PositionRange loaded, CachedTile<T>& tile) {
   tile.begin = begin;
   tile.loaded = loaded;
-  uint32_t block_index = (begin + loaded.begin) / call.block_tokens;
-  uint32_t slot = (begin + loaded.begin) % call.block_tokens;
-  for (uint32_t i = loaded.begin; i < loaded.end; ++block_index, slot = 0) {
-    const size_t head =
-        size_t{task.sequence->block_table[block_index]} * call.num_kv_heads + task.kv_head;
-    const size_t first_slot = head * call.block_tokens;
-    const T* values = static_cast<const T*>(call.values) + first_slot * ValueStride(call);
-    const uint32_t run_begin = i;
-    const uint32_t run_end = Min(loaded.end, i + (call.block_tokens - slot));
-    for (; i < run_end; ++i) {
-      tile.values[i] = values + size_t{slot + (i - run_begin)} * ValueStride(call);
+  const size_t first_slot = size_t{task.kv_head} * call.block_tokens;
+  ForEachRun(call, task, begin, loaded, [&](const TileRun& run) {
+    const T* values =
+        reinterpret_cast<const T*>(static_cast<const std::byte*>(call.values) + run.block_offset) +
+        (first_slot + run.slot) * call.value_stride;
+    for (uint32_t i = run.begin; i < run.end; ++i) {
+      tile.values[i] = values + size_t{i - run.begin} * call.value_stride;
     }
-    if (HoldsLatents(call)) continue;
-    const T* keys = static_cast<const T*>(call.keys) + first_slot * call.key_dim;
-    for (i = run_begin; i < run_end; ++i) tile.keys[i] = keys + slot + (i - run_begin);
-  }
+    if (HoldsLatents(call)) return;
+    const T* keys =
+        reinterpret_cast<const T*>(static_cast<const std::byte*>(call.keys) + run.block_offset) +
+        first_slot * call.key_dim + run.slot;
+    for (uint32_t i = run.begin; i < run.end; ++i) tile.keys[i] = keys + (i - run.begin);
+  });
 }
 
 // Asks for the cache lines of a tile; the next tile's while this one is computed. Of the keys those
@@ -65,7 +77,7 @@ template <typename T>
 ESSOR_INLINE void PrefetchTile(const CachedTile<T>& tile, const AttentionCall& call) {
   constexpr uint32_t kLineElements = 64 / sizeof(T);
   for (uint32_t i = tile.loaded.begin; i < tile.loaded.end; ++i) {
-    for (uint32_t d = 0; d < ValueStride(call); d += kLineElements) {
+    for (uint32_t d = 0; d < call.value_stride; d += kLineElements) {
       __builtin_prefetch(tile.values[i] + d);
     }
   }
@@ -80,11 +92,15 @@ ESSOR_INLINE void PrefetchTile(const CachedTile<T>& tile, const AttentionCall& c
 }
 
 // Keys and values as the loops below read them: kLanes positions from p (a multiple of kLanes) for
-// one d, and kLanes dims of one position.
+// one d, and kLanes dims of one position. With kFactors these are still to be multiplied by
+// `factors`; without it is null.
+template <bool Factors>
 struct BufferedTile {
+  static constexpr bool kFactors = Factors;
   const float* keys;    // [D, kKvTile]
   const float* values;  // [kKvTile, padded]
   uint32_t padded;
+  const TileFactors* factors;
 
   ESSOR_INLINE F32 Keys(uint32_t p, uint32_t d) const {
     return Load(keys + size_t{d} * kKvTile + p);
@@ -98,9 +114,11 @@ struct BufferedTile {
 // kMaxLanes.
 template <typename T>
 struct DirectTile {
+  static constexpr bool kFactors = kHasFactor<T>;
   const T* keys[kKvTile / kLanes];
   const T* const* values;
   uint32_t key_stride;
+  const TileFactors* factors;
 
   ESSOR_INLINE F32 Keys(uint32_t p, uint32_t d) const {
     return LoadElements(keys[p / kLanes] + size_t{d} * key_stride);
@@ -111,10 +129,12 @@ struct DirectTile {
 // A column that holds no position to be seen is another one's: its scores are never looked at.
 // Within a column slots not yet written are read as well, with the same excuse.
 template <typename T>
-ESSOR_INLINE DirectTile<T> DirectlyFrom(const CachedTile<T>& tile, uint32_t key_stride) {
+ESSOR_INLINE DirectTile<T> DirectlyFrom(const CachedTile<T>& tile, uint32_t key_stride,
+                                        const TileFactors* factors) {
   DirectTile<T> direct;
   direct.values = tile.values;
   direct.key_stride = key_stride;
+  direct.factors = factors;
   for (uint32_t g = 0; g < kKvTile / kLanes; ++g) {
     // A position of the column that is loaded, or the first that is.
     uint32_t at = Max(g * kLanes, tile.loaded.begin);
@@ -134,7 +154,7 @@ ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const AttentionCall& call,
   const uint32_t dim = call.value_dim;
   const size_t padded = PaddedDim(dim);
   if (call.block_tokens % kLanes == 0) {
-    const DirectTile<T> columns = DirectlyFrom(tile, call.block_tokens);
+    const DirectTile<T> columns = DirectlyFrom(tile, call.block_tokens, nullptr);
     for (uint32_t d = 0; d < call.key_dim; ++d) {
 #pragma GCC unroll 16
       for (uint32_t p = 0; p < kKvTile; p += kLanes) {
@@ -158,6 +178,23 @@ ESSOR_INLINE void LoadTile(const CachedTile<T>& tile, const AttentionCall& call,
   }
 }
 
+// Dims [0, dim) of the loaded positions, transposed, to `keys` from row 0 on, whole vectors of rows
+// while `keys` has `key_rows`. Load(i, d) gives kLanes dims of position i from d on.
+template <typename LoadRow>
+ESSOR_INLINE void TransposeRows(PositionRange loaded, uint32_t dim, uint32_t key_rows, float* keys,
+                                const LoadRow& load) {
+  for (uint32_t p = loaded.begin / kLanes * kLanes; p < loaded.end; p += kLanes) {
+    const PositionRange range = Intersect(loaded, {p, p + kLanes});
+    for (uint32_t d = 0; d < dim; d += kLanes) {
+      F32 rows[kLanes] = {};
+      for (uint32_t i = range.begin; i < range.end; ++i) rows[i - p] = load(i, d);
+      Transpose(rows);
+      const uint32_t count = Min(key_rows - d, kLanes);
+      for (uint32_t j = 0; j < count; ++j) Store(keys + size_t{d + j} * kKvTile + p, rows[j]);
+    }
+  }
+}
+
 // The same for latents: each is read once and goes, as it is, to the values (a last vector may
 // bring dims of the key along, into lanes that nobody reads) and, transposed, to the keys.
 template <typename T>
@@ -165,19 +202,45 @@ ESSOR_INLINE void LoadLatentTile(const CachedTile<T>& tile, const AttentionCall&
                                  float* values) {
   const uint32_t dim = call.key_dim;
   const size_t padded = PaddedDim(call.value_dim);
-  for (uint32_t p = tile.loaded.begin / kLanes * kLanes; p < tile.loaded.end; p += kLanes) {
-    const PositionRange range = Intersect(tile.loaded, {p, p + kLanes});
-    for (uint32_t d = 0; d < dim; d += kLanes) {
-      F32 rows[kLanes] = {};
-      for (uint32_t i = range.begin; i < range.end; ++i) {
-        const F32 row = LoadElementsPartial(tile.values[i] + d, dim - d);
-        rows[i - p] = row;
-        if (d < call.value_dim) Store(values + i * padded + d, row);
-      }
-      Transpose(rows);
-      for (uint32_t j = 0; j < kLanes; ++j) Store(keys + size_t{d + j} * kKvTile + p, rows[j]);
-    }
-  }
+  TransposeRows(tile.loaded, dim, PaddedDim(dim), keys, [&](uint32_t i, uint32_t d) {
+    const F32 row = LoadElementsPartial(tile.values[i] + d, dim - d);
+    if (d < call.value_dim) Store(values + i * padded + d, row);
+    return row;
+  });
+}
+
+// What is in front of a row of quantised latents, and the latent's factor.
+template <typename T>
+constexpr uint32_t kRowScaleBytes = 0;
+template <>
+constexpr uint32_t kRowScaleBytes<int8_t> = sizeof(float);
+ESSOR_INLINE float FactorOfRow(const Float8E4M3*) { return kE4M3Factor; }
+ESSOR_INLINE float FactorOfRow(const int8_t* row) {
+  float scale;
+  __builtin_memcpy(&scale, row, sizeof(scale));
+  return scale;
+}
+
+// The same where latents are quantised. Their factors are applied here, since the rotated keys have
+// none; what follows a latent in its last vector is written over by the rotated key.
+template <typename T>
+ESSOR_INLINE void LoadQuantisedLatentTile(const CachedTile<T>& tile, const AttentionCall& call,
+                                          float* keys, float* values) {
+  const uint32_t dim = call.value_dim;
+  const uint32_t rope_dim = call.key_dim - dim;
+  const uint32_t latent_at = kRowScaleBytes<T> + rope_dim * sizeof(uint16_t);
+  const size_t padded = PaddedDim(dim);
+  TransposeRows(tile.loaded, dim, PaddedDim(call.key_dim), keys, [&](uint32_t i, uint32_t d) {
+    const F32 row = LoadElementsPartial(tile.values[i] + latent_at + d, dim - d) *
+                    Set1(FactorOfRow(tile.values[i]));
+    Store(values + i * padded + d, row);
+    return row;
+  });
+  TransposeRows(
+      tile.loaded, rope_dim, rope_dim, keys + size_t{dim} * kKvTile, [&](uint32_t i, uint32_t d) {
+        const T* rope = tile.values[i] + kRowScaleBytes<T>;
+        return LoadElementsPartial(reinterpret_cast<const uint16_t*>(rope) + d, rope_dim - d);
+      });
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace {  // NOLINT(google-build-namespaces): see simd_inl.h
 
 // Adds heads [first, first + Heads) to the sums of the positions of `range`.
 template <uint32_t Heads>
-void AddHeadScores(const IndexTask& task, uint32_t dim, const BufferedTile& tile,
+void AddHeadScores(const IndexTask& task, uint32_t dim, const BufferedTile<false>& tile,
                    PositionRange range, uint32_t first, float* sums) {
   alignas(64) float products[Heads][kKvTile];
   ScoreTile<Heads>(task.queries + size_t{first} * dim, dim, tile, range, products);
@@ -30,9 +30,9 @@ void AddHeadScores(const IndexTask& task, uint32_t dim, const BufferedTile& tile
 }
 
 template <uint32_t Heads>
-ESSOR_INLINE void AddHeadScoresOf(const IndexTask& task, uint32_t dim, const BufferedTile& tile,
-                                  PositionRange range, uint32_t first, uint32_t count,
-                                  float* sums) {
+ESSOR_INLINE void AddHeadScoresOf(const IndexTask& task, uint32_t dim,
+                                  const BufferedTile<false>& tile, PositionRange range,
+                                  uint32_t first, uint32_t count, float* sums) {
   if constexpr (Heads > 0) {
     if (count == Heads) return AddHeadScores<Heads>(task, dim, tile, range, first, sums);
     AddHeadScoresOf<Heads - 1>(task, dim, tile, range, first, count, sums);
@@ -42,7 +42,7 @@ ESSOR_INLINE void AddHeadScoresOf(const IndexTask& task, uint32_t dim, const Buf
 template <typename T>
 void IndexScoresOf(const AttentionCall& call, const IndexTask& task, float* keys) {
   const AttentionTask where = {task.sequence, 0, 0, 0, 0, 0};
-  const BufferedTile buffered = {keys, nullptr, 0};
+  const BufferedTile<false> buffered = {keys, nullptr, 0, nullptr};
   CachedTile<T> tile;
   for (uint32_t begin = task.begin; begin < task.end; begin += kKvTile) {
     const PositionRange range = {0, Min(task.end - begin, kKvTile)};
@@ -58,7 +58,7 @@ void IndexScoresOf(const AttentionCall& call, const IndexTask& task, float* keys
 }
 
 void IndexScores(const AttentionCall& call, const IndexTask& task, float* scratch) {
-  if (call.fp32) {
+  if (call.type == KvType::kFloat32) {
     IndexScoresOf<float>(call, task, scratch);
   } else {
     IndexScoresOf<uint16_t>(call, task, scratch);

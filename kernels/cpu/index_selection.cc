@@ -12,6 +12,7 @@
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/store_vector.h"
 #include "kernels/reference/index_selection.h"
 
 namespace essor::kernels {
@@ -68,7 +69,9 @@ void ForEachGroup(const SelectPositionsParams& params, const Body& body) {
 AttentionCall CallOf(const SelectPositionsParams& params) {
   AttentionCall call{};
   call.values = params.cache.data;
-  call.fp32 = params.cache.fp32;
+  call.type = params.cache.type;
+  call.block_bytes = params.cache.block_bytes();
+  call.value_stride = params.cache.dim;
   call.block_tokens = params.cache.block_tokens;
   call.num_kv_heads = 1;
   call.key_dim = params.cache.dim;
@@ -166,18 +169,16 @@ size_t RoundUp(size_t floats) { return (floats + 15) / 16 * 16; }
 }  // namespace
 
 void WriteIndexKeys(const WriteIndexKeysParams& params, Stream& stream) {
+  ESSOR_CHECK(!IsQuantised(params.cache.type));
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::WriteIndexKeys(params);
   const RowKernels& kernels = RowKernelsFor(cpu.isa());
   const PagedIndexKeys& cache = params.cache;
-  const auto store = [&](size_t row, size_t block, uint32_t slot) {
-    const size_t offset = (block * cache.block_tokens + slot) * cache.dim;
-    const float* key = params.keys + row * cache.dim;
-    if (cache.fp32) {
-      std::memcpy(static_cast<float*>(cache.data) + offset, key, cache.dim * sizeof(float));
-    } else {
-      kernels.store_bf16(static_cast<uint16_t*>(cache.data) + offset, key, cache.dim);
-    }
+  const auto store = [&](size_t row, uint32_t block, uint32_t slot) {
+    const size_t token = size_t{block} * cache.block_tokens + slot;
+    StoreVector(kernels, cache.type, {params.keys + row * cache.dim, cache.dim},
+                static_cast<std::byte*>(cache.data) + token * KvVectorBytes(cache.type, cache.dim),
+                nullptr);
   };
   ParallelRange(cpu.pool(), NumRows(params.sequences), kStoredElementsForFork / (cache.dim + 1) + 2,
                 [&](uint64_t begin, uint64_t end) {
@@ -186,7 +187,7 @@ void WriteIndexKeys(const WriteIndexKeysParams& params, Stream& stream) {
 }
 
 void SelectPositions(const SelectPositionsParams& params, Stream& stream) {
-  ESSOR_CHECK(params.top_k > 0);
+  ESSOR_CHECK(params.top_k > 0 && !IsQuantised(params.cache.type));
   CpuStream& cpu = AsCpuStream(stream);
   if (cpu.isa() == CpuIsa::kReference) return reference::SelectPositions(params);
   const size_t scratch_floats = cpu.pool().num_threads() * IndexScratchFloats(params.cache.dim);

@@ -46,7 +46,7 @@ class IndexBench {
     fp32_.assign(elements, std::numeric_limits<float>::quiet_NaN());
     bf16_.assign(elements, 0x7fc0);  // NaN
     cache_ = {.data = shape.fp32 ? static_cast<void*>(fp32_.data()) : bf16_.data(),
-              .fp32 = shape.fp32,
+              .type = shape.fp32 ? KvType::kFloat32 : KvType::kBFloat16,
               .num_blocks = num_blocks,
               .block_tokens = shape.block_tokens,
               .dim = shape.dim};
@@ -260,15 +260,18 @@ TEST_P(IndexSelectionTest, TakesTheHighestAndOfEqualOnesTheLowerPosition) {
   const auto choose = [&](float weight, uint32_t top_k) {
     const SequenceRows row{0, 1, 7, &block_table};
     std::vector<uint32_t> slots(top_k, kUntouched);
-    SelectPositions(
-        {.cache = {.data = keys.data(), .fp32 = true, .num_blocks = 1, .block_tokens = 8, .dim = 1},
-         .q = &one,
-         .weights = &weight,
-         .num_heads = 1,
-         .top_k = top_k,
-         .sequences = {&row, 1},
-         .slots = slots.data()},
-        *stream);
+    SelectPositions({.cache = {.data = keys.data(),
+                               .type = KvType::kFloat32,
+                               .num_blocks = 1,
+                               .block_tokens = 8,
+                               .dim = 1},
+                     .q = &one,
+                     .weights = &weight,
+                     .num_heads = 1,
+                     .top_k = top_k,
+                     .sequences = {&row, 1},
+                     .slots = slots.data()},
+                    *stream);
     return slots;
   };
   EXPECT_THAT(choose(1, 1), ElementsAre(0));
@@ -305,11 +308,14 @@ TEST_P(IndexSelectionTest, WriteIndexKeysStoresInItsSlotsOnly) {
   const std::vector<float> keys = {1, 2, 3, 4, 5, 6};
   const std::vector<uint32_t> table = {3, 1};
   const SequenceRows rows{0, 2, 1, table.data()};
-  WriteIndexKeys(
-      {.cache = {.data = cache.data(), .fp32 = true, .num_blocks = 4, .block_tokens = 2, .dim = 3},
-       .keys = keys.data(),
-       .sequences = {&rows, 1}},
-      *stream);
+  WriteIndexKeys({.cache = {.data = cache.data(),
+                            .type = KvType::kFloat32,
+                            .num_blocks = 4,
+                            .block_tokens = 2,
+                            .dim = 3},
+                  .keys = keys.data(),
+                  .sequences = {&rows, 1}},
+                 *stream);
   std::vector<float> expected(cache.size(), kPoison);
   std::copy_n(keys.begin(), 3, expected.begin() + (3 * 2 + 1) * 3);
   std::copy_n(keys.begin() + 3, 3, expected.begin() + 1 * 2 * 3);

@@ -1,31 +1,37 @@
 #include "kernels/latent_attention.h"
 
-#include <cstring>
+#include <cstddef>
 
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/row_kernels.h"
+#include "kernels/cpu/store_vector.h"
 #include "kernels/reference/latent_attention.h"
 
 namespace essor::kernels {
 namespace {
 
-// `count` floats to element `offset` of the cache.
-void StoreElements(const PagedLatents& cache, size_t offset, const float* from, uint32_t count,
-                   const RowKernels& kernels) {
-  if (cache.fp32) {
-    std::memcpy(static_cast<float*>(cache.data) + offset, from, count * sizeof(float));
-  } else {
-    kernels.store_bf16(static_cast<uint16_t*>(cache.data) + offset, from, count);
+void StoreRow(const PagedLatents& cache, std::byte* row, const float* latent, const float* rope_key,
+              const RowKernels& kernels) {
+  const KvType rope_type = UnquantisedType(cache.type);
+  std::byte* latent_at = row;
+  std::byte* rope_at = row + size_t{cache.latent_dim} * ElementBytes(cache.type);
+  if (IsQuantised(cache.type)) {
+    rope_at = row + ScaleBytes(cache.type);
+    latent_at = rope_at + size_t{cache.rope_dim} * ElementBytes(rope_type);
   }
+  StoreVector(kernels, cache.type, {latent, cache.latent_dim}, latent_at, row);
+  StoreVector(kernels, rope_type, {rope_key, cache.rope_dim}, rope_at, nullptr);
 }
 
 AttentionCall CallOf(const LatentAttentionParams& params) {
   const PagedLatents& cache = params.cache;
   return {.keys = nullptr,
           .values = cache.data,
-          .fp32 = cache.fp32,
+          .type = cache.type,
+          .block_bytes = cache.block_bytes(),
+          .value_stride = static_cast<uint32_t>(cache.row_bytes() / ElementBytes(cache.type)),
           .block_tokens = cache.block_tokens,
           .num_kv_heads = 1,
           .key_dim = cache.latent_dim + cache.rope_dim,
@@ -54,12 +60,12 @@ void WriteLatents(const WriteLatentsParams& params, Stream& stream) {
   const RowKernels& kernels = RowKernelsFor(cpu.isa());
   const PagedLatents& cache = params.cache;
   const uint32_t width = cache.latent_dim + cache.rope_dim;
-  const auto store = [&](size_t row, size_t block, uint32_t slot) {
-    const size_t offset = (block * cache.block_tokens + slot) * width;
-    StoreElements(cache, offset, params.latents + row * cache.latent_dim, cache.latent_dim,
-                  kernels);
-    StoreElements(cache, offset + cache.latent_dim, params.rope_keys + row * cache.rope_dim,
-                  cache.rope_dim, kernels);
+  const auto store = [&](size_t row, uint32_t block, uint32_t slot) {
+    StoreRow(cache,
+             static_cast<std::byte*>(cache.data) + block * cache.block_bytes() +
+                 slot * cache.row_bytes(),
+             params.latents + row * cache.latent_dim, params.rope_keys + row * cache.rope_dim,
+             kernels);
   };
   ParallelRange(cpu.pool(), NumRows(params.sequences), kStoredElementsForFork / (width + 1) + 2,
                 [&](uint64_t begin, uint64_t end) {

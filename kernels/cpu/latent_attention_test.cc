@@ -27,7 +27,7 @@ class LatentBench : public PagedSequences {
     uint32_t heads;
     uint32_t latent_dim;
     uint32_t rope_dim;
-    bool fp32 = false;
+    KvType type = KvType::kBFloat16;
     uint32_t block_tokens = 16;
     uint32_t num_sequences = 1;
     uint32_t tokens = 100;
@@ -39,10 +39,7 @@ class LatentBench : public PagedSequences {
                         .block_tokens = options.block_tokens,
                         .y_width = options.heads * options.latent_dim}),
         options_(options) {
-    const size_t elements =
-        size_t{num_blocks()} * options.block_tokens * (options.latent_dim + options.rope_dim);
-    cache_.assign(elements, std::numeric_limits<float>::quiet_NaN());
-    cache_bf16_.assign(elements, 0x7fc0);  // NaN
+    cache_.assign(num_blocks() * Cache().block_bytes(), NanByte(options.type));
     for (uint32_t s = 0; s < options.num_sequences; ++s) {
       q_latent_.push_back(RandomFloats(size_t{options.tokens} * YWidth(), 10 + s));
       q_rope_.push_back(RandomFloats(size_t{options.tokens} * QRopeWidth(), 20 + s));
@@ -98,8 +95,8 @@ class LatentBench : public PagedSequences {
 
   uint32_t QRopeWidth() const { return options_.heads * (kBeforeRope + options_.rope_dim); }
   PagedLatents Cache() {
-    return {.data = options_.fp32 ? static_cast<void*>(cache_.data()) : cache_bf16_.data(),
-            .fp32 = options_.fp32,
+    return {.data = cache_.data(),
+            .type = options_.type,
             .num_blocks = num_blocks(),
             .block_tokens = options_.block_tokens,
             .latent_dim = options_.latent_dim,
@@ -107,8 +104,7 @@ class LatentBench : public PagedSequences {
   }
 
   const Options options_;
-  std::vector<float> cache_;
-  std::vector<uint16_t> cache_bf16_;
+  std::vector<std::byte> cache_;
   std::vector<std::vector<float>> q_latent_;
   std::vector<std::vector<float>> q_rope_;
   std::vector<std::vector<float>> latents_;
@@ -136,7 +132,7 @@ void ExpectNearReference(const LatentBench::Options& options, uint32_t chunk, Cp
     for (size_t i = 0; i < actual.result(s).size(); ++i) {
       ASSERT_NEAR(actual.result(s)[i], expected.result(s)[i], Tolerance(options))
           << options.heads << " heads, latent " << options.latent_dim << ", rope "
-          << options.rope_dim << ", element " << i << ", fp32 " << options.fp32;
+          << options.rope_dim << ", element " << i << ", " << NameOf(options.type);
     }
   }
 }
@@ -150,9 +146,9 @@ TEST_P(LatentAttentionTest, EqualsTheReferenceForEveryShape) {
         LatentBench::Options{.heads = 3, .latent_dim = 21, .rope_dim = 6},
         LatentBench::Options{.heads = 1, .latent_dim = 1, .rope_dim = 2},
         LatentBench::Options{.heads = 128, .latent_dim = 40, .rope_dim = 10}}) {
-    for (const bool fp32 : {false, true}) {
+    for (const KvType type : kKvTypes) {
       LatentBench::Options options = shape;
-      options.fp32 = fp32;
+      options.type = type;
       options.tokens = 70;
       ExpectNearReference(options, 70, *stream);
       ExpectNearReference(options, 9, *stream);
@@ -170,11 +166,11 @@ TEST_P(LatentAttentionTest, EqualsTheReferenceOverSeveralPartitions) {
 // long the blocks are, a row has the same bits; and so has a head, whichever others are computed
 // with it.
 TEST_P(LatentAttentionTest, SameBitsInEveryChunkingBatchAndThreadCount) {
-  for (const bool fp32 : {false, true}) {
+  for (const KvType type : kKvTypes) {
     LatentBench::Options options{.heads = 5,
                                  .latent_dim = 40,
                                  .rope_dim = 12,
-                                 .fp32 = fp32,
+                                 .type = type,
                                  .num_sequences = 3,
                                  .tokens = 100};
     LatentBench whole(options);
@@ -248,7 +244,7 @@ TEST_P(LatentAttentionTest, SameBitsWhenNotEveryRowCanBeSplit) {
   for (const uint32_t num_threads : {1u, 3u}) {
     std::vector<float> y(q_latent.size(), kPoison);
     LatentAttention({.cache = {.data = cache.data(),
-                               .fp32 = true,
+                               .type = KvType::kFloat32,
                                .num_blocks = 1,
                                .block_tokens = kContext + 1,
                                .latent_dim = kLatent,
@@ -340,13 +336,13 @@ TEST_P(LatentAttentionTest, ChosenPositionsAreASequenceOfTheirOwn) {
     return y;
   };
   const PagedLatents view = AsSingleTokens({.data = cache.data(),
-                                            .fp32 = true,
+                                            .type = KvType::kFloat32,
                                             .num_blocks = (kTokens + kBlock) / kBlock,
                                             .block_tokens = kBlock,
                                             .latent_dim = kLatent,
                                             .rope_dim = kRope});
   const PagedLatents own{.data = alone.data(),
-                         .fp32 = true,
+                         .type = KvType::kFloat32,
                          .num_blocks = 1,
                          .block_tokens = kChosen,
                          .latent_dim = kLatent,
@@ -372,7 +368,7 @@ TEST_P(LatentAttentionTest, EqualScoresGiveTheMeanOfTheLatents) {
   const std::vector<SequenceRows> sequences = {
       {.first_row = 0, .num_rows = 3, .context_tokens = 0, .block_table = &block_table}};
   const PagedLatents paged{.data = cache.data(),
-                           .fp32 = true,
+                           .type = KvType::kFloat32,
                            .num_blocks = 1,
                            .block_tokens = 16,
                            .latent_dim = 1,
@@ -425,7 +421,7 @@ TEST_P(LatentAttentionTest, WriteLatentsStoresRoundedValuesInTheirSlotsOnly) {
       }
     }
     WriteLatents({.cache = {.data = cache.data(),
-                            .fp32 = false,
+                            .type = KvType::kBFloat16,
                             .num_blocks = 5,
                             .block_tokens = kBlock,
                             .latent_dim = kLatent,

@@ -25,8 +25,8 @@ endif()
 essor_cc_library(NAME row_kernels SRCS ${row_srcs}
                  HDRS ../attention.h ../elementwise.h ../index_selection.h ../latent_attention.h
                       ../linear_attention.h ../memory_copy.h ../routing.h
-                 DEPS essor::attention_temperature essor::cpu_stream essor::row_reference
-                      essor::sampling essor::check)
+                 DEPS essor::attention_temperature essor::cpu_stream essor::float8 essor::kv_type
+                      essor::row_reference essor::sampling essor::check)
 
 essor_cc_test(NAME elementwise_test SRCS elementwise_test.cc
               DEPS essor::row_kernels essor::rope_table essor::packed_matrix)
@@ -42,3 +42,5 @@ essor_cc_test(NAME latent_attention_test SRCS latent_attention_test.cc
               DEPS essor::row_kernels essor::float16)
 essor_cc_test(NAME attention_test SRCS attention_test.cc DEPS essor::row_kernels essor::float16)
 essor_cc_test(NAME linear_attention_test SRCS linear_attention_test.cc DEPS essor::row_kernels)
+essor_cc_test(NAME quantised_cache_test SRCS quantised_cache_test.cc
+              DEPS essor::row_kernels essor::float16 essor::float8)

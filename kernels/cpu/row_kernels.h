@@ -24,8 +24,11 @@ struct RowKernels {
   void (*gate_heads)(const GateHeadsParams& params, uint64_t begin, uint64_t end);
   void (*add_gated)(const AddGatedParams& params, uint64_t begin, uint64_t end);
   void (*weighted_sum)(const WeightedSumParams& params, uint64_t begin, uint64_t end);
-  // `count` floats to bfloat16.
+  // `count` floats as elements of a KV cache (common/kv_type.h): of kBFloat16, kFp8 and kInt8, the
+  // last with their scale as the result.
   void (*store_bf16)(uint16_t* y, const float* x, uint32_t count);
+  void (*store_fp8)(uint8_t* y, const float* x, uint32_t count);
+  float (*store_int8)(int8_t* y, const float* x, uint32_t count);
   void (*route)(const RouterParams& params, uint64_t begin, uint64_t end);
   // The best candidate of columns [begin, end) of one row: `logits` is the whole row, column c is
   // the id first_id + c. As LocalBest, {-infinity, first_id + begin} where nothing wins.

@@ -1,6 +1,7 @@
 #include "kernels/cpu/filter_sums_inl.h"
 #include "kernels/cpu/gumbel_inl.h"
 #include "kernels/cpu/row_kernels_inl.h"
+#include "kernels/cpu/store_rows_inl.h"
 
 namespace essor::kernels {
 
@@ -17,6 +18,8 @@ const RowKernels& Avx512RowKernels() {
       .add_gated = AddGatedRows,
       .weighted_sum = WeightedSumRange,
       .store_bf16 = StoreBf16Row,
+      .store_fp8 = StoreFp8Row,
+      .store_int8 = StoreInt8Row,
       .route = RouteRows,
       .greedy_best = GreedyBest,
       .sampled_best = SampledBest,

@@ -264,16 +264,6 @@ void WeightedSumRange(const WeightedSumParams& params, uint64_t begin, uint64_t 
   });
 }
 
-void StoreBf16Row(uint16_t* y, const float* x, uint32_t count) {
-  uint32_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) StoreBf16(y + i, Load(x + i));
-  if (i < count) {
-    uint16_t tail[kLanes];
-    StoreBf16(tail, LoadPartial(x + i, count - i));
-    __builtin_memcpy(y + i, tail, (count - i) * sizeof(uint16_t));
-  }
-}
-
 // NaN as -infinity, in full vectors and in the last lanes, which are -infinity beyond n.
 ESSOR_INLINE F32 LoadLogits(const float* logits, uint32_t n) {
   if (n >= kLanes) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/kv_type.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/cpu_stream.h"
 
@@ -20,6 +21,14 @@ inline constexpr CpuIsa kAllIsas[] = {CpuIsa::kReference, CpuIsa::kPortable, Cpu
 
 // Half a unit in the last place of a float, relative: the error of one rounding.
 inline constexpr double kRounding = 0x1p-24;
+
+inline constexpr KvType kKvTypes[] = {KvType::kFloat32, KvType::kBFloat16, KvType::kFp8,
+                                      KvType::kInt8};
+
+// Bytes of it are NaNs where the type has any, and its scales.
+inline std::byte NanByte(KvType type) {
+  return type == KvType::kFp8 ? std::byte{0x7f} : std::byte{0xff};
+}
 
 // What a kernel must neither read into its result nor leave in its output.
 inline constexpr float kPoison = 1.5e30f;

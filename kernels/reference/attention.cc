@@ -12,19 +12,38 @@
 namespace essor::kernels::reference {
 namespace {
 
-// Element index of the first key or value of (position's block, kv head).
-size_t BlockOffset(const PagedKv& cache, const uint32_t* block_table, uint32_t position,
-                   uint32_t kv_head) {
-  const size_t block = block_table[position / cache.block_tokens];
-  return (block * cache.num_kv_heads + kv_head) * cache.block_tokens * cache.head_dim;
+// A token and KV head of a sequence.
+struct Place {
+  const PagedKv& cache;
+  const uint32_t* block_table;
+  uint32_t position;
+  uint32_t kv_head;
+
+  uint32_t slot() const { return position % cache.block_tokens; }
+  // Of the scales in a block.
+  size_t index() const { return size_t{kv_head} * cache.block_tokens + slot(); }
+};
+
+// Its key or value, whose first element is the block's element `first`.
+CacheVector VectorAt(const Place& place, void* blocks, size_t first, size_t stride) {
+  const PagedKv& cache = place.cache;
+  const size_t block = place.block_table[place.position / cache.block_tokens];
+  std::byte* const begin = static_cast<std::byte*>(blocks) + block * cache.block_bytes();
+  const size_t scales = size_t{cache.num_kv_heads} * cache.block_tokens * cache.head_dim;
+  return {.elements = begin + first * ElementBytes(cache.type),
+          .stride = stride,
+          .type = cache.type,
+          .scale = begin + scales * ElementBytes(cache.type) + place.index() * sizeof(float)};
 }
 
-size_t KeyIndex(const PagedKv& cache, size_t block_offset, uint32_t position, uint32_t d) {
-  return block_offset + size_t{d} * cache.block_tokens + position % cache.block_tokens;
+CacheVector KeyAt(const Place& place) {
+  const PagedKv& cache = place.cache;
+  const size_t head = size_t{place.kv_head} * cache.head_dim * cache.block_tokens;
+  return VectorAt(place, cache.k, head + place.slot(), cache.block_tokens);
 }
 
-size_t ValueIndex(const PagedKv& cache, size_t block_offset, uint32_t position, uint32_t d) {
-  return block_offset + size_t{position % cache.block_tokens} * cache.head_dim + d;
+CacheVector ValueAt(const Place& place) {
+  return VectorAt(place, place.cache.v, place.index() * place.cache.head_dim, 1);
 }
 
 // One query row of one head over the keys at positions [first, last].
@@ -45,12 +64,9 @@ void AttendRow(const Query& query, float* y) {
   std::vector<double> weights;
   double max = -std::numeric_limits<double>::infinity();
   for (uint32_t position = query.first; position <= query.last; ++position) {
-    const size_t block = BlockOffset(cache, query.block_table, position, query.kv_head);
+    const CacheVector key = KeyAt({cache, query.block_table, position, query.kv_head});
     double score = 0;
-    for (uint32_t d = 0; d < dim; ++d) {
-      score += static_cast<double>(query.q[d]) *
-               LoadElement(cache.k, cache.fp32, KeyIndex(cache, block, position, d));
-    }
+    for (uint32_t d = 0; d < dim; ++d) score += query.q[d] * LoadElement(key, d);
     weights.push_back(score * query.scale);
     max = std::max(max, weights.back());
   }
@@ -62,11 +78,9 @@ void AttendRow(const Query& query, float* y) {
   }
   std::vector<double> result(dim, 0.0);
   for (uint32_t position = query.first; position <= query.last; ++position) {
-    const size_t block = BlockOffset(cache, query.block_table, position, query.kv_head);
+    const CacheVector value = ValueAt({cache, query.block_table, position, query.kv_head});
     const double weight = weights[position - query.first] / sum;
-    for (uint32_t d = 0; d < dim; ++d) {
-      result[d] += weight * LoadElement(cache.v, cache.fp32, ValueIndex(cache, block, position, d));
-    }
+    for (uint32_t d = 0; d < dim; ++d) result[d] += weight * LoadElement(value, d);
   }
   for (uint32_t d = 0; d < dim; ++d) y[d] = static_cast<float>(result[d]);
 }
@@ -87,13 +101,10 @@ void WriteKv(const WriteKvParams& params) {
       const size_t row = sequence.first_row + i;
       const uint32_t position = sequence.context_tokens + i;
       for (uint32_t h = 0; h < cache.num_kv_heads; ++h) {
-        const size_t block = BlockOffset(cache, sequence.block_table, position, h);
-        const float* k = params.k + row * params.k_stride + h * cache.head_dim;
-        const float* v = params.v + row * params.v_stride + h * cache.head_dim;
-        for (uint32_t d = 0; d < cache.head_dim; ++d) {
-          StoreElement(cache.k, cache.fp32, KeyIndex(cache, block, position, d), k[d]);
-          StoreElement(cache.v, cache.fp32, ValueIndex(cache, block, position, d), v[d]);
-        }
+        const Place place{cache, sequence.block_table, position, h};
+        const size_t first = size_t{h} * cache.head_dim;
+        StoreVector(KeyAt(place), params.k + row * params.k_stride + first, cache.head_dim);
+        StoreVector(ValueAt(place), params.v + row * params.v_stride + first, cache.head_dim);
       }
     }
   }

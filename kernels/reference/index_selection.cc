@@ -18,16 +18,21 @@ size_t SlotOf(const PagedIndexKeys& cache, const uint32_t* block_table, uint32_t
   return block * cache.block_tokens + position % cache.block_tokens;
 }
 
+CacheVector KeyAt(const PagedIndexKeys& cache, size_t slot) {
+  return {
+      .elements = static_cast<std::byte*>(cache.data) + slot * cache.dim * ElementBytes(cache.type),
+      .stride = 1,
+      .type = cache.type};
+}
+
 double Score(const SelectPositionsParams& params, size_t row, size_t slot) {
   const uint32_t dim = params.cache.dim;
+  const CacheVector key = KeyAt(params.cache, slot);
   double score = 0;
   for (uint32_t h = 0; h < params.num_heads; ++h) {
     const size_t head = row * params.num_heads + h;
     double dot = 0;
-    for (uint32_t d = 0; d < dim; ++d) {
-      dot += static_cast<double>(params.q[head * dim + d]) *
-             LoadElement(params.cache.data, params.cache.fp32, slot * dim + d);
-    }
+    for (uint32_t d = 0; d < dim; ++d) dot += params.q[head * dim + d] * LoadElement(key, d);
     score += params.weights[head] * std::max(dot, 0.0);
   }
   return std::isnan(score) ? -std::numeric_limits<double>::infinity() : score;
@@ -58,10 +63,7 @@ void WriteIndexKeys(const WriteIndexKeysParams& params) {
     for (uint32_t i = 0; i < sequence.num_rows; ++i) {
       const size_t row = sequence.first_row + i;
       const size_t slot = SlotOf(cache, sequence.block_table, sequence.context_tokens + i);
-      for (uint32_t d = 0; d < cache.dim; ++d) {
-        StoreElement(cache.data, cache.fp32, slot * cache.dim + d,
-                     params.keys[row * cache.dim + d]);
-      }
+      StoreVector(KeyAt(cache, slot), params.keys + row * cache.dim, cache.dim);
     }
   }
 }

@@ -12,11 +12,29 @@
 namespace essor::kernels::reference {
 namespace {
 
-// Element index of the first dim of a position's latent.
-size_t LatentIndex(const PagedLatents& cache, const uint32_t* block_table, uint32_t position) {
+// A position's latent and its rotated key.
+struct Row {
+  CacheVector latent;
+  CacheVector rope;
+};
+
+Row RowAt(const PagedLatents& cache, const uint32_t* block_table, uint32_t position) {
   const size_t block = block_table[position / cache.block_tokens];
-  return (block * cache.block_tokens + position % cache.block_tokens) *
-         (cache.latent_dim + cache.rope_dim);
+  std::byte* const row =
+      static_cast<std::byte*>(cache.data) +
+      (block * cache.block_tokens + position % cache.block_tokens) * cache.row_bytes();
+  const KvType rope_type = UnquantisedType(cache.type);
+  const size_t latent_bytes = size_t{cache.latent_dim} * ElementBytes(cache.type);
+  const size_t rope_bytes = size_t{cache.rope_dim} * ElementBytes(rope_type);
+  const bool rope_first = IsQuantised(cache.type);
+  std::byte* const begin = row + ScaleBytes(cache.type);
+  return {
+      .latent = {.elements = rope_first ? begin + rope_bytes : begin,
+                 .stride = 1,
+                 .type = cache.type,
+                 .scale = row},
+      .rope = {
+          .elements = rope_first ? begin : begin + latent_bytes, .stride = 1, .type = rope_type}};
 }
 
 // One head of one row over the positions 0 .. last.
@@ -31,15 +49,12 @@ struct Query {
 
 double Score(const Query& query, uint32_t position) {
   const PagedLatents& cache = query.cache;
-  const size_t index = LatentIndex(cache, query.block_table, position);
+  const Row row = RowAt(cache, query.block_table, position);
   double score = 0;
   for (uint32_t d = 0; d < cache.latent_dim; ++d) {
-    score += static_cast<double>(query.latent[d]) * LoadElement(cache.data, cache.fp32, index + d);
+    score += query.latent[d] * LoadElement(row.latent, d);
   }
-  for (uint32_t d = 0; d < cache.rope_dim; ++d) {
-    score += static_cast<double>(query.rope[d]) *
-             LoadElement(cache.data, cache.fp32, index + cache.latent_dim + d);
-  }
+  for (uint32_t d = 0; d < cache.rope_dim; ++d) score += query.rope[d] * LoadElement(row.rope, d);
   return score * query.scale;
 }
 
@@ -58,9 +73,9 @@ void AttendHead(const Query& query, float* y) {
   }
   std::vector<double> result(cache.latent_dim, 0.0);
   for (uint32_t position = 0; position <= query.last; ++position) {
-    const size_t index = LatentIndex(cache, query.block_table, position);
+    const Row row = RowAt(cache, query.block_table, position);
     for (uint32_t d = 0; d < cache.latent_dim; ++d) {
-      result[d] += weights[position] / sum * LoadElement(cache.data, cache.fp32, index + d);
+      result[d] += weights[position] / sum * LoadElement(row.latent, d);
     }
   }
   for (uint32_t d = 0; d < cache.latent_dim; ++d) y[d] = static_cast<float>(result[d]);
@@ -73,14 +88,9 @@ void WriteLatents(const WriteLatentsParams& params) {
   for (const SequenceRows& sequence : params.sequences) {
     for (uint32_t i = 0; i < sequence.num_rows; ++i) {
       const size_t row = sequence.first_row + i;
-      const size_t index = LatentIndex(cache, sequence.block_table, sequence.context_tokens + i);
-      for (uint32_t d = 0; d < cache.latent_dim; ++d) {
-        StoreElement(cache.data, cache.fp32, index + d, params.latents[row * cache.latent_dim + d]);
-      }
-      for (uint32_t d = 0; d < cache.rope_dim; ++d) {
-        StoreElement(cache.data, cache.fp32, index + cache.latent_dim + d,
-                     params.rope_keys[row * cache.rope_dim + d]);
-      }
+      const Row to = RowAt(cache, sequence.block_table, sequence.context_tokens + i);
+      StoreVector(to.latent, params.latents + row * cache.latent_dim, cache.latent_dim);
+      StoreVector(to.rope, params.rope_keys + row * cache.rope_dim, cache.rope_dim);
     }
   }
 }

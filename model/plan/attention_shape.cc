@@ -82,14 +82,18 @@ AttentionWidths WidthsOf(const GatedDeltaNet& attention, const RankLayout::Layer
 AttentionHeads HeadsOf(const GatedDeltaNet&, const RankLayout::Layer&) { return {}; }
 AttentionHeads HeadsOf(const LightningAttention&, const RankLayout::Layer&) { return {}; }
 
-uint64_t KvElementsOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer) {
-  return 2 * layer.kv_heads.size() * attention.head_dim;
+KvTokenBytes KvBytesOf(const GroupedQueryAttention& attention, const RankLayout::Layer& layer,
+                       KvType type) {
+  const uint64_t bytes = layer.kv_heads.size() * KvVectorBytes(type, attention.head_dim);
+  return {.first = bytes, .second = bytes};
 }
-uint64_t KvElementsOf(const LatentAttention& attention, const RankLayout::Layer&) {
-  return attention.cached_dim() + (attention.indexer ? attention.indexer->head_dim : 0);
+KvTokenBytes KvBytesOf(const LatentAttention& attention, const RankLayout::Layer&, KvType type) {
+  const uint32_t index_dim = attention.indexer ? attention.indexer->head_dim : 0;
+  return {.first = LatentRowBytes(type, attention.kv_lora_rank, attention.rope_head_dim),
+          .second = KvVectorBytes(UnquantisedType(type), index_dim)};
 }
-uint64_t KvElementsOf(const LightningAttention&, const RankLayout::Layer&) { return 0; }
-uint64_t KvElementsOf(const GatedDeltaNet&, const RankLayout::Layer&) { return 0; }
+KvTokenBytes KvBytesOf(const LightningAttention&, const RankLayout::Layer&, KvType) { return {}; }
+KvTokenBytes KvBytesOf(const GatedDeltaNet&, const RankLayout::Layer&, KvType) { return {}; }
 
 uint64_t StateFloatsOf(const GroupedQueryAttention&, const RankLayout::Layer&) { return 0; }
 uint64_t StateFloatsOf(const LatentAttention&, const RankLayout::Layer&) { return 0; }
@@ -108,8 +112,9 @@ uint32_t OutputHeadDim(const AttentionSpec& attention) {
   return std::visit([](const auto& kind) { return OutputHeadDimOf(kind); }, attention);
 }
 
-uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer) {
-  return std::visit([&](const auto& kind) { return KvElementsOf(kind, layer); }, attention);
+KvTokenBytes KvTokenBytesOf(const AttentionSpec& attention, const RankLayout::Layer& layer,
+                            KvType type) {
+  return std::visit([&](const auto& kind) { return KvBytesOf(kind, layer, type); }, attention);
 }
 
 uint64_t StateFloatsPerSequence(const AttentionSpec& attention, const RankLayout::Layer& layer) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/kv_type.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
 
@@ -11,10 +12,17 @@ namespace essor::model {
 // Columns of one head in the output projection.
 uint32_t OutputHeadDim(const AttentionSpec& attention);
 
-// Elements of the KV cache that one token takes in one layer of a rank. A latent, and an indexer's
-// key behind all latents of the layer, is held once by every rank of a tensor-parallel group, since
-// all heads read it.
-uint64_t KvElementsPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer);
+// What one token takes in a layer's KV cache on a rank. That is one or two arrays of blocks, one
+// behind the other, in which block b is the block_tokens * bytes from b * block_tokens * bytes on:
+// keys and values; or latents and, with an indexer, its keys. A latent, and an indexer's key, is
+// held once by every rank of a tensor-parallel group, since all heads read it.
+struct KvTokenBytes {
+  uint64_t first = 0;   // keys or latents, with their scales
+  uint64_t second = 0;  // values with their scales, or index keys
+  uint64_t total() const { return first + second; }
+};
+KvTokenBytes KvTokenBytesOf(const AttentionSpec& attention, const RankLayout::Layer& layer,
+                            KvType type);
 
 // Floats that a rank keeps of a whole sequence, however long it is, in one layer: what linear
 // attention has instead of a KV cache. Float32 always: it is a sum over all tokens.

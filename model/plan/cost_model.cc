@@ -127,19 +127,19 @@ class Pricer {
     }
     const AttentionHeads heads = AttentionHeadsOf(parts.attention, layer);
     double context = VisibleKeys(heads, request_.workload.context_tokens);
-    const double element = request_.fp32_kv ? 4 : 2;
-    auto kv_width = static_cast<double>(KvElementsPerToken(parts.attention, layer));
+    const KvTokenBytes kv = KvTokenBytesOf(parts.attention, layer, request_.kv_type);
+    auto kv_bytes = static_cast<double>(kv.total());
     if (heads.chosen > 0) {  // an indexer reads its keys of the whole context
       const auto index_dim = static_cast<double>(heads.index_dim);
-      work.attention.bytes += batch * context * index_dim * element;
+      work.attention.bytes += batch * context * static_cast<double>(kv.second);
       work.attention.flops +=
           batch * context * 2 * static_cast<double>(heads.index_heads) * index_dim;
-      kv_width -= index_dim;
+      kv_bytes -= static_cast<double>(kv.second);
       context = std::min(context, static_cast<double>(heads.chosen));
     }
     const auto products =
         static_cast<double>(layer.heads.size() * (heads.key_dim + heads.value_dim));
-    work.attention.bytes += batch * context * kv_width * element;
+    work.attention.bytes += batch * context * kv_bytes;
     work.attention.flops += batch * context * 2 * products;
     // A state is read and written, and each element takes part in two products and sums.
     const auto state = static_cast<double>(StateFloatsPerSequence(parts.attention, layer));

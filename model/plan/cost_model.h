@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "common/dtype.h"
+#include "common/kv_type.h"
 #include "model/plan/parallel_plan.h"
 
 namespace essor::model {
@@ -82,7 +83,7 @@ struct PriceRequest {
   const std::vector<RankLayout>* ranks;  // LayoutsOf(plan, ...)
   DType stored = DType::kBF16;
   bool fp32 = false;
-  bool fp32_kv = false;
+  KvType kv_type = KvType::kBFloat16;
   Hardware hardware = {};
   Workload workload = {};
 };

@@ -241,7 +241,7 @@ uint64_t WindowBytesPerToken(const MemoryRequest& request) {
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
     const AttentionSpec& attention = request.spec->layers[layout.layers.begin + i].attention;
     if (!IsWindowed(attention, ContextTokens(*request.spec, request.limits))) continue;
-    bytes += KvBytesPerToken(attention, layout.per_layer[i], request.limits.fp32_kv);
+    bytes += KvTokenBytesOf(attention, layout.per_layer[i], request.limits.kv_type).total();
   }
   return bytes;
 }
@@ -259,7 +259,7 @@ MemoryPlan FixedPart(const MemoryRequest& request) {
   plan.exchange_bytes = ExchangeBytes(layout, spec, request.limits);
   const uint64_t window_token_bytes = WindowBytesPerToken(request);
   plan.window_block_bytes = window_token_bytes * request.limits.block_tokens;
-  plan.block_bytes = (KvBytesPerToken(layout, spec, request.limits.fp32_kv) - window_token_bytes) *
+  plan.block_bytes = (KvBytesPerToken(layout, spec, request.limits.kv_type) - window_token_bytes) *
                      request.limits.block_tokens;
   return plan;
 }
@@ -380,16 +380,11 @@ uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool 
   return bytes;
 }
 
-uint64_t KvBytesPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer,
-                         bool fp32_kv) {
-  return KvElementsPerToken(attention, layer) * (fp32_kv ? 4 : 2);
-}
-
-uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv) {
+uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, KvType type) {
   uint64_t bytes = 0;
   for (size_t i = 0; i < layout.per_layer.size(); ++i) {
-    bytes += KvBytesPerToken(spec.layers[layout.layers.begin + i].attention, layout.per_layer[i],
-                             fp32_kv);
+    const AttentionSpec& attention = spec.layers[layout.layers.begin + i].attention;
+    bytes += KvTokenBytesOf(attention, layout.per_layer[i], type).total();
   }
   return bytes;
 }

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/dtype.h"
+#include "common/kv_type.h"
 #include "model/plan/kv_kinds.h"
 #include "model/plan/parallel_plan.h"
 #include "model/plan/weight_slices.h"
@@ -20,7 +21,7 @@ struct ServingLimits {
   uint32_t max_step_tokens = 512;   // token budget of one step
   uint32_t max_sequences = 64;      // running at once
   uint32_t max_context_tokens = 0;  // of one sequence; 0 = what the model allows
-  bool fp32_kv = false;             // KV cache in f32 instead of bf16
+  KvType kv_type = KvType::kBFloat16;
 };
 
 struct MemoryPlan {
@@ -50,10 +51,8 @@ uint64_t PackedBytes(const WeightSlice& slice, DType stored, bool fp32);
 // over `stored`.
 uint64_t WeightBytes(const std::vector<WeightSlice>& slices, DType stored, bool fp32);
 
-// KV cache of one token of one sequence on this rank, in one layer and in all of them.
-uint64_t KvBytesPerToken(const AttentionSpec& attention, const RankLayout::Layer& layer,
-                         bool fp32_kv);
-uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, bool fp32_kv);
+// KV cache of one token of one sequence on this rank.
+uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, KvType type);
 
 // States of one sequence on this rank.
 uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec);

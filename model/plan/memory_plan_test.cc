@@ -70,8 +70,11 @@ TEST(MemoryPlanTest, ALatentIsCachedOnceAToken) {
   spec.layers.assign(61, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 18432}});
   for (const uint32_t tp : {1u, 8u}) {
     const RankLayout layout = LayoutOf({.tp = tp}, spec, tp - 1, 1);
-    EXPECT_EQ(KvBytesPerToken(layout, spec, false), 70272u);
-    EXPECT_EQ(KvBytesPerToken(layout, spec, true), 140544u);
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kBFloat16), 70272u);
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kFloat32), 140544u);
+    // The 64 rotated values stay bfloat16.
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kFp8), 61u * (512 + 2 * 64));
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kInt8), 61u * (512 + 2 * 64 + 4));
   }
 }
 
@@ -126,11 +129,13 @@ TEST(MemoryPlanTest, SmallMoeOnOneRank) {
   EXPECT_EQ(plan->total_bytes(), plan->weight_bytes + plan->kv_bytes + plan->activation_bytes);
 }
 
-TEST(MemoryPlanTest, Fp32CacheTakesTwice) {
+TEST(MemoryPlanTest, TypesOfTheCacheDifferInBytesAndScales) {
   const ModelSpec spec = SmallMoe();
   const RankLayout layout = LayoutOf({.tp = 2}, spec, 1, 1);
-  EXPECT_EQ(KvBytesPerToken(layout, spec, false), 30u * 2 * 64 * 2);
-  EXPECT_EQ(KvBytesPerToken(layout, spec, true), 30u * 2 * 64 * 4);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kBFloat16), 30u * 2 * 64 * 2);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kFloat32), 30u * 2 * 64 * 4);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kFp8), 30u * 2 * 64);
+  EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kInt8), 30u * 2 * (64 + 4));
 }
 
 // Latent, rotated key and index key, once for all heads, on every rank of a tensor-parallel group.
@@ -147,7 +152,10 @@ TEST(MemoryPlanTest, IndexKeysStandBesideTheLatents) {
   spec.layers.assign(3, {.attention = attention, .ffn = DenseFfn{.intermediate_size = 48}});
   for (const uint32_t tp : {1u, 2u}) {
     const RankLayout layout = LayoutOf({.tp = tp}, spec, tp - 1, 1);
-    EXPECT_EQ(KvBytesPerToken(layout, spec, false), 3u * (16 + 6 + 10) * 2);
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kBFloat16), 3u * (16 + 6 + 10) * 2);
+    // Index keys are never quantised.
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kFp8), 3u * (16 + (6 + 10) * 2));
+    EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kInt8), 3u * (4 + 16 + (6 + 10) * 2));
   }
   const WeightBinding weights{.role = WeightRole::kIndexWeights, .rows = 2, .cols = 40};
   EXPECT_EQ(PackedBytes({.binding = weights, .rows = {0, 2}, .cols = {0, 40}}, DType::kBF16, false),
@@ -230,7 +238,8 @@ TEST(MemoryPlanTest, LinearAttentionKeepsStatesInsteadOfKeysAndValues) {
   for (uint32_t layer = 0; layer < 21; ++layer) spec.layers[layer].attention = lightning;
   const RankLayout layout = LayoutOf({.tp = 2}, spec, 0, 1);
   EXPECT_EQ(StateBytesPerSequence(layout, spec), 21u * (4 << 20) / 2);
-  EXPECT_EQ(KvBytesPerToken(layout, spec, false), 9u * 2 * 2 * 64 * 2) << "two of three KV heads";
+  EXPECT_EQ(KvBytesPerToken(layout, spec, KvType::kBFloat16), 9u * 2 * 2 * 64 * 2)
+      << "two of three KV heads";
   MemoryRequest request{.spec = &spec, .layout = &layout, .memory_bytes = uint64_t{64} << 30};
   request.limits.max_sequences = 5;
   const auto plan = PlanMemory(request);

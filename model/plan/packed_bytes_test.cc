@@ -7,6 +7,7 @@
 #include "kernels/latent_attention.h"
 #include "kernels/linear.h"
 #include "kernels/packed_matrix.h"
+#include "model/plan/attention_shape.h"
 #include "model/plan/memory_plan.h"
 #include "model/plan/scratch_widths.h"
 
@@ -217,6 +218,43 @@ TEST(PackedBytesAgreementTest, LatentAttentionWorkspaceStaysBelowThePlan) {
         }
       }
     }
+  }
+}
+
+// The arrays that a layer's cache is divided into have the kernels' blocks.
+TEST(PackedBytesAgreementTest, BlocksOfKeysAndLatents) {
+  const GroupedQueryAttention grouped{.num_heads = 6, .num_kv_heads = 3, .head_dim = 10};
+  const LatentAttention latent{
+      .num_heads = 2,
+      .q_lora_rank = 8,
+      .kv_lora_rank = 21,
+      .nope_head_dim = 8,
+      .rope_head_dim = 6,
+      .value_head_dim = 8,
+      .indexer = SparseIndexer{.num_heads = 2, .head_dim = 10, .top_k = 8}};
+  RankLayout::Layer layer;
+  layer.heads = {0, 6};
+  layer.kv_heads = {0, 3};
+  for (const KvType type : {KvType::kFloat32, KvType::kBFloat16, KvType::kFp8, KvType::kInt8}) {
+    const kernels::PagedKv kv{.k = nullptr,
+                              .v = nullptr,
+                              .type = type,
+                              .num_blocks = 1,
+                              .block_tokens = 5,
+                              .num_kv_heads = 3,
+                              .head_dim = 10};
+    const KvTokenBytes keys_and_values = KvTokenBytesOf(grouped, layer, type);
+    EXPECT_EQ(5 * keys_and_values.first, kv.block_bytes()) << NameOf(type);
+    EXPECT_EQ(5 * keys_and_values.second, kv.block_bytes()) << NameOf(type);
+    const kernels::PagedLatents latents{.data = nullptr,
+                                        .type = type,
+                                        .num_blocks = 1,
+                                        .block_tokens = 5,
+                                        .latent_dim = 21,
+                                        .rope_dim = 6};
+    const KvTokenBytes rows = KvTokenBytesOf(latent, layer, type);
+    EXPECT_EQ(5 * rows.first, latents.block_bytes()) << NameOf(type);
+    EXPECT_EQ(rows.second, type == KvType::kFloat32 ? 40u : 20u) << NameOf(type);
   }
 }
 

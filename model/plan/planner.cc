@@ -202,7 +202,7 @@ absl::StatusOr<PlannedInstance> EvaluatePlan(const ParallelPlan& plan,
                               .ranks = &instance.ranks,
                               .stored = request.stored,
                               .fp32 = request.fp32,
-                              .fp32_kv = request.limits.fp32_kv,
+                              .kv_type = request.limits.kv_type,
                               .hardware = request.hardware,
                               .workload = request.workload});
   return instance;

@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "common/kv_type.h"
 #include "kernels/attention.h"
 #include "kernels/cpu/cpu_stream.h"
 #include "kernels/latent_attention.h"
@@ -34,28 +36,43 @@ struct Case {
   uint32_t sequences;
   uint32_t rows;     // of each sequence
   uint32_t context;  // tokens before them
-  bool fp32;
+  KvType type;
   // Latent attention where above 0: head_dim is then the latent's, and kv_heads 1.
   uint32_t rope_dim = 0;
 
-  // Elements of the cache for one token.
-  uint32_t TokenElements() const {
-    return rope_dim > 0 ? head_dim + rope_dim : 2 * kv_heads * head_dim;
+  // Bytes of the cache for one token.
+  size_t TokenBytes() const {
+    return rope_dim > 0 ? LatentRowBytes(type, head_dim, rope_dim)
+                        : 2 * kv_heads * KvVectorBytes(type, head_dim);
   }
 };
+constexpr KvType kF32 = KvType::kFloat32;
+constexpr KvType kBf16 = KvType::kBFloat16;
+constexpr KvType kFp8 = KvType::kFp8;
+constexpr KvType kInt8 = KvType::kInt8;
 constexpr Case kCases[] = {
-    {"smollm2.prefill-512", 9, 3, 64, 1, 512, 0, false},
-    {"smollm2.prefill-512-f32", 9, 3, 64, 1, 512, 0, true},
-    {"smollm2.chunk-256-at-3840", 9, 3, 64, 1, 256, 3840, false},
-    {"qwen3-30b-a3b.prefill-512", 32, 4, 128, 1, 512, 0, false},
-    {"smollm2.decode-at-128", 9, 3, 64, 1, 1, 127, false},
-    {"smollm2.decode-at-1024", 9, 3, 64, 1, 1, 1023, false},
-    {"smollm2.decode-at-8192", 9, 3, 64, 1, 1, 8191, false},
-    {"smollm2.decode-16-at-1024", 9, 3, 64, 16, 1, 1023, false},
-    {"qwen3-30b-a3b.decode-at-8192", 32, 4, 128, 1, 1, 8191, false},
-    {"deepseek-v3-tp8.chunk-64-at-960", 16, 1, 512, 1, 64, 960, false, 64},
-    {"deepseek-v3-tp8.decode-at-4096", 16, 1, 512, 1, 1, 4095, false, 64},
-    {"deepseek-v3.decode-at-4096", 128, 1, 512, 1, 1, 4095, false, 64},
+    {"smollm2.prefill-512", 9, 3, 64, 1, 512, 0, kBf16},
+    {"smollm2.prefill-512-f32", 9, 3, 64, 1, 512, 0, kF32},
+    {"smollm2.prefill-512-fp8", 9, 3, 64, 1, 512, 0, kFp8},
+    {"smollm2.prefill-512-int8", 9, 3, 64, 1, 512, 0, kInt8},
+    {"smollm2.chunk-256-at-3840", 9, 3, 64, 1, 256, 3840, kBf16},
+    {"qwen3-30b-a3b.prefill-512", 32, 4, 128, 1, 512, 0, kBf16},
+    {"smollm2.decode-at-128", 9, 3, 64, 1, 1, 127, kBf16},
+    {"smollm2.decode-at-1024", 9, 3, 64, 1, 1, 1023, kBf16},
+    {"smollm2.decode-at-8192", 9, 3, 64, 1, 1, 8191, kBf16},
+    {"smollm2.decode-at-8192-f32", 9, 3, 64, 1, 1, 8191, kF32},
+    {"smollm2.decode-at-8192-fp8", 9, 3, 64, 1, 1, 8191, kFp8},
+    {"smollm2.decode-at-8192-int8", 9, 3, 64, 1, 1, 8191, kInt8},
+    {"smollm2.decode-16-at-1024", 9, 3, 64, 16, 1, 1023, kBf16},
+    {"qwen3-30b-a3b.decode-at-8192", 32, 4, 128, 1, 1, 8191, kBf16},
+    {"qwen3-30b-a3b.decode-at-8192-f32", 32, 4, 128, 1, 1, 8191, kF32},
+    {"qwen3-30b-a3b.decode-at-8192-fp8", 32, 4, 128, 1, 1, 8191, kFp8},
+    {"qwen3-30b-a3b.decode-at-8192-int8", 32, 4, 128, 1, 1, 8191, kInt8},
+    {"deepseek-v3-tp8.chunk-64-at-960", 16, 1, 512, 1, 64, 960, kBf16, 64},
+    {"deepseek-v3-tp8.decode-at-4096", 16, 1, 512, 1, 1, 4095, kBf16, 64},
+    {"deepseek-v3-tp8.decode-at-4096-fp8", 16, 1, 512, 1, 1, 4095, kFp8, 64},
+    {"deepseek-v3-tp8.decode-at-4096-int8", 16, 1, 512, 1, 1, 4095, kInt8, 64},
+    {"deepseek-v3.decode-at-4096", 128, 1, 512, 1, 1, 4095, kBf16, 64},
 };
 
 constexpr uint32_t kBlockTokens = 16;
@@ -69,11 +86,9 @@ class Workload {
     const uint32_t tokens = shape.context + shape.rows;
     const uint32_t blocks_each = (tokens + kBlockTokens - 1) / kBlockTokens;
     num_blocks_ = blocks_each * shape.sequences;
-    layer_bytes_ = size_t{num_blocks_} * kBlockTokens * shape.TokenElements() *
-                   (shape.fp32 ? sizeof(float) : sizeof(uint16_t));
+    layer_bytes_ = size_t{num_blocks_} * kBlockTokens * shape.TokenBytes();
     num_layers_ = std::max<size_t>(1, kWorkingSet / layer_bytes_);
     memory_ = std::make_unique<BigBuffer>(num_layers_ * layer_bytes_);
-    FillCache();
 
     std::mt19937 engine(2);
     std::vector<uint32_t> blocks(num_blocks_);
@@ -86,6 +101,7 @@ class Workload {
                             .context_tokens = shape.context,
                             .block_table = block_table_.data() + size_t{s} * blocks_each});
     }
+    FillCache();
     const size_t heads = size_t{shape.heads} * shape.rows * shape.sequences;
     q_.resize(heads * shape.head_dim);
     q_rope_.resize(heads * shape.rope_dim);
@@ -112,13 +128,7 @@ class Workload {
   void Run(kernels::CpuStream& stream) {
     std::byte* layer = memory_->data() + next_++ % num_layers_ * layer_bytes_;
     if (shape_.rope_dim > 0) return RunLatent(layer, stream);
-    Attention({.cache = {.k = layer,
-                         .v = layer + layer_bytes_ / 2,
-                         .fp32 = shape_.fp32,
-                         .num_blocks = num_blocks_,
-                         .block_tokens = kBlockTokens,
-                         .num_kv_heads = shape_.kv_heads,
-                         .head_dim = shape_.head_dim},
+    Attention({.cache = Kv(layer),
                .q = q_.data(),
                .q_stride = shape_.heads * shape_.head_dim,
                .num_heads = shape_.heads,
@@ -131,12 +141,7 @@ class Workload {
 
  private:
   void RunLatent(std::byte* layer, kernels::CpuStream& stream) {
-    LatentAttention({.cache = {.data = layer,
-                               .fp32 = shape_.fp32,
-                               .num_blocks = num_blocks_,
-                               .block_tokens = kBlockTokens,
-                               .latent_dim = shape_.head_dim,
-                               .rope_dim = shape_.rope_dim},
+    LatentAttention({.cache = Latents(layer),
                      .q_latent = q_.data(),
                      .q_rope = q_rope_.data(),
                      .q_rope_row_stride = shape_.heads * shape_.rope_dim,
@@ -148,20 +153,62 @@ class Workload {
                     stream);
   }
 
-  // Values of about -1 to 1 in either format.
+  // Keys and values of about -1 to 1 in the first layer, and copies of it in the others.
   void FillCache() {
     std::mt19937 engine(1);
-    const size_t count = memory_->size() / (shape_.fp32 ? sizeof(float) : sizeof(uint16_t));
-    for (size_t i = 0; i < count; ++i) {
-      const uint32_t random = engine();
-      if (shape_.fp32) {
-        reinterpret_cast<float*>(memory_->data())[i] =
-            (static_cast<float>(random % 2001) - 1000) / 1000;
-      } else {
-        reinterpret_cast<uint16_t*>(memory_->data())[i] =
-            static_cast<uint16_t>(0x3e00 + random % 0x180 + (random >> 31 << 15));
-      }
+    const uint32_t tokens = shape_.context + shape_.rows;
+    std::vector<float> values(size_t{tokens} * shape_.kv_heads * shape_.head_dim);
+    for (float& value : values) value = (static_cast<float>(engine() % 2001) - 1000) / 1000;
+    const auto stream = kernels::CpuStream::Create({.threads = {.num_threads = 1}});
+    for (kernels::SequenceRows sequence : sequences_) {
+      sequence = {.first_row = 0,
+                  .num_rows = tokens,
+                  .context_tokens = 0,
+                  .block_table = sequence.block_table};
+      Write(values, sequence, *stream);
     }
+    for (size_t layer = 1; layer < num_layers_; ++layer) {
+      std::memcpy(memory_->data() + layer * layer_bytes_, memory_->data(), layer_bytes_);
+    }
+  }
+
+  void Write(const std::vector<float>& values, const kernels::SequenceRows& sequence,
+             kernels::Stream& stream) {
+    if (shape_.rope_dim > 0) {
+      kernels::WriteLatents({.cache = Latents(memory_->data()),
+                             .latents = values.data(),
+                             .rope_keys = values.data(),
+                             .sequences = {&sequence, 1}},
+                            stream);
+      return;
+    }
+    const uint32_t width = shape_.kv_heads * shape_.head_dim;
+    kernels::WriteKv({.cache = Kv(memory_->data()),
+                      .k = values.data(),
+                      .v = values.data(),
+                      .k_stride = width,
+                      .v_stride = width,
+                      .sequences = {&sequence, 1}},
+                     stream);
+  }
+
+  kernels::PagedKv Kv(std::byte* layer) const {
+    return {.k = layer,
+            .v = layer + layer_bytes_ / 2,
+            .type = shape_.type,
+            .num_blocks = num_blocks_,
+            .block_tokens = kBlockTokens,
+            .num_kv_heads = shape_.kv_heads,
+            .head_dim = shape_.head_dim};
+  }
+
+  kernels::PagedLatents Latents(std::byte* layer) const {
+    return {.data = layer,
+            .type = shape_.type,
+            .num_blocks = num_blocks_,
+            .block_tokens = kBlockTokens,
+            .latent_dim = shape_.head_dim,
+            .rope_dim = shape_.rope_dim};
   }
 
   const Case shape_;

@@ -100,9 +100,9 @@ double BatchStepSeconds(testing::LocalInstance& instance, uint32_t batch, uint32
     prefill.starts.push_back({.slot = slot, .sampling = {}});
     prefill.sequences.push_back(
         {.slot = slot, .tokens = SomeTokens(kShortPrompt, instance.spec().vocab_size)});
-    for (uint32_t block = 0; block < kBlocks; ++block) {
-      prefill.sequences[0].new_blocks.push_back(i / dp * kBlocks + block);
-    }
+    std::vector<uint32_t> blocks;
+    for (uint32_t block = 0; block < kBlocks; ++block) blocks.push_back(i / dp * kBlocks + block);
+    instance.AddBlocks(blocks, &prefill.sequences[0]);
     run(prefill);
     decode.sequences.push_back({.slot = slot});
     release.release_slots.push_back(slot);

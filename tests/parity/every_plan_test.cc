@@ -59,13 +59,15 @@ std::unique_ptr<LocalInstance> Instance(const std::string& family, const std::st
 uint32_t SlotOf(uint32_t i, uint32_t dp) { return i % dp * kSlots + i / dp; }
 
 // Adds a sequence with all the blocks that it may need.
-void AddPrompt(uint32_t slot, const std::vector<TokenId>& prompt,
+void AddPrompt(const LocalInstance& instance, uint32_t slot, const std::vector<TokenId>& prompt,
                const worker::SequenceSampling& sampling, worker::StepInput* step) {
   step->starts.push_back({.slot = slot, .sampling = sampling});
   worker::StepInput::Sequence sequence{.slot = slot, .tokens = prompt};
+  std::vector<uint32_t> blocks;
   for (uint32_t i = 0; i < kBlocksPerSequence; ++i) {
-    sequence.new_blocks.push_back(slot % kSlots * kBlocksPerSequence + i);
+    blocks.push_back(slot % kSlots * kBlocksPerSequence + i);
   }
+  instance.AddBlocks(blocks, &sequence);
   step->sequences.push_back(std::move(sequence));
 }
 
@@ -84,7 +86,7 @@ absl::StatusOr<std::vector<std::vector<TokenId>>> GenerateTogether(
       const uint32_t slot = SlotOf(i, dp);
       expected.push_back(slot);
       if (round == i) {
-        AddPrompt(slot, prompts[i], sampling, &step);
+        AddPrompt(instance, slot, prompts[i], sampling, &step);
       } else {
         step.sequences.push_back({.slot = slot});
       }

@@ -21,6 +21,7 @@ constexpr uint32_t kNumBlocks = 40;
 struct Case {
   const char* family;
   const char* plan;
+  KvType kv_type = KvType::kBFloat16;
 };
 
 std::unique_ptr<LocalInstance> Instance(const Case& test) {
@@ -32,6 +33,7 @@ std::unique_ptr<LocalInstance> Instance(const Case& test) {
                   .max_step_tokens = 64,
                   .max_sequences = 4,
                   .max_context_tokens = 96},
+       .kv_type = test.kv_type,
        .num_blocks = kNumBlocks,
        .num_snapshots = 3});
   EXPECT_TRUE(instance.ok()) << instance.status();
@@ -78,7 +80,8 @@ std::vector<float> LogitsOf(LocalInstance& instance, const worker::StepInput& st
 }
 
 std::string CaseName(const ::testing::TestParamInfo<Case>& test) {
-  std::string name = absl::StrCat(test.param.family, "_", test.param.plan);
+  std::string name =
+      absl::StrCat(test.param.family, "_", test.param.plan, "_", NameOf(test.param.kv_type));
   std::replace_if(
       name.begin(), name.end(), [](char c) { return !isalnum(static_cast<unsigned char>(c)); },
       '_');
@@ -178,13 +181,15 @@ TEST_P(SharedPrefixTest, TheBitsAreThoseOfASequenceThatComputedItItself) {
 
 INSTANTIATE_TEST_SUITE_P(
     Families, SharedPrefixTest,
-    ::testing::Values(Case{"qwen3_moe", "tp=1"}, Case{"qwen3_moe", "pp=2,tp=2"},
-                      Case{"deepseek_v3", "tp=2"}, Case{"deepseek_v32", "tp=1"},
-                      Case{"deepseek_v32", "pp=2"}, Case{"gpt_oss", "tp=1"},
-                      Case{"gpt_oss", "pp=2"}, Case{"llama4", "tp=2"}, Case{"llama4", "tp=1"},
-                      Case{"qwen3_next", "tp=1"}, Case{"qwen3_next", "tp=2"},
-                      Case{"qwen3_next", "pp=2"}, Case{"minimax_text_01", "tp=1"},
-                      Case{"minimax_text_01", "pp=2,ep=2"}),
+    ::testing::Values(
+        Case{"qwen3_moe", "tp=1"}, Case{"qwen3_moe", "pp=2,tp=2"}, Case{"deepseek_v3", "tp=2"},
+        Case{"deepseek_v32", "tp=1"}, Case{"deepseek_v32", "pp=2"}, Case{"gpt_oss", "tp=1"},
+        Case{"gpt_oss", "pp=2"}, Case{"llama4", "tp=2"}, Case{"llama4", "tp=1"},
+        Case{"qwen3_next", "tp=1"}, Case{"qwen3_next", "tp=2"}, Case{"qwen3_next", "pp=2"},
+        Case{"minimax_text_01", "tp=1"}, Case{"minimax_text_01", "pp=2,ep=2"},
+        Case{"qwen3_moe", "tp=2", KvType::kInt8}, Case{"qwen3_moe", "tp=1", KvType::kFp8},
+        Case{"deepseek_v32", "tp=2", KvType::kInt8}, Case{"deepseek_v3", "tp=1", KvType::kFp8},
+        Case{"gpt_oss", "tp=2", KvType::kInt8}, Case{"qwen3_next", "tp=1", KvType::kInt8}),
     CaseName);
 
 // Blocks of windows for sequences that give back those behind their window before every chunk. What
@@ -274,7 +279,9 @@ TEST_P(WindowTest, BlocksBehindTheWindowMayBeAnybodys) {
 INSTANTIATE_TEST_SUITE_P(Families, WindowTest,
                          ::testing::Values(Case{"gpt_oss", "tp=1"}, Case{"gpt_oss", "tp=2"},
                                            Case{"gpt_oss", "pp=2"}, Case{"llama4", "tp=1"},
-                                           Case{"llama4", "pp=2"}),
+                                           Case{"llama4", "pp=2"},
+                                           Case{"gpt_oss", "tp=1", KvType::kInt8},
+                                           Case{"llama4", "tp=2", KvType::kFp8}),
                          CaseName);
 
 // A sequence that starts behind its window needs the window's blocks only, and one that goes on

@@ -64,9 +64,11 @@ absl::Status LocalInstance::Form(const Options& options) {
                                   .local_count = num_workers,
                                   .precision = options.precision,
                                   .draft_layers = options.draft_layers};
-    assignment.limits.fp32_kv =
+    const bool float32 =
         options.precision == worker::Precision::kFloat32 ||
         (options.precision == worker::Precision::kStored && source_->stored == DType::kF32);
+    assignment.limits.kv_type =
+        options.kv_type.value_or(float32 ? KvType::kFloat32 : KvType::kBFloat16);
     ESSOR_ASSIGN_OR_RETURN(const worker::LoadReport report,
                            worker.ranks->Load(assignment, nullptr));
     weight_bytes_.push_back(report.weight_bytes);

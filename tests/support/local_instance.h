@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,8 @@ class LocalInstance {
     worker::Precision precision = worker::Precision::kStored;
     model::ServingLimits limits = {
         .block_tokens = 8, .max_step_tokens = 512, .max_sequences = 8, .max_context_tokens = 512};
-    uint32_t num_blocks = 512;  // of either kind
+    std::optional<KvType> kv_type = {};  // none: float32 where all is computed so, else bfloat16
+    uint32_t num_blocks = 512;           // of either kind
     uint32_t num_snapshots = 0;
     uint32_t threads_per_rank = 1;
     uint32_t ranks_per_worker = 1;

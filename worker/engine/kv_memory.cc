@@ -29,8 +29,10 @@ uint32_t StateSlots(const KvMemory::Shape& shape) {
 }
 
 uint64_t CacheBytes(const KvMemory::Shape& shape, size_t index) {
-  const uint64_t per_token = model::KvBytesPerToken(
-      AttentionOf(shape, index), shape.layout->per_layer[index], shape.limits.fp32_kv);
+  const uint64_t per_token =
+      model::KvTokenBytesOf(AttentionOf(shape, index), shape.layout->per_layer[index],
+                            shape.limits.kv_type)
+          .total();
   return WholeLines(uint64_t{NumBlocks(shape, index)} * shape.limits.block_tokens * per_token);
 }
 
@@ -63,7 +65,7 @@ KvMemory::KvMemory(const Shape& shape, DeviceBuffer buffer)
   std::byte* next = buffer_.data();
   for (size_t i = 0; i < shape.layout->per_layer.size(); ++i) {
     Layer layer{.cache = {.data = next,
-                          .fp32 = shape.limits.fp32_kv,
+                          .type = shape.limits.kv_type,
                           .num_blocks = NumBlocks(shape, i),
                           .block_tokens = shape.limits.block_tokens,
                           .window = IsWindowed(shape, i)}};

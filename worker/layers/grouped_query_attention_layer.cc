@@ -13,15 +13,15 @@ namespace {
 
 // Keys first, values behind them.
 kernels::PagedKv CacheOf(const LayerCache& cache, uint32_t num_kv_heads, uint32_t head_dim) {
-  const uint64_t elements =
-      uint64_t{cache.num_blocks} * num_kv_heads * cache.block_tokens * head_dim;
-  return {.k = cache.data,
-          .v = cache.data + elements * (cache.fp32 ? 4 : 2),
-          .fp32 = cache.fp32,
-          .num_blocks = cache.num_blocks,
-          .block_tokens = cache.block_tokens,
-          .num_kv_heads = num_kv_heads,
-          .head_dim = head_dim};
+  kernels::PagedKv paged{.k = cache.data,
+                         .v = nullptr,
+                         .type = cache.type,
+                         .num_blocks = cache.num_blocks,
+                         .block_tokens = cache.block_tokens,
+                         .num_kv_heads = num_kv_heads,
+                         .head_dim = head_dim};
+  paged.v = cache.data + paged.num_blocks * paged.block_bytes();
+  return paged;
 }
 
 }  // namespace
@@ -50,8 +50,7 @@ absl::Status GroupedQueryAttentionLayer::Forward(const Batch& batch, const float
 }
 
 KeptPieces GroupedQueryAttentionLayer::Kept() const {
-  const uint64_t bytes =
-      uint64_t{num_kv_heads_} * cache_.block_tokens * cache_.head_dim * (cache_.fp32 ? 4 : 2);
+  const uint64_t bytes = cache_.block_bytes();
   return {.of_block = {{.data = static_cast<std::byte*>(cache_.k), .bytes = bytes},
                        {.data = static_cast<std::byte*>(cache_.v), .bytes = bytes}},
           .of_sequence = {}};

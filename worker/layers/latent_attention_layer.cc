@@ -14,14 +14,13 @@ LatentAttentionLayer::LatentAttentionLayer(const model::LatentAttention& spec,
       hidden_(inputs.spec->hidden_size),
       num_heads_(static_cast<uint32_t>(inputs.layout->per_layer[inputs.index].heads.size())),
       cache_({.data = inputs.cache.data,
-              .fp32 = inputs.cache.fp32,
+              .type = inputs.cache.type,
               .num_blocks = inputs.cache.num_blocks,
               .block_tokens = inputs.cache.block_tokens,
               .latent_dim = spec.kv_lora_rank,
               .rope_dim = spec.rope_head_dim}) {
   if (!spec.indexer) return;
-  const uint64_t latents = uint64_t{cache_.num_blocks} * cache_.block_tokens * spec.cached_dim();
-  selector_.emplace(spec, inputs, inputs.cache.data + latents * (cache_.fp32 ? 4 : 2));
+  selector_.emplace(spec, inputs, inputs.cache.data + cache_.num_blocks * cache_.block_bytes());
 }
 
 absl::Status LatentAttentionLayer::Forward(const Batch& batch, const float* x, float* y) {
@@ -48,9 +47,9 @@ absl::Status LatentAttentionLayer::Forward(const Batch& batch, const float* x, f
 }
 
 KeptPieces LatentAttentionLayer::Kept() const {
-  const uint64_t bytes = uint64_t{cache_.block_tokens} * spec_.cached_dim() * (cache_.fp32 ? 4 : 2);
   KeptPieces kept;
-  kept.of_block.push_back({.data = static_cast<std::byte*>(cache_.data), .bytes = bytes});
+  kept.of_block.push_back(
+      {.data = static_cast<std::byte*>(cache_.data), .bytes = cache_.block_bytes()});
   if (selector_) kept.of_block.push_back(selector_->KeptOfBlock());
   return kept;
 }

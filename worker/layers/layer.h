@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/kv_type.h"
 #include "kernels/stream.h"
 #include "model/plan/parallel_plan.h"
 #include "model/spec/model_spec.h"
@@ -93,10 +94,11 @@ struct LayerScratch {
 LayerScratch TakeLayerScratch(Arena& arena, const model::ModelSpec& spec,
                               const model::RankLayout& layout, uint32_t max_step_tokens);
 
-// One layer's KV cache on one rank: num_blocks x block_tokens x KvElementsPerToken() elements.
+// One layer's KV cache on one rank: its arrays of blocks (KvTokenBytesOf() in
+// model/plan/attention_shape.h), one behind the other.
 struct LayerCache {
   std::byte* data = nullptr;
-  bool fp32 = false;  // bf16 otherwise
+  KvType type = KvType::kBFloat16;
   uint32_t num_blocks = 0;
   uint32_t block_tokens = 0;
   bool window = false;  // the blocks are those of Batch::window_sequences

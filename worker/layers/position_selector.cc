@@ -15,7 +15,7 @@ PositionSelector::PositionSelector(const model::LatentAttention& attention,
       weights_(inputs.weights->latent.indexer),
       inputs_(inputs),
       cache_({.data = cache,
-              .fp32 = inputs.cache.fp32,
+              .type = UnquantisedType(inputs.cache.type),
               .num_blocks = inputs.cache.num_blocks,
               .block_tokens = inputs.cache.block_tokens,
               .dim = spec_.head_dim}) {
@@ -39,8 +39,7 @@ void PositionSelector::Choose(const Batch& batch, const float* x, const float* q
 }
 
 PieceArray PositionSelector::KeptOfBlock() const {
-  return {.data = static_cast<std::byte*>(cache_.data),
-          .bytes = uint64_t{cache_.block_tokens} * cache_.dim * (cache_.fp32 ? 4 : 2)};
+  return {.data = static_cast<std::byte*>(cache_.data), .bytes = cache_.block_bytes()};
 }
 
 void PositionSelector::DivideRows(const Batch& batch) {

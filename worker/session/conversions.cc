@@ -83,6 +83,11 @@ absl::StatusOr<Assignment> FromProto(const v1::Assign& assign, uint64_t worker_i
   if (!assign.draft_layers().empty()) {
     ESSOR_ASSIGN_OR_RETURN(assignment.draft_layers, model::ParseDraftLayers(assign.draft_layers()));
   }
+  const std::optional<KvType> kv_type = ParseKvType(assign.kv_dtype());
+  if (!kv_type.has_value()) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "kv_dtype: \"%s\" is none of float32, bfloat16, fp8 and int8", assign.kv_dtype()));
+  }
   for (const v1::RankPlacement& placement : assign.ranks()) {
     if (placement.worker_id() == worker_id) assignment.local_ranks.push_back(placement.rank());
   }
@@ -95,7 +100,7 @@ absl::StatusOr<Assignment> FromProto(const v1::Assign& assign, uint64_t worker_i
                        .max_step_tokens = assign.max_step_tokens(),
                        .max_sequences = assign.max_sequences(),
                        .max_context_tokens = assign.max_context_tokens(),
-                       .fp32_kv = assign.fp32_kv()};
+                       .kv_type = *kv_type};
   assignment.capacity = {.num_blocks = assign.num_blocks(),
                          .num_window_blocks = assign.num_window_blocks(),
                          .num_snapshots = assign.num_snapshots()};

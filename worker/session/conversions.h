@@ -10,8 +10,8 @@
 
 namespace essor::worker {
 
-// InvalidArgument naming the field for malformed plan, dtype or draft_layers, or when the worker
-// gets no rank.
+// InvalidArgument naming the field for malformed plan, dtype, kv_dtype or draft_layers, or when the
+// worker gets no rank.
 absl::StatusOr<Assignment> FromProto(const v1::Assign& assign, uint64_t worker_id);
 // `ranks` as in Assign; InvalidArgument when a rank's worker is not among the members.
 absl::StatusOr<EpochMembers> MembersFromProto(const v1::Assign& assign, const v1::Connect& connect);

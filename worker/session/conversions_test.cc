@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -17,6 +18,7 @@ v1::Assign TwoRanks() {
   assign.set_epoch(4);
   assign.set_plan("tp=2");
   assign.set_dtype("auto");
+  assign.set_kv_dtype("bfloat16");
   for (uint32_t rank = 0; rank < 2; ++rank) {
     v1::RankPlacement* placement = assign.add_ranks();
     placement->set_rank(rank);
@@ -41,6 +43,19 @@ TEST(AssignTest, DraftLayersAreSkippedUnlessItSaysOtherwise) {
   assign.set_draft_layers("some");
   EXPECT_THAT(std::string(FromProto(assign, 11).status().message()),
               HasSubstr("\"some\" is not skip or load"));
+}
+
+TEST(AssignTest, TheTypeOfTheCacheIsNamed) {
+  v1::Assign assign = TwoRanks();
+  for (const KvType type : {KvType::kFloat32, KvType::kBFloat16, KvType::kFp8, KvType::kInt8}) {
+    assign.set_kv_dtype(NameOf(type));
+    EXPECT_EQ(FromProto(assign, 11)->limits.kv_type, type);
+  }
+  for (const char* name : {"", "auto", "int4"}) {
+    assign.set_kv_dtype(name);
+    EXPECT_THAT(std::string(FromProto(assign, 11).status().message()),
+                HasSubstr(absl::StrCat("kv_dtype: \"", name, "\" is none of float32")));
+  }
 }
 
 TEST(AssignTest, NamesWhatIsWrong) {
