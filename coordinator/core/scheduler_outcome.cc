@@ -249,7 +249,8 @@ void Scheduler::ApplyScores(Sequence* sequence, const Entry& entry, ScoreRows ro
                      .first_position = entry.first_position,
                      .num_positions = num_positions,
                      .logprobs = std::move(rows.logprobs),
-                     .logits = std::move(rows.logits)};
+                     .logits = std::move(rows.logits),
+                     .tops = std::move(rows.tops)};
   events->push_back({.request = request->id, .scores = std::move(output)});
   if (entry.last_of_input) FinishSequence(sequence, now, events);
 }

@@ -191,13 +191,13 @@ void Scheduler::AddPrefill(Sequence* sequence, Planning* planning) {
   SequenceStep step{.slot = sequence->slot};
   step.tokens.assign(sequence->tokens.begin() + first, sequence->tokens.begin() + end);
   step.hold = score != nullptr || end < sequence->prefill_target;
-  step.score = score != nullptr || (request.ScoresPrompt(sequence->index));
+  step.score = score != nullptr || request.ScoresPrompt(sequence->index);
   step.return_logits = score != nullptr && score->return_logits;
   const std::vector<TokenId>& input = request.Input(sequence->index);
   if (step.score) {
     const size_t targets_end = std::min<size_t>(end + 1, input.size());
     step.score_targets.assign(input.begin() + first + 1, input.begin() + targets_end);
-    if (score == nullptr) step.score_top = *request.generate()->prompt_logprobs;
+    step.score_top = score != nullptr ? score->top_n : *request.generate()->prompt_logprobs;
   }
   group.kv.Extend(&sequence->kv, chunk, &step.new_blocks, &step.new_window_blocks);
   group.kv.Publish(&sequence->kv, sequence->tokens);
