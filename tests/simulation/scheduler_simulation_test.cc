@@ -364,5 +364,63 @@ TEST(SchedulerSimulationTest, TheSameHistoryGivesTheSameSteps) {
   }
 }
 
+// Two tenants that always have requests waiting. What they were served (by weight) never differs by
+// more than 2 max(L, 2 M), with L the longest prompt and M the most tokens that run at once
+// (arXiv 2401.00588, theorem 4.4, with our costs of 1 and 2).
+TEST(SchedulerSimulationTest, FairnessBoundHolds) {
+  constexpr uint32_t kPromptMax = 60;
+  constexpr uint32_t kNewMax = 40;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    SCOPED_TRACE(absl::StrCat("seed ", seed));
+    std::mt19937_64 random(seed);
+    const auto draw = [&](uint32_t low, uint32_t high) {
+      return low + static_cast<uint32_t>(random() % (high - low + 1));
+    };
+    Scheduler::Options options;
+    options.num_slots = options.max_running_requests = draw(1, 8);
+    options.max_step_tokens = options.num_slots + draw(0, 40);
+    options.block_tokens = 4;
+    options.reserve_new_tokens = draw(0, 50);
+    options.tenant_weights = {{"a", 1.0 + draw(0, 3)}};
+    const model::KvCapacity capacity{.num_blocks = draw(30, 200)};
+    Scheduler scheduler(options, {.tokenizer = nullptr, .eos_tokens = {kEos}, .vocab_size = kVocab});
+    scheduler.Reset(capacity);
+    SimulatedWorkers workers(options, capacity, kVocab);
+    uint64_t next = 1;
+    std::map<uint64_t, std::string> alive;
+    const auto backlog = [&](const std::string& tenant, uint32_t prompt_max) {
+      while (std::ranges::count_if(alive, [&](const auto& one) { return one.second == tenant; }) < 20) {
+        GenerateTask task;
+        std::vector<TokenId> prompt(draw(1, prompt_max));
+        for (TokenId& token : prompt) token = draw(1, kVocab - 1);
+        task.prompt = std::make_shared<const std::vector<TokenId>>(std::move(prompt));
+        task.max_new_tokens = draw(1, kNewMax);
+        task.sampling.seed = random();
+        task.service.tenant = tenant;
+        ASSERT_TRUE(scheduler.Submit(RequestId(next), std::move(task), absl::UnixEpoch()).ok());
+        alive[next++] = tenant;
+      }
+    };
+    const double bound = 2.0 * std::max(kPromptMax, 2 * options.num_slots * (kPromptMax + kNewMax));
+    for (int step = 0; step < 2000; ++step) {
+      backlog("a", 5);  // short prompts against long ones
+      backlog("b", kPromptMax);
+      const auto planned = scheduler.PlanStep(absl::UnixEpoch());
+      ASSERT_TRUE(planned.has_value());
+      StepOutcome outcome = workers.Run(*planned);
+      workers.Completed(planned->step_id);
+      std::vector<RequestEvent> events;
+      ASSERT_TRUE(
+          scheduler.ApplyOutcome(std::span(&outcome, 1), absl::UnixEpoch(), &events).ok());
+      for (const RequestEvent& event : events) {
+        if (event.done.has_value()) alive.erase(event.request.value());
+      }
+      ASSERT_LE(std::abs(scheduler.Served("a") - scheduler.Served("b")), bound) << "step " << step;
+    }
+    // The bound would hold if nobody were served.
+    EXPECT_GT(scheduler.Served("a"), bound);
+  }
+}
+
 }  // namespace
 }  // namespace essor::coordinator
