@@ -118,7 +118,7 @@ TEST(PlanCommandTest, BytesForKeysAndValuesHoldTwiceTheTokens) {
     command.plan = "tp=4,ep=8,pp=2";
     command.nodes = 2;
     command.kv_dtype = type;
-    command.max_sequences = 1 << 20;
+    command.max_sequences = 1024;
     EXPECT_THAT(RenderPlan(command).value(), HasSubstr(absl::StrCat(" tokens in ", type, ": ")));
     command.json = true;
     const auto json = nlohmann::json::parse(RenderPlan(command).value());
@@ -174,7 +174,7 @@ TEST(PlanCommandTest, DataParallelGroupsHaveACacheEach) {
   const auto text = RenderPlan(command);
   ASSERT_TRUE(text.ok()) << text.status();
   EXPECT_THAT(*text, HasSubstr("plan      pp=1,dp=4,tp=2,ep=8 (8 ranks)\n"));
-  EXPECT_THAT(*text, HasSubstr(" tokens in each of 4 groups: "));
+  EXPECT_THAT(*text, HasSubstr(" tokens in bfloat16 in each of 4 groups: "));
   command.json = true;
   const auto json = nlohmann::json::parse(RenderPlan(command).value());
   const auto& cache = json["kv_cache"];
