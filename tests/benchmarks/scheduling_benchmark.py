@@ -4,8 +4,7 @@
     scheduling_benchmark.py --bin build/release/bin --model DIR_OR_GGUF [--rounds 3] [--only NAME ...]
 
   overhead   (time of a step - longest worker's computing time) / computing time, at batch 1 and 32
-  streams    tokens/s of 32 streams / of one, decode only, with the bound from the weights: a step of 32 reads
-             every expert once, a step of one the chosen ones
+  streams    tokens/s of 32 streams that decode / of one
   prefix     time to first token of a prompt of 4,000 tokens, new / again
   gaps       16 streams while prompts keep arriving: largest gap between two tokens / median gap
 
@@ -19,15 +18,18 @@ import os
 import pathlib
 import random
 import statistics
+import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
 
+SECONDS = 3  # of decoding that are measured
+
 
 class Bench:
-    def __init__(self, serve, pb, stub_class, aio):
-        self.serve, self.pb, self.aio = serve, pb, aio
+    def __init__(self, serve, pb, stub_class, aio, cluster):
+        self.serve, self.pb, self.aio, self.cluster = serve, pb, aio, cluster
         self.stub_class = stub_class
         self.random = random.Random(1)
 
@@ -52,38 +54,36 @@ class Bench:
                 return await coroutine(self.stub_class(channel))
         return asyncio.run(inside())
 
-    def counters(self):
-        return [self.serve.metric(f"essor_step_{what}_{part}")
-                for what in ("seconds", "compute_seconds") for part in ("sum", "count")]
+    def decoding(self, batch):
+        """While `batch` streams decode: tokens/s, and the overhead of a step. The client is `essor
+        generate`: one in Python would take more of the machine than the coordinator does."""
+        metric = self.serve.metric
 
-    def together(self, batch, tokens):
-        """(tokens/s while all decode, overhead of a step)."""
-        async def go(stub):
-            requests = [self.request(self.prompt(16), tokens) for _ in range(batch)]
-            tasks = [asyncio.create_task(self.stream(stub, request)) for request in requests]
-            return await asyncio.gather(*tasks)
-        streams = self.run(go)
-        begin = max(times[0] for times in streams)
-        end = min(times[-1] for times in streams)
-        decoded = sum(sum(begin < at <= end for at in times) for times in streams)
-        return decoded / (end - begin)
+        def counters():
+            return (time.monotonic(), metric("essor_generated_tokens_total"),
+                    metric("essor_step_compute_seconds_sum"),
+                    metric("essor_step_compute_seconds_count"))
 
-    def overhead(self, batch):
-        """Steps that only decode: the time between a stream's tokens against the computing."""
-        async def go(stub):
-            requests = [self.request(self.prompt(16), 96) for _ in range(batch)]
-            tasks = [asyncio.create_task(self.stream(stub, request)) for request in requests]
-            await asyncio.sleep(1.5)  # past the prompts
-            before, start = self.counters(), time.monotonic()
-            while not any(task.done() for task in tasks):
-                await asyncio.sleep(0.02)
-                after, stop = self.counters(), time.monotonic()
-            await asyncio.gather(*tasks)
-            steps = after[3] - before[3]
-            computing = (after[2] - before[2]) / steps
-            return (stop - start) / steps, computing
-        wall, computing = self.run(go)
-        return (wall - computing) / computing
+        tokens_before = metric("essor_generated_tokens_total")
+        with self.cluster.ids_file([self.prompt(16) for _ in range(batch)]) as path:
+            client = subprocess.Popen(
+                [str(self.cluster.BIN / "essor"), "generate", "--server", self.serve.grpc,
+                 "--tokens", path, "--max-new-tokens", str(SECONDS * 400), "--temperature", "0",
+                 "--ignore-eos", "--json"], stdout=subprocess.DEVNULL)
+            try:
+                self.cluster.wait_until(
+                    lambda: metric("essor_requests_running") == batch and
+                    metric("essor_generated_tokens_total") > tokens_before + 8 * batch)
+                first = counters()
+                time.sleep(SECONDS)
+                last = counters()
+                assert metric("essor_requests_running") == batch, "too few tokens to decode"
+            finally:
+                client.kill()
+                client.wait()
+        self.cluster.wait_until(lambda: metric("essor_requests_running") == 0)
+        seconds, tokens, computing, steps = (b - a for a, b in zip(first, last))
+        return tokens / seconds, (seconds - computing) / computing
 
     def prefix(self):
         async def go(stub):
@@ -118,7 +118,7 @@ def main():
     parser.add_argument("--bin", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=["overhead", "streams", "prefix", "gaps"])
+    parser.add_argument("--only", nargs="*", default=["streams", "prefix", "gaps"])
     parser.add_argument("--flags", default="--workers 1 --threads 2", help="of essor serve")
     options = parser.parse_args()
     build = pathlib.Path(options.bin).resolve().parent
@@ -129,16 +129,15 @@ def main():
 
     results = {}
     with cluster.Serve(options.model, *options.flags.split()) as serve:
-        bench = Bench(serve, inference_pb2, inference_pb2_grpc.InferenceStub, grpc.aio)
-        bench.together(1, 32)  # warm
+        bench = Bench(serve, inference_pb2, inference_pb2_grpc.InferenceStub, grpc.aio, cluster)
         for _ in range(options.rounds):
             def add(name, value):
                 results.setdefault(name, []).append(value)
-            if "overhead" in options.only:
-                add("overhead_batch1", bench.overhead(1))
-                add("overhead_batch32", bench.overhead(32))
             if "streams" in options.only:
-                one, many = bench.together(1, 96), bench.together(32, 96)
+                one, overhead = bench.decoding(1)
+                add("overhead_batch1", overhead)
+                many, overhead = bench.decoding(32)
+                add("overhead_batch32", overhead)
                 add("streams_1_tokens_per_s", one)
                 add("streams_32_tokens_per_s", many)
                 add("streams_32_of_1", many / one)
