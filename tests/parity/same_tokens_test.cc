@@ -1,7 +1,8 @@
 // The same request gives the same tokens: alone, in a crowd, in any order of arrival, with and
-// without the prefix cache, in chunks of any size, put back and computed again, in one data-parallel
-// group or another, under stages. The production scheduler drives real ranks over the messages of
-// cluster.proto; every answer is compared bit for bit with that of the request alone on one rank.
+// without the prefix cache, in chunks of any size, put back and computed again, in one
+// data-parallel group or another, under stages. The production scheduler drives real ranks over the
+// messages of cluster.proto; every answer is compared bit for bit with that of the request alone on
+// one rank.
 //
 // ESSOR_SAME_TOKENS_MODEL=<model> tries that model too (with ESSOR_SAME_TOKENS_REQUESTS requests,
 // 1000 by default), which the committed nano models stand for otherwise.
@@ -64,9 +65,8 @@ std::vector<Variant> Variants() {
       {.name = "pp=2", .plan = "pp=2", .order_seed = 4},
   };
   for (const uint32_t chunk : {16u, 32u, 64u, 4096u}) {
-    variants.push_back({.name = absl::StrCat("chunks of ", chunk),
-                        .max_step_tokens = chunk,
-                        .order_seed = chunk});
+    variants.push_back(
+        {.name = absl::StrCat("chunks of ", chunk), .max_step_tokens = chunk, .order_seed = chunk});
   }
   return variants;
 }
@@ -108,11 +108,12 @@ using Answers = std::map<std::pair<uint64_t, uint32_t>, std::vector<TokenId>>;
 
 class Cluster {
  public:
-  Cluster(const std::string& model, const Variant& variant) : variant_(variant) {
+  Cluster(const std::string& model, worker::Precision precision, const Variant& variant)
+      : variant_(variant) {
     LocalInstance::Options options;
     options.model_path = model;
     options.plan = variant.plan;
-    options.precision = worker::Precision::kFloat32;
+    options.precision = precision;
     options.limits = {.block_tokens = 8,
                       .max_step_tokens = variant.max_step_tokens,
                       .max_sequences = variant.num_slots,
@@ -135,9 +136,8 @@ class Cluster {
                            .kinds = instance_->kinds(),
                            .prefix_cache = variant.prefix_cache,
                            .reserve_new_tokens = variant.reserve_new_tokens},
-        coordinator::OutputModel{.tokenizer = nullptr,
-                                 .eos_tokens = {},
-                                 .vocab_size = instance_->spec().vocab_size});
+        coordinator::OutputModel{
+            .tokenizer = nullptr, .eos_tokens = {}, .vocab_size = instance_->spec().vocab_size});
     scheduler_->Reset({.num_blocks = variant.num_blocks,
                        .num_window_blocks = variant.num_blocks,
                        .num_snapshots = 8});
@@ -217,15 +217,16 @@ class Cluster {
   Answers answers_;
 };
 
-void ExpectSameTokens(const std::string& model, uint32_t num_requests) {
-  Cluster alone(model, kAlone);
+void ExpectSameTokens(const std::string& model, worker::Precision precision,
+                      uint32_t num_requests) {
+  Cluster alone(model, precision, kAlone);
   ASSERT_TRUE(alone.ok());
   const std::vector<GenerateTask> tasks = RandomTasks(num_requests, 100);
   const Answers expected = alone.Run(tasks);
   ASSERT_GE(expected.size(), num_requests);
   for (const Variant& variant : Variants()) {
     SCOPED_TRACE(variant.name);
-    Cluster cluster(model, variant);
+    Cluster cluster(model, precision, variant);
     ASSERT_TRUE(cluster.ok());
     const Answers answers = cluster.Run(tasks);
     size_t different = 0;
@@ -243,7 +244,9 @@ std::string NanoModel(const std::string& name) {
 
 class SameTokensTest : public ::testing::TestWithParam<const char*> {};
 
-TEST_P(SameTokensTest, WhateverIsAround) { ExpectSameTokens(NanoModel(GetParam()), 1000); }
+TEST_P(SameTokensTest, WhateverIsAround) {
+  ExpectSameTokens(NanoModel(GetParam()), worker::Precision::kFloat32, 1000);
+}
 
 INSTANTIATE_TEST_SUITE_P(Models, SameTokensTest,
                          ::testing::Values("deepseek_v3", "qwen3_next", "gpt_oss"),
@@ -255,7 +258,7 @@ TEST(SameTokensOfAModelTest, WhateverIsAround) {
   uint32_t num_requests = 1000;
   const char* const text = std::getenv("ESSOR_SAME_TOKENS_REQUESTS");
   ASSERT_TRUE(text == nullptr || absl::SimpleAtoi(text, &num_requests)) << text;
-  ExpectSameTokens(model, num_requests);
+  ExpectSameTokens(model, worker::Precision::kStored, num_requests);
 }
 
 }  // namespace

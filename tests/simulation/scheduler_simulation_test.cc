@@ -383,13 +383,15 @@ TEST(SchedulerSimulationTest, FairnessBoundHolds) {
     options.reserve_new_tokens = draw(0, 50);
     options.tenant_weights = {{"a", 1.0 + draw(0, 3)}};
     const model::KvCapacity capacity{.num_blocks = draw(30, 200)};
-    Scheduler scheduler(options, {.tokenizer = nullptr, .eos_tokens = {kEos}, .vocab_size = kVocab});
+    Scheduler scheduler(options,
+                        {.tokenizer = nullptr, .eos_tokens = {kEos}, .vocab_size = kVocab});
     scheduler.Reset(capacity);
     SimulatedWorkers workers(options, capacity, kVocab);
     uint64_t next = 1;
     std::map<uint64_t, std::string> alive;
     const auto backlog = [&](const std::string& tenant, uint32_t prompt_max) {
-      while (std::ranges::count_if(alive, [&](const auto& one) { return one.second == tenant; }) < 20) {
+      while (std::ranges::count_if(alive, [&](const auto& one) { return one.second == tenant; }) <
+             20) {
         GenerateTask task;
         std::vector<TokenId> prompt(draw(1, prompt_max));
         for (TokenId& token : prompt) token = draw(1, kVocab - 1);
@@ -410,8 +412,7 @@ TEST(SchedulerSimulationTest, FairnessBoundHolds) {
       StepOutcome outcome = workers.Run(*planned);
       workers.Completed(planned->step_id);
       std::vector<RequestEvent> events;
-      ASSERT_TRUE(
-          scheduler.ApplyOutcome(std::span(&outcome, 1), absl::UnixEpoch(), &events).ok());
+      ASSERT_TRUE(scheduler.ApplyOutcome(std::span(&outcome, 1), absl::UnixEpoch(), &events).ok());
       for (const RequestEvent& event : events) {
         if (event.done.has_value()) alive.erase(event.request.value());
       }
