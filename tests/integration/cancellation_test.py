@@ -17,7 +17,7 @@ CONTEXT = 16384
 LONG_PROMPT = {"ids": [5 + i * i % 251 for i in range(16000)], "max_new_tokens": 8}
 LONG_ANSWER = {"ids": [5, 6, 7], "max_new_tokens": 16000}
 # What is freed comes back with the next step; the rest is for looking at it on a busy machine.
-FREED_WITHIN_S = 0.5
+FREED_WITHIN_S = float(os.environ.get("ESSOR_FREED_WITHIN_S", 0.5))
 
 
 class Call(threading.Thread):
@@ -231,7 +231,8 @@ class SlowReaderTest(unittest.TestCase):
         self.addCleanup(own.close)
         unread = inference_pb2_grpc.InferenceStub(own).Generate(
             generate_request([5, 6, 7], max_new_tokens=16000, logprobs=20), timeout=120)
-        web = Hangup(self.serve.http, [5, 6, 8], receive_buffer=4096, max_tokens=16000,
+        # Much smaller windows than this make reading at last take minutes.
+        web = Hangup(self.serve.http, [5, 6, 8], receive_buffer=65536, max_tokens=16000,
                      logprobs=20, stream=True)
         wait_until(lambda: self.serve.metric("essor_requests_running") == 2)
         beside = Call(self.channel, prompt, max_new_tokens=2000)
