@@ -70,6 +70,9 @@ class Hangup:
         self.socket.close()
 
     def read_all(self):
+        # Through a small window that has been full, megabytes take minutes: TCP tries it with a few
+        # bytes five times a second.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         data = bytearray()
         while part := self.socket.recv(1 << 20):
             data += part
@@ -231,7 +234,6 @@ class SlowReaderTest(unittest.TestCase):
         self.addCleanup(own.close)
         unread = inference_pb2_grpc.InferenceStub(own).Generate(
             generate_request([5, 6, 7], max_new_tokens=16000, logprobs=20), timeout=120)
-        # Much smaller windows than this make reading at last take minutes.
         web = Hangup(self.serve.http, [5, 6, 8], receive_buffer=65536, max_tokens=16000,
                      logprobs=20, stream=True)
         wait_until(lambda: self.serve.metric("essor_requests_running") == 2)
