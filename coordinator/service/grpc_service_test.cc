@@ -397,6 +397,19 @@ TEST_F(GrpcServiceTest, TokenizeDetokenizeAndModels) {
   EXPECT_EQ(model.model().max_context_tokens(), 512u);
 }
 
+// The best continuations are told when all have ended: far more at once than waits for a slow
+// reader.
+TEST_F(GrpcServiceTest, AnswersToldAtOnceAreNotTakenForUnreadOnes) {
+  Start();
+  v1::GenerateRequest request = Request("x", 1, 500);
+  request.mutable_sampling()->set_n(12);
+  request.set_best_of(16);
+  request.set_logprobs(20);
+  const Answer answer = Generate(*cluster_, request, absl::Minutes(1));
+  ASSERT_TRUE(answer.status.ok()) << answer.status;
+  for (const auto& ids : answer.token_ids) EXPECT_EQ(ids.size(), 500u);
+}
+
 // A client that never reads is bounded by its buffer; gRPC's own windows hold some of it, so the
 // test needs an answer of many messages and looks at the scheduler, not at the client.
 TEST_F(GrpcServiceTest, SlowReaderDoesNotStopOthers) {

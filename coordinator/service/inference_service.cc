@@ -109,6 +109,7 @@ void ToProto(float logprob, const std::vector<std::pair<TokenId, float>>& top,
 
 class GenerateStream final : public ResponseStream<v1::GenerateResponse> {
  public:
+  using ResponseStream::ResponseStream;
   void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
 
   void OnPrompt(PromptOutput output) override {
@@ -168,7 +169,8 @@ class GenerateStream final : public ResponseStream<v1::GenerateResponse> {
 
 class ScoreStream final : public ResponseStream<v1::ScoreResponse> {
  public:
-  explicit ScoreStream(uint32_t vocab_size) : row_bytes_(vocab_size * sizeof(float)) {}
+  explicit ScoreStream(uint32_t vocab_size)
+      : ResponseStream(kMaxUnreadScoreBytes), row_bytes_(vocab_size * sizeof(float)) {}
 
   void OnScores(ScoreOutput output) override {
     const bool with_logits = !output.logits.empty();
@@ -213,15 +215,16 @@ void FillModelInfo(const ServedModel& model, v1::ModelInfo* info) {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  const auto stream = std::make_shared<GenerateStream>();
   GenerateParams params = FromProto(*request);
   params.deadline = DeadlineOf(*context);
   if (params.request_id.empty()) params.request_id = NewRequestId("req-");
+  // What is told in one go no client can have read meanwhile; it is bounded by the context.
+  const bool tells_at_once = params.output.echo || params.output.prompt_logprobs.has_value() ||
+                             params.output.best_of.has_value();
+  const auto stream =
+      std::make_shared<GenerateStream>(tells_at_once ? kMaxUnreadScoreBytes : kMaxUnreadBytes);
   stream->set_request_id(params.request_id);
-  // A prompt is told in one go, and bounded by the context.
-  const bool tells_prompt = params.output.echo || params.output.prompt_logprobs.has_value();
-  const size_t max_unread = tells_prompt ? kMaxUnreadScoreBytes : kMaxUnreadBytes;
-  stream->Begin(max_unread, [&](std::shared_ptr<RequestSink> sink) {
+  stream->Begin([&](std::shared_ptr<RequestSink> sink) {
     return service_.Generate(std::move(params), std::move(sink));
   });
   return stream.get();
@@ -240,7 +243,7 @@ grpc::ServerWriteReactor<v1::ScoreResponse>* InferenceService::Score(
   for (const v1::TokenIds& sequence : request->sequences()) {
     params.sequences.emplace_back(sequence.ids().begin(), sequence.ids().end());
   }
-  stream->Begin(kMaxUnreadScoreBytes, [&](std::shared_ptr<RequestSink> sink) {
+  stream->Begin([&](std::shared_ptr<RequestSink> sink) {
     return service_.Score(std::move(params), std::move(sink));
   });
   return stream.get();

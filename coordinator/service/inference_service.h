@@ -8,7 +8,8 @@ namespace essor::coordinator {
 
 // A client that does not read is cut off (RESOURCE_EXHAUSTED) once this much waits for it.
 inline constexpr size_t kMaxUnreadBytes = 256 << 10;
-// The same for scores and for answers with the prompt, whose messages are large.
+// The same for scores and for answers with the prompt or of the best of several continuations,
+// which are told in one go.
 inline constexpr size_t kMaxUnreadScoreBytes = 64 << 20;
 
 class InferenceService final : public v1::Inference::CallbackService {

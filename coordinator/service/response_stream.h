@@ -2,7 +2,6 @@
 // wait, and a client that may read slowly. For inference_service.cc only.
 #pragma once
 
-#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -12,6 +11,7 @@
 #include "common/error_details.h"
 #include "common/grpc_status.h"
 #include "coordinator/service/request_service.h"
+#include "coordinator/service/unread_buffer.h"
 #include "grpcpp/grpcpp.h"
 
 namespace essor::coordinator {
@@ -22,19 +22,20 @@ class ResponseStream : public grpc::ServerWriteReactor<Response>,
                        public RequestSink,
                        public std::enable_shared_from_this<ResponseStream<Response>> {
  public:
+  explicit ResponseStream(size_t max_unread_bytes) : unread_(max_unread_bytes) {}
+
   // `start` submits the request with this object as its sink.
   template <typename Start>
-  void Begin(size_t max_unread_bytes, Start start) {
-    max_unread_bytes_ = max_unread_bytes;
+  void Begin(Start start) {
     self_ = this->shared_from_this();
     std::shared_ptr<RequestHandle> handle = start(self_);
-    bool cancelled = false;
+    std::optional<absl::Status> cancelled;
     {
       absl::MutexLock lock(&mutex_);
       handle_ = handle;
       cancelled = cancelled_;
     }
-    if (cancelled) handle->Cancel();
+    if (cancelled.has_value()) handle->Cancel(*std::move(cancelled));
   }
 
   void OnDone(absl::Status status) override {
@@ -42,9 +43,10 @@ class ResponseStream : public grpc::ServerWriteReactor<Response>,
     {
       absl::MutexLock lock(&mutex_);
       if (end_.has_value()) return;
-      end_ = std::move(status);
+      // The request may have ended well before it heard that its answer was cut off.
+      end_ = status.ok() && cancelled_.has_value() ? *cancelled_ : std::move(status);
       // An error need not wait for a client that does not read.
-      if (!end_->ok()) unread_.clear();
+      if (!end_->ok()) unread_.Clear();
       writing = writing_;
       if (!writing) finished_ = true;
     }
@@ -57,12 +59,8 @@ class ResponseStream : public grpc::ServerWriteReactor<Response>,
     bool finish = false;
     {
       absl::MutexLock lock(&mutex_);
-      unread_bytes_ -= std::min(unread_bytes_, current_.ByteSizeLong());
-      writing_ = ok && !unread_.empty();
-      if (writing_) {
-        current_ = std::move(unread_.front());
-        unread_.pop_front();
-      } else {
+      writing_ = ok && TakeNext();
+      if (!writing_) {
         finish = end_.has_value() && !finished_;
         if (finish) finished_ = true;
       }
@@ -78,52 +76,54 @@ class ResponseStream : public grpc::ServerWriteReactor<Response>,
   // Queues a message. `merge` may add it to the last one that waits instead: true when it did.
   template <typename Merge>
   void Write(Response response, Merge merge) {
-    bool overflow = false;
+    absl::Status overflow;
     {
       absl::MutexLock lock(&mutex_);
-      if (end_.has_value()) return;
-      const size_t bytes = response.ByteSizeLong();
-      if (writing_) {
-        unread_bytes_ += bytes;
-        overflow = unread_bytes_ > max_unread_bytes_;
-        if (!overflow && (unread_.empty() || !merge(&unread_.back(), response))) {
-          unread_.push_back(std::move(response));
-        }
-        if (!overflow) return;
+      if (end_.has_value() || cancelled_.has_value()) return;  // an answer has no holes
+      if (unread_.Push(std::move(response), merge)) {
+        if (writing_) return;
+        writing_ = TakeNext();
       } else {
-        unread_bytes_ = bytes;
-        writing_ = true;
-        current_ = std::move(response);
+        overflow = SlowReader(unread_.max_bytes());
       }
     }
-    if (!overflow) return this->StartWrite(&current_);
-    const absl::Status status = WithReason(
-        absl::ResourceExhaustedError(absl::StrCat("the caller does not read its stream: more than ",
-                                                  max_unread_bytes_, " bytes wait")),
-        "SLOW_READER");
-    CancelRequest(status);
+    if (overflow.ok()) return this->StartWrite(&current_);
+    CancelRequest(std::move(overflow));
   }
 
  private:
+  static absl::Status SlowReader(size_t max_unread_bytes) {
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrCat("the caller does not read its stream: more than ",
+                                                  max_unread_bytes, " bytes wait")),
+        "SLOW_READER");
+  }
+
   void CancelRequest(absl::Status reason) {
     std::shared_ptr<RequestHandle> handle;
     {
       absl::MutexLock lock(&mutex_);
-      cancelled_ = true;
+      if (cancelled_.has_value()) return;
+      cancelled_ = reason;
       handle = handle_;
     }
     if (handle != nullptr) handle->Cancel(std::move(reason));
   }
 
-  size_t max_unread_bytes_ = 0;
+  // Whether there is a message to send, now in current_.
+  bool TakeNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    std::optional<Response> next = unread_.Next();
+    if (next.has_value()) current_ = *std::move(next);
+    return next.has_value();
+  }
+
   std::shared_ptr<ResponseStream> self_;  // gRPC's share
   absl::Mutex mutex_;
   std::shared_ptr<RequestHandle> handle_ ABSL_GUARDED_BY(mutex_);
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> cancelled_ ABSL_GUARDED_BY(mutex_);  // why
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish() was or is being called
-  std::deque<Response> unread_ ABSL_GUARDED_BY(mutex_);
-  size_t unread_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  UnreadBuffer<Response> unread_ ABSL_GUARDED_BY(mutex_);
   Response current_;                 // of whoever set writing_
   std::optional<absl::Status> end_;  // written once under mutex_, then constant
 };

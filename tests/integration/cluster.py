@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,23 @@ def essor(*args, stdin=None, timeout=TIMEOUT_S, env=None):
 
 def golden(name):
     return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def with_context(directory, name, tokens):
+    """A nano checkpoint whose context has `tokens` tokens, in `directory`."""
+    target = pathlib.Path(directory) / name
+    shutil.copytree(NANO / name, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, "max_position_embeddings": tokens}))
+    return target
+
+
+def resident_bytes(pid):
+    """What a process holds of the machine's memory."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError(f"process {pid} holds no memory")
 
 
 @contextlib.contextmanager
@@ -72,14 +90,15 @@ def children_of(pid):
 class Serve:
     """`essor serve` on free ports, ready when the constructor returns."""
 
-    def __init__(self, model, *flags, ready_timeout=TIMEOUT_S):
+    def __init__(self, model, *flags, ready_timeout=TIMEOUT_S, env=None):
         self.log = tempfile.NamedTemporaryFile("r", suffix=".log")
         log = open(self.log.name, "w")
         self.process = subprocess.Popen(
             [str(BIN / "essor"), "serve", "--model", str(model), "--listen-grpc", "127.0.0.1:0",
              "--listen-http", "127.0.0.1:0", "--listen-cluster", "127.0.0.1:0",
              *map(str, flags)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
+            env={**os.environ, **(env or {})})
         log.close()
         os.set_blocking(self.process.stdout.fileno(), False)
         text = b""
@@ -149,6 +168,11 @@ class Serve:
             if line.split("{")[0].split(" ")[0] == name:
                 return float(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no metric {name}")
+
+    def idle(self):
+        """Whether no request runs or waits, and no KV block is anybody's."""
+        return all(self.metric(f"essor_{name}") == 0
+                   for name in ["requests_running", "requests_waiting", "kv_blocks_used"])
 
     # gRPC ---------------------------------------------------------------------------------------
 
