@@ -127,6 +127,7 @@ size_t NumCharacters(std::span<const AnswerToken> tokens, const model::Tokenizer
   if (tokenizer == nullptr) return 0;
   size_t count = 0;
   for (const AnswerToken& token : tokens) {
+    if (tokenizer->IsSpecial(token.id)) continue;
     const std::string_view bytes = tokenizer->TokenBytes(token.id);
     count += static_cast<size_t>(std::count_if(bytes.begin(), bytes.end(), IsFirstByteOfCharacter));
   }

@@ -45,7 +45,7 @@ Choice PartOf(const PromptOutput& prompt, const AnswerOptions& options);
 // Adds the part that follows.
 void Append(Choice part, Choice* choice);
 
-// Characters of the tokens' text.
+// Characters that the tokens add to the text, which leaves special tokens out.
 size_t NumCharacters(std::span<const AnswerToken> tokens, const model::Tokenizer* tokenizer);
 
 // The value of a choice's "logprobs" in the form of chat, or that of completions. A token that is
