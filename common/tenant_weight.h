@@ -1,4 +1,4 @@
-// Shares of tenants as flags give them.
+// Shares of tenants as --tenant-weight gives them.
 #pragma once
 
 #include <map>

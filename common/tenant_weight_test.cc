@@ -29,7 +29,8 @@ TEST(ParseTenantWeightsTest, RefusesEverythingElseByName) {
   for (const auto& [text, message] : kCases) {
     const absl::Status status = ParseTenantWeights({"fine=1", text}).status();
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << text;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("'" + text + "' " + message));
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("--tenant-weight: '" + text + "' " + message));
   }
   EXPECT_THAT(std::string(ParseTenantWeights({"a=1", "a=2"}).status().message()),
               HasSubstr("'a=2' weighs a tenant a second time"));
