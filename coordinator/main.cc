@@ -99,9 +99,11 @@ void AddOptions(CLI::App* app, Flags* flags) {
   add("--target-step-ms", flags->target_step_ms,
       "Milliseconds that a step may take; prompts are cut to fit. 0 = twice what it takes without");
   add("--tenant-weight", flags->tenant_weight_texts,
-      "NAME=WEIGHT, a tenant's share against the others' 1, from 0.001 to 1000; may be given "
-      "several times")
-      ->allow_extra_args(false);
+      "NAME=WEIGHT, a tenant's share against the others' 1, from 0.001 to 1000; several with "
+      "commas "
+      "or flags of their own")
+      ->allow_extra_args(false)
+      ->delimiter(',');
   add("--step-timeout", flags->step_timeout_s, "Seconds after which a step is given up")
       ->check(CLI::Range(1u, 86400u));
   add("--ports-file", flags->ports_file, "Write the addresses listened on to this file, as JSON");

@@ -39,9 +39,10 @@ void AddSchedulingFlags(CLI::App& app, LocalFlags& flags) {
                  "takes without")
       ->capture_default_str();
   app.add_option("--tenant-weight", flags.tenant_weights,
-                 "NAME=WEIGHT, a tenant's share against the others' 1, from 0.001 to 1000; may be "
-                 "given several times")
-      ->allow_extra_args(false);
+                 "NAME=WEIGHT, a tenant's share against the others' 1, from 0.001 to 1000; several "
+                 "with commas or flags of their own")
+      ->allow_extra_args(false)
+      ->delimiter(',');
 }
 
 }  // namespace

@@ -61,12 +61,12 @@ TEST(ClusterFlagsTest, SchedulingIsTheCoordinators) {
   AddLocalFlags(app, flags);
   app.parse(
       "--prefix-cache tenant --reserve-new-tokens 0 --target-step-ms 40 "
-      "--tenant-weight blue=2 --tenant-weight a=b=0.5");
+      "--tenant-weight blue=2,green=3 --tenant-weight a=b=0.5");
   EXPECT_TRUE(CheckLocalFlags(flags).ok());
   EXPECT_THAT(ToClusterOptions(flags, {}).coordinator_flags,
               AllOf(Contains("--prefix-cache=tenant"), Contains("--reserve-new-tokens=0"),
                     Contains("--target-step-ms=40"), Contains("--tenant-weight=blue=2"),
-                    Contains("--tenant-weight=a=b=0.5")));
+                    Contains("--tenant-weight=green=3"), Contains("--tenant-weight=a=b=0.5")));
   flags.tenant_weights = {"blue"};
   EXPECT_THAT(std::string(CheckLocalFlags(flags).message()), HasSubstr("NAME=WEIGHT"));
 }

@@ -393,6 +393,23 @@ TEST_F(HttpServerTest, PromptLogprobsStandBesideTheChoice) {
   EXPECT_EQ(chat["prompt_logprobs"].size(), chat["usage"]["prompt_tokens"].get<size_t>());
 }
 
+TEST_F(HttpServerTest, AnEchoAndPromptLogprobsMayAskForDifferentNumbers) {
+  Start();
+  for (const size_t logprobs : {0, 1, 2}) {
+    const size_t prompt_logprobs = 2 - logprobs;
+    const json choice =
+        json::parse(Post("/v1/completions",
+                         absl::StrCat(R"({"prompt":"hi","max_tokens":1,"echo":true,"logprobs":)",
+                                      logprobs, R"(,"prompt_logprobs":)", prompt_logprobs, "}"))
+                        .body)["choices"][0];
+    // The token itself where no others are asked for.
+    const size_t expected = std::max<size_t>(logprobs, 1);
+    EXPECT_EQ(choice["logprobs"]["top_logprobs"][1].size(), expected) << choice;
+    EXPECT_EQ(choice["logprobs"]["top_logprobs"][2].size(), expected);
+    EXPECT_EQ(choice["prompt_logprobs"][1].size(), 1 + prompt_logprobs);  // and the token itself
+  }
+}
+
 TEST_F(HttpServerTest, BestOfAnswersWithTheMostProbable) {
   Start();
   std::vector<std::pair<float, std::string>> expected;

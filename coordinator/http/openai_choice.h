@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -38,6 +39,10 @@ struct AnswerOptions {
   bool logprobs = false;
   bool echo = false;
   bool prompt_logprobs = false;
+  // Most probable tokens that are told in each place; there may be more, as an echoed prompt and
+  // `prompt_logprobs` can ask for different numbers.
+  uint32_t most_logprobs = UINT32_MAX;
+  uint32_t most_prompt_logprobs = UINT32_MAX;
 };
 
 Choice PartOf(TokenOutput output, const AnswerOptions& options);
