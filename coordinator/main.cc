@@ -11,12 +11,12 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/host_port.h"
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "common/tenant_weight.h"
 #include "common/version.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/planning.h"
@@ -34,9 +34,6 @@ constexpr uint64_t kLogitsBytesPerStep = 8 << 20;
 constexpr absl::Duration kPoll = absl::Milliseconds(100);
 // After the second signal: what streams get to end with an error.
 constexpr absl::Duration kAbortGrace = absl::Seconds(5);
-
-constexpr double kLeastTenantWeight = 0.001;
-constexpr double kMostTenantWeight = 1000;
 
 struct Flags {
   std::string model;
@@ -102,7 +99,11 @@ void AddOptions(CLI::App* app, Flags* flags) {
   add("--target-step-ms", flags->target_step_ms,
       "Milliseconds that a step may take; prompts are cut to fit. 0 = twice what it takes without");
   add("--tenant-weight", flags->tenant_weight_texts,
-      "NAME=WEIGHT, a tenant's share against the others' 1; may be given several times");
+      "NAME=WEIGHT, a tenant's share against the others' 1, from 0.001 to 1000; several with "
+      "commas "
+      "or flags of their own")
+      ->allow_extra_args(false)
+      ->delimiter(',');
   add("--step-timeout", flags->step_timeout_s, "Seconds after which a step is given up")
       ->check(CLI::Range(1u, 86400u));
   add("--ports-file", flags->ports_file, "Write the addresses listened on to this file, as JSON");
@@ -124,18 +125,7 @@ absl::Status CheckFlags(Flags* flags) {
   if (!flags->planning.plan.empty()) {
     ESSOR_RETURN_IF_ERROR(model::ParallelPlan::Parse(flags->planning.plan).status());
   }
-  for (const std::string& text : flags->tenant_weight_texts) {
-    const size_t equals = text.rfind('=');
-    double weight = 0;
-    const bool is_number =
-        equals != std::string::npos && absl::SimpleAtod(text.substr(equals + 1), &weight);
-    if (!is_number || !(weight >= kLeastTenantWeight && weight <= kMostTenantWeight)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--tenant-weight ", text, " is not NAME=WEIGHT with a weight from ",
-                       kLeastTenantWeight, " to ", kMostTenantWeight));
-    }
-    flags->tenant_weights[text.substr(0, equals)] = weight;
-  }
+  ESSOR_ASSIGN_OR_RETURN(flags->tenant_weights, ParseTenantWeights(flags->tenant_weight_texts));
   if (!flags->device_memory.empty()) {
     ESSOR_ASSIGN_OR_RETURN(flags->planning.device_memory_bytes,
                            model::ParseByteSize(flags->device_memory));

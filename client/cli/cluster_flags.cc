@@ -8,6 +8,7 @@
 #include "client/cli/progress_line.h"
 #include "common/host_port.h"
 #include "common/status_macros.h"
+#include "common/tenant_weight.h"
 #include "model/plan/parallel_plan.h"
 
 namespace essor::cli {
@@ -21,6 +22,27 @@ constexpr size_t kQueuedRequests = 1024;  // more than a command sends as a rule
 uint32_t RanksOf(const std::string& plan) {
   const auto parsed = model::ParallelPlan::Parse(plan);
   return parsed.ok() ? parsed->NumRanks() : 1;
+}
+
+// As the coordinator has them; docs/scheduling.md.
+void AddSchedulingFlags(CLI::App& app, LocalFlags& flags) {
+  app.add_option("--prefix-cache", flags.prefix_cache,
+                 "Who may find the prompts of others in the KV cache: all, those of one tenant, or "
+                 "nobody (off)")
+      ->check(CLI::IsMember({"all", "tenant", "off"}))
+      ->capture_default_str();
+  app.add_option("--reserve-new-tokens", flags.reserve_new_tokens,
+                 "New tokens that KV blocks are promised for when a request begins")
+      ->default_str("the coordinator's default");
+  app.add_option("--target-step-ms", flags.target_step_ms,
+                 "Milliseconds that a step may take; prompts are cut to fit. 0 = twice what it "
+                 "takes without")
+      ->capture_default_str();
+  app.add_option("--tenant-weight", flags.tenant_weights,
+                 "NAME=WEIGHT, a tenant's share against the others' 1, from 0.001 to 1000; several "
+                 "with commas or flags of their own")
+      ->allow_extra_args(false)
+      ->delimiter(',');
 }
 
 }  // namespace
@@ -63,9 +85,11 @@ void AddLocalFlags(CLI::App& app, LocalFlags& flags) {
   app.add_option("--max-step-tokens", flags.max_step_tokens,
                  "Token budget of one step; 0 = the coordinator's default")
       ->capture_default_str();
+  AddSchedulingFlags(app, flags);
 }
 
 absl::Status CheckLocalFlags(const LocalFlags& flags) {
+  ESSOR_RETURN_IF_ERROR(ParseTenantWeights(flags.tenant_weights).status());
   if (flags.plan.empty()) return absl::OkStatus();
   return model::ParallelPlan::Parse(flags.plan).status();
 }
@@ -81,15 +105,23 @@ client::LocalCluster::Options ToClusterOptions(const LocalFlags& flags,
   options.worker_flags = {
       "--device=" + flags.device, absl::StrCat("--threads=", flags.threads),
       absl::StrCat("--devices=", std::max(kWorkerDevices, (ranks + workers - 1) / workers))};
-  options.coordinator_flags = {"--model=" + flags.model, "--dtype=" + flags.dtype,
-                               "--kv-dtype=" + flags.kv_dtype,
-                               "--draft-layers=" + flags.draft_layers};
+  options.coordinator_flags = {
+      "--model=" + flags.model, "--dtype=" + flags.dtype, "--kv-dtype=" + flags.kv_dtype,
+      "--draft-layers=" + flags.draft_layers, "--prefix-cache=" + flags.prefix_cache};
   const auto add = [&](const char* flag, uint32_t value) {
     if (value > 0) options.coordinator_flags.push_back(absl::StrCat(flag, value));
   };
   if (!flags.plan.empty()) options.coordinator_flags.push_back("--plan=" + flags.plan);
   add("--max-context=", flags.max_context);
   add("--max-step-tokens=", flags.max_step_tokens);
+  add("--target-step-ms=", flags.target_step_ms);
+  if (flags.reserve_new_tokens.has_value()) {  // 0 is a choice
+    options.coordinator_flags.push_back(
+        absl::StrCat("--reserve-new-tokens=", *flags.reserve_new_tokens));
+  }
+  for (const std::string& weight : flags.tenant_weights) {
+    options.coordinator_flags.push_back("--tenant-weight=" + weight);
+  }
   return options;
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
@@ -26,11 +27,15 @@ struct LocalFlags {
   std::string draft_layers = "skip";
   uint32_t max_context = 0;
   uint32_t max_step_tokens = 0;
+  std::string prefix_cache = "all";
+  std::optional<uint32_t> reserve_new_tokens{};
+  uint32_t target_step_ms = 0;
+  std::vector<std::string> tenant_weights{};  // NAME=WEIGHT
 };
 
 // All but --model.
 void AddLocalFlags(CLI::App& app, LocalFlags& flags);
-// InvalidArgument for a plan that is not in the grammar.
+// InvalidArgument for a plan that is not in the grammar, or tenant weights that are none.
 absl::Status CheckLocalFlags(const LocalFlags& flags);
 // What LocalCluster has to know of them.
 client::LocalCluster::Options ToClusterOptions(const LocalFlags& flags,

@@ -6,6 +6,7 @@
 namespace essor::cli {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -48,6 +49,26 @@ TEST(ClusterFlagsTest, DraftLayersAreTheCoordinatorsChoice) {
               Contains("--draft-layers=skip"));
   EXPECT_THAT(ToClusterOptions({.model = "m", .draft_layers = "load"}, {}).coordinator_flags,
               Contains("--draft-layers=load"));
+}
+
+TEST(ClusterFlagsTest, SchedulingIsTheCoordinators) {
+  LocalFlags flags{.model = "m", .kv_dtype = "int8"};
+  EXPECT_THAT(ToClusterOptions(flags, {}).coordinator_flags,
+              AllOf(Contains("--kv-dtype=int8"), Contains("--prefix-cache=all"),
+                    Not(Contains(StartsWith("--reserve"))), Not(Contains(StartsWith("--target"))),
+                    Not(Contains(StartsWith("--tenant")))));
+  CLI::App app;
+  AddLocalFlags(app, flags);
+  app.parse(
+      "--prefix-cache tenant --reserve-new-tokens 0 --target-step-ms 40 "
+      "--tenant-weight blue=2,green=3 --tenant-weight a=b=0.5");
+  EXPECT_TRUE(CheckLocalFlags(flags).ok());
+  EXPECT_THAT(ToClusterOptions(flags, {}).coordinator_flags,
+              AllOf(Contains("--prefix-cache=tenant"), Contains("--reserve-new-tokens=0"),
+                    Contains("--target-step-ms=40"), Contains("--tenant-weight=blue=2"),
+                    Contains("--tenant-weight=green=3"), Contains("--tenant-weight=a=b=0.5")));
+  flags.tenant_weights = {"blue"};
+  EXPECT_THAT(std::string(CheckLocalFlags(flags).message()), HasSubstr("NAME=WEIGHT"));
 }
 
 }  // namespace

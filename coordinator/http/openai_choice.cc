@@ -82,6 +82,15 @@ void PutPromptEntry(TokenId id, float logprob, const model::Tokenizer* tokenizer
   writer->EndObject();
 }
 
+// With at most `count` most probable tokens in each place; they are sorted.
+std::vector<AnswerToken> WithTop(uint32_t count, std::vector<AnswerToken> tokens) {
+  for (AnswerToken& token : tokens) {
+    if (!token.logprob.has_value() || token.logprob->top.size() <= count) continue;
+    token.logprob->top.resize(count);
+  }
+  return tokens;
+}
+
 bool IsFirstByteOfCharacter(char byte) { return (static_cast<unsigned char>(byte) & 0xc0) != 0x80; }
 
 }  // namespace
@@ -106,8 +115,12 @@ Choice PartOf(const PromptOutput& prompt, const AnswerOptions& options) {
     AnswerToken& token = tokens.emplace_back(AnswerToken{.id = prompt.token_ids[i]});
     if (i > 0 && i <= prompt.logprobs.size()) token.logprob = prompt.logprobs[i - 1];
   }
-  if (options.prompt_logprobs) part.prompt_logprobs = tokens;
-  if (options.echo && options.logprobs) part.logprobs = std::move(tokens);
+  if (options.prompt_logprobs) {
+    part.prompt_logprobs = WithTop(options.most_prompt_logprobs, tokens);
+  }
+  if (options.echo && options.logprobs) {
+    part.logprobs = WithTop(options.most_logprobs, std::move(tokens));
+  }
   return part;
 }
 
@@ -127,6 +140,7 @@ size_t NumCharacters(std::span<const AnswerToken> tokens, const model::Tokenizer
   if (tokenizer == nullptr) return 0;
   size_t count = 0;
   for (const AnswerToken& token : tokens) {
+    if (tokenizer->IsSpecial(token.id)) continue;
     const std::string_view bytes = tokenizer->TokenBytes(token.id);
     count += static_cast<size_t>(std::count_if(bytes.begin(), bytes.end(), IsFirstByteOfCharacter));
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
@@ -38,6 +39,10 @@ struct AnswerOptions {
   bool logprobs = false;
   bool echo = false;
   bool prompt_logprobs = false;
+  // Most probable tokens that are told in each place; there may be more, as an echoed prompt and
+  // `prompt_logprobs` can ask for different numbers.
+  uint32_t most_logprobs = UINT32_MAX;
+  uint32_t most_prompt_logprobs = UINT32_MAX;
 };
 
 Choice PartOf(TokenOutput output, const AnswerOptions& options);
@@ -45,7 +50,7 @@ Choice PartOf(const PromptOutput& prompt, const AnswerOptions& options);
 // Adds the part that follows.
 void Append(Choice part, Choice* choice);
 
-// Characters of the tokens' text.
+// Characters that the tokens add to the text, which leaves special tokens out.
 size_t NumCharacters(std::span<const AnswerToken> tokens, const model::Tokenizer* tokenizer);
 
 // The value of a choice's "logprobs" in the form of chat, or that of completions. A token that is

@@ -78,6 +78,18 @@ TEST_F(OpenAiChoiceTest, PiecesOfCharactersAreWrittenAsBytes) {
   EXPECT_EQ(content[1]["bytes"], json({0xa9}));
 }
 
+TEST_F(OpenAiChoiceTest, SpecialTokensHaveNoPlaceInTheText) {
+  const AnswerOptions options{.logprobs = true, .echo = true};
+  const PromptOutput prompt{.token_ids = {ByteTokenizer::kEos, 'h', ByteTokenizer::kEos, 'i'},
+                            .text = "hi",
+                            .logprobs = {{-1, {}}, {-1, {}}, {-1, {}}}};
+  const Choice choice = PartOf(prompt, options);
+  const json logprobs = Body(false, choice, options)["choices"][0]["logprobs"];
+  EXPECT_EQ(logprobs["tokens"], json({"<eos>", "h", "<eos>", "i"}));
+  EXPECT_EQ(logprobs["text_offset"], json({0, 0, 1, 1}));
+  EXPECT_EQ(NumCharacters(choice.logprobs, &tokenizer_), 2u);
+}
+
 TEST_F(OpenAiChoiceTest, WhatIsNotFiniteIsWrittenAsANumber) {
   const AnswerOptions options{.logprobs = true};
   const Choice choice =

@@ -140,8 +140,10 @@ absl::Status ReadCompletionOutput(const JsonBody& body, CompletionRequest* reque
   }
   ESSOR_ASSIGN_OR_RETURN(output->echo, body.Bool("echo", false));
   request->answer.echo = output->echo;
-  // An echoed prompt's tokens have log-probabilities as the others have.
+  // An echoed prompt's tokens have log-probabilities as the others have. Numbers that are no counts
+  // are refused later.
   if (output->echo && output->logprobs.has_value()) {
+    request->answer.most_logprobs = static_cast<uint32_t>(*output->logprobs);
     output->prompt_logprobs =
         std::max(*output->logprobs, output->prompt_logprobs.value_or(*output->logprobs));
   }
@@ -168,6 +170,9 @@ absl::Status ReadOutput(const JsonBody& body, CompletionRequest* request, Genera
   ESSOR_ASSIGN_OR_RETURN(output.best_of, body.Integer("best_of"));
   ESSOR_ASSIGN_OR_RETURN(output.prompt_logprobs, body.Integer("prompt_logprobs"));
   request->answer.prompt_logprobs = output.prompt_logprobs.has_value();
+  if (output.prompt_logprobs.has_value()) {
+    request->answer.most_prompt_logprobs = static_cast<uint32_t>(*output.prompt_logprobs);
+  }
   if (request->stream && output.prompt_logprobs.has_value()) {
     return FieldError("prompt_logprobs", "is not allowed together with stream");
   }

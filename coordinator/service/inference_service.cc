@@ -13,7 +13,7 @@ namespace {
 
 // Clients' default limit on a message is 4 MiB; logits and prompts are cut to stay well below.
 constexpr size_t kMaxLogitsMessageBytes = 2 << 20;
-constexpr size_t kPromptTokensAtOnce = 4096;  // each with up to kMaxLogprobs probable ones
+constexpr size_t kTokensAtOnce = 4096;  // each with up to kMaxLogprobs probable ones
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   const auto deadline = context.deadline();
@@ -114,8 +114,8 @@ class GenerateStream final : public ResponseStream<v1::GenerateResponse> {
 
   void OnPrompt(PromptOutput output) override {
     const size_t num_tokens = output.token_ids.size();
-    for (size_t begin = 0; begin < num_tokens; begin += kPromptTokensAtOnce) {
-      const size_t end = std::min(begin + kPromptTokensAtOnce, num_tokens);
+    for (size_t begin = 0; begin < num_tokens; begin += kTokensAtOnce) {
+      const size_t end = std::min(begin + kTokensAtOnce, num_tokens);
       v1::GenerateResponse response;
       response.set_request_id(request_id_);
       v1::PromptPart* const part = response.mutable_prompt();
@@ -130,32 +130,48 @@ class GenerateStream final : public ResponseStream<v1::GenerateResponse> {
     }
   }
 
+  // With best_of a whole continuation comes at once; its text then goes with the last message.
   void OnTokens(TokenOutput output) override {
-    v1::GenerateResponse response;
-    response.set_request_id(request_id_);
-    response.set_index(output.index);
-    response.mutable_token_ids()->Add(output.token_ids.begin(), output.token_ids.end());
-    response.set_text(std::move(output.text));
-    for (const TokenLogprob& logprob : output.logprobs) {
-      ToProto(logprob.logprob, logprob.top, response.add_logprobs());
+    const size_t num_tokens = output.token_ids.size();
+    for (size_t begin = 0; begin < num_tokens; begin += kTokensAtOnce) {
+      const size_t end = std::min(begin + kTokensAtOnce, num_tokens);
+      v1::GenerateResponse response;
+      response.set_request_id(request_id_);
+      response.set_index(output.index);
+      response.mutable_token_ids()->Add(output.token_ids.begin() + begin,
+                                        output.token_ids.begin() + end);
+      for (size_t i = begin; i < std::min(end, output.logprobs.size()); ++i) {
+        ToProto(output.logprobs[i].logprob, output.logprobs[i].top, response.add_logprobs());
+      }
+      if (end == num_tokens) End(&output, &response);
+      Write(std::move(response), MergeTokens);
     }
-    response.set_finish_reason(ToProto(output.finish_reason));
-    if (output.finish_reason != FinishReason::kNone) {
-      response.mutable_usage()->set_prompt_tokens(output.usage.prompt_tokens);
-      response.mutable_usage()->set_generated_tokens(output.usage.generated_tokens);
-      response.mutable_usage()->set_cached_tokens(output.usage.cached_tokens);
-      response.mutable_timing()->set_queue_us(Microseconds(output.timing.queue));
-      response.mutable_timing()->set_first_token_us(Microseconds(output.timing.first_token));
-      response.mutable_timing()->set_total_us(Microseconds(output.timing.total));
-    }
-    Write(std::move(response), [](v1::GenerateResponse* last, const v1::GenerateResponse& next) {
-      if (last->index() != next.index() || last->has_prompt()) return false;
-      last->MergeFrom(AppendText(last, next));
-      return true;
-    });
   }
 
  private:
+  // What the last message of `output` has beside tokens.
+  static void End(TokenOutput* output, v1::GenerateResponse* response) {
+    response->set_text(std::move(output->text));
+    response->set_finish_reason(ToProto(output->finish_reason));
+    if (output->finish_reason == FinishReason::kNone) return;
+    response->mutable_usage()->set_prompt_tokens(output->usage.prompt_tokens);
+    response->mutable_usage()->set_generated_tokens(output->usage.generated_tokens);
+    response->mutable_usage()->set_cached_tokens(output->usage.cached_tokens);
+    response->mutable_timing()->set_queue_us(Microseconds(output->timing.queue));
+    response->mutable_timing()->set_first_token_us(Microseconds(output->timing.first_token));
+    response->mutable_timing()->set_total_us(Microseconds(output->timing.total));
+  }
+
+  // Tokens that wait anyway travel in one message, as long as it stays a small one.
+  static bool MergeTokens(v1::GenerateResponse* last, const v1::GenerateResponse& next) {
+    const auto num_tokens = static_cast<size_t>(last->token_ids_size() + next.token_ids_size());
+    if (last->index() != next.index() || last->has_prompt() || num_tokens > kTokensAtOnce) {
+      return false;
+    }
+    last->MergeFrom(AppendText(last, next));
+    return true;
+  }
+
   // MergeFrom() would replace the text where it must grow.
   static v1::GenerateResponse AppendText(v1::GenerateResponse* last,
                                          const v1::GenerateResponse& next) {

@@ -186,8 +186,9 @@ void FakeWorker::RunSequence(const v1::SequenceStep& sequence, bool answers,
   if (!sequence.hold()) {
     result->add_slot(sequence.slot());
     const bool forced = options_.forced_token != UINT32_MAX;
-    result->add_token_id(forced ? options_.forced_token : FakeToken(slot.seed, slot.num_tokens));
-    if (slot.logprobs > 0) FillTop(slot.logprobs - 1, kFakeLogprob, result->add_logprobs());
+    const TokenId token = forced ? options_.forced_token : FakeToken(slot.seed, slot.num_tokens);
+    result->add_token_id(token);
+    if (slot.logprobs > 0) FillTop(slot.logprobs - 1, FakeLogprob(token), result->add_logprobs());
   }
   if (!sequence.score()) return;
   v1::ScoreRows* const rows = result->add_scores();

@@ -19,8 +19,9 @@ namespace essor::coordinator {
 // The token that the fake model "samples" at `position` of a sequence with this seed: a printable
 // byte, so that the whole output of a request is known in advance.
 TokenId FakeToken(uint64_t seed, uint32_t position);
-// And its log-probability; the most probable tokens are "A", "B", ... with -1, -2, ...
-inline constexpr float kFakeLogprob = -0.5f;
+// A sampled token's log-probability; the most probable tokens are "A", "B", ... with -1, -2, ...
+// whatever was sampled. Exact in float32.
+inline float FakeLogprob(TokenId token) { return -static_cast<float>(token) / 256; }
 // The text a request of this seed and prompt length gets.
 std::string FakeText(uint64_t seed, uint32_t prompt_length, uint32_t num_tokens);
 

@@ -68,12 +68,13 @@ class TestCluster {
     return options;
   }
 
-  explicit TestCluster(Coordinator::Options options) {
+  explicit TestCluster(Coordinator::Options options, uint32_t max_context_tokens = 512) {
     model_.name = "fake-model";
     model_.family = "llama";
     model_.fingerprint = "f";
-    model_.limits = {
-        .vocab_size = 257, .max_context_tokens = 512, .eos_tokens = {ByteTokenizer::kEos}};
+    model_.limits = {.vocab_size = 257,
+                     .max_context_tokens = max_context_tokens,
+                     .eos_tokens = {ByteTokenizer::kEos}};
     model_.tokenizer = &tokenizer_;
     model_.chat_template = &chat_template_;
     auto coordinator = Coordinator::Start(std::move(options), &model_);

@@ -136,6 +136,29 @@ class UsageTest(unittest.TestCase):
                 self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
                 self.assertNotEqual(result.stderr, "")
 
+    def test_bad_scheduling_flags_end_with_2_and_one_sentence(self):
+        for flag in ["--prefix-cache=most", "--reserve-new-tokens=-1", "--reserve-new-tokens=few",
+                     "--target-step-ms=-1", "--target-step-ms=1.5", "--tenant-weight=blue",
+                     "--tenant-weight=blue=0", "--tenant-weight=blue=nan", "--kv-dtype=int4"]:
+            for command in [["essor-coordinator"], ["essor", "serve"],
+                            ["essor", "generate", "--prompt", "x"]]:
+                with self.subTest(flag=flag, command=command):
+                    result = subprocess.run([BIN / command[0], *command[1:], "--model", "m", flag],
+                                            capture_output=True, text=True, timeout=30, check=False)
+                    self.assertEqual((result.returncode, result.stdout), (2, ""), result.stderr)
+                    self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+                    self.assertIn(flag.split("=")[0], result.stderr)
+
+    def test_help_lists_scheduling_flags(self):
+        for command in [["essor-coordinator"], ["essor", "serve"], ["essor", "chat"],
+                        ["essor", "generate"], ["essor", "score"]]:
+            result = subprocess.run([BIN / command[0], *command[1:], "--help"], text=True,
+                                    capture_output=True, timeout=30, check=False)
+            for flag in ["--prefix-cache", "--reserve-new-tokens", "--target-step-ms",
+                         "--tenant-weight", "--kv-dtype"]:
+                with self.subTest(flag=flag, command=command):
+                    self.assertIn(f"  {flag} ", result.stdout)
+
     def test_help_and_version_end_with_0(self):
         for binary in ["essor", "essor-coordinator", "essor-worker"]:
             for flag in ["--help", "--version"]:
