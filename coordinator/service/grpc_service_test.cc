@@ -1,108 +1,20 @@
 // The gRPC services end to end: a real coordinator, real streams, fake workers.
-#include <algorithm>
 #include <future>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/error_details.h"
 #include "common/grpc_status.h"
 #include "coordinator/core/seed.h"
-#include "coordinator/testing/test_cluster.h"
-#include "gmock/gmock.h"
+#include "coordinator/testing/grpc_fixture.h"
 #include "google/rpc/status.pb.h"
-#include "gtest/gtest.h"
 
 namespace essor::coordinator {
 namespace {
 
-using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::IsEmpty;
-
-struct Answer {
-  absl::Status status;
-  std::vector<std::string> texts;  // per continuation
-  std::vector<std::vector<uint32_t>> token_ids;
-  std::vector<v1::FinishReason> finish_reasons;
-  std::vector<std::vector<v1::TokenLogprobs>> logprobs;
-  v1::PromptPart prompt;
-  v1::Usage usage;
-  std::string request_id;
-  size_t num_messages = 0;
-  int most_tokens = 0;  // of a message
-};
-
-Answer Generate(TestCluster& cluster, const v1::GenerateRequest& request,
-                absl::Duration timeout = absl::Seconds(20)) {
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
-  const auto reader = cluster.inference_->Generate(&context, request);
-  const size_t n = std::max(1u, request.sampling().n());
-  Answer answer;
-  answer.texts.resize(n);
-  answer.token_ids.resize(n);
-  answer.logprobs.resize(n);
-  answer.finish_reasons.resize(n, v1::FINISH_REASON_UNSPECIFIED);
-  v1::GenerateResponse response;
-  while (reader->Read(&response)) {
-    const uint32_t index = response.index();
-    answer.request_id = response.request_id();
-    ++answer.num_messages;
-    answer.most_tokens = std::max(
-        {answer.most_tokens, response.token_ids_size(), response.prompt().token_ids_size()});
-    if (response.has_prompt()) {
-      EXPECT_THAT(answer.token_ids, Each(IsEmpty()));  // the prompt comes first
-      answer.prompt.MergeFrom(response.prompt());
-      continue;
-    }
-    answer.logprobs[index].insert(answer.logprobs[index].end(), response.logprobs().begin(),
-                                  response.logprobs().end());
-    answer.texts[index] += response.text();
-    answer.token_ids[index].insert(answer.token_ids[index].end(), response.token_ids().begin(),
-                                   response.token_ids().end());
-    if (response.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
-      answer.finish_reasons[index] = response.finish_reason();
-      answer.usage = response.usage();
-    }
-  }
-  answer.status = FromGrpcStatus(reader->Finish());
-  return answer;
-}
-
-v1::GenerateRequest Request(const std::string& text, uint64_t seed, uint32_t max_new_tokens) {
-  v1::GenerateRequest request;
-  request.set_text(text);
-  request.mutable_sampling()->set_seed(seed);
-  request.mutable_sampling()->set_max_new_tokens(max_new_tokens);
-  return request;
-}
-
-// A cluster of one worker that is ready, unless a test says otherwise.
-class GrpcServiceTest : public testing::Test {
- protected:
-  void Start(Coordinator::Options options = TestCluster::DefaultOptions(1),
-             uint32_t max_context_tokens = 512) {
-    const uint32_t num_workers = options.driver.membership.num_workers;
-    cluster_ = std::make_unique<TestCluster>(std::move(options), max_context_tokens);
-    ASSERT_TRUE(cluster_->start_error_.ok()) << cluster_->start_error_;
-    for (uint32_t i = 0; i < num_workers; ++i) {
-      FakeWorker::Options worker = cluster_->WorkerOptions(absl::StrCat("w", i));
-      worker.step_time = step_time_;
-      cluster_->AddWorker(std::move(worker));
-    }
-    ASSERT_TRUE(cluster_->WaitReady());
-  }
-  void TearDown() override {
-    if (cluster_ == nullptr) return;
-    for (const auto& worker : cluster_->workers_) EXPECT_THAT(worker->violations(), IsEmpty());
-  }
-
-  absl::Duration step_time_ = absl::ZeroDuration();
-  std::unique_ptr<TestCluster> cluster_;
-};
 
 TEST_F(GrpcServiceTest, GeneratesWhatTheWorkersSample) {
   Start(TestCluster::DefaultOptions(2));
@@ -170,164 +82,6 @@ TEST_F(GrpcServiceTest, SamplingFieldsReachTheWorkers) {
   EXPECT_THAT(sampling.late_ids(), ElementsAre(ByteTokenizer::kEos));
   EXPECT_EQ(sampling.min_new_tokens(), 4u);
   EXPECT_EQ(sampling.logprobs(), 1u);
-}
-
-TEST_F(GrpcServiceTest, LogprobsComeWithTheTokens) {
-  Start();
-  v1::GenerateRequest request = Request("abc", 9, 6);
-  request.mutable_sampling()->set_n(2);
-  for (const int top : {0, 2}) {
-    request.set_logprobs(top);
-    const Answer answer = Generate(*cluster_, request);
-    ASSERT_TRUE(answer.status.ok()) << answer.status;
-    for (size_t n = 0; n < 2; ++n) {
-      ASSERT_EQ(answer.logprobs[n].size(), 6u);
-      for (size_t i = 0; i < 6; ++i) {
-        const v1::TokenLogprobs& logprobs = answer.logprobs[n][i];
-        EXPECT_EQ(logprobs.logprob(), FakeLogprob(answer.token_ids[n][i]));
-        ASSERT_EQ(logprobs.top_ids_size(), top);
-        ASSERT_EQ(logprobs.top_logprobs_size(), top);
-        if (top == 0) continue;
-        EXPECT_THAT(logprobs.top_ids(), ElementsAre('A', 'B'));
-        EXPECT_THAT(logprobs.top_logprobs(), ElementsAre(-1, -2));
-      }
-    }
-  }
-  request.clear_logprobs();
-  EXPECT_THAT(Generate(*cluster_, request).logprobs, Each(IsEmpty()));
-}
-
-// The second time the prompt is in the cache; it is computed again for the sake of its logits.
-TEST_F(GrpcServiceTest, PromptLogprobsAreThoseOfAllTokensButTheFirst) {
-  Start();
-  const std::string prompt(100, 'p');
-  v1::GenerateRequest request = Request(prompt + "q", 9, 2);
-  request.set_prompt_logprobs(1);
-  request.mutable_sampling()->set_n(2);
-  for (int i = 0; i < 2; ++i) {
-    const Answer answer = Generate(*cluster_, request);
-    ASSERT_TRUE(answer.status.ok()) << answer.status;
-    EXPECT_EQ(answer.prompt.text(), "");
-    EXPECT_EQ(answer.prompt.token_ids_size(), 101);
-    ASSERT_EQ(answer.prompt.logprobs_size(), 100);
-    EXPECT_EQ(answer.prompt.logprobs(0).logprob(), -static_cast<float>('p'));
-    EXPECT_EQ(answer.prompt.logprobs(99).logprob(), -static_cast<float>('q'));
-    EXPECT_THAT(answer.prompt.logprobs(99).top_ids(), ElementsAre('A'));
-    EXPECT_THAT(answer.logprobs, Each(IsEmpty()));
-    EXPECT_EQ(answer.texts[0], FakeText(9, 101, 2));
-    EXPECT_EQ(answer.usage.cached_tokens(), 0u);
-  }
-}
-
-TEST_F(GrpcServiceTest, EchoTellsThePromptOnceAndLeavesSpecialTokensOutOfItsText) {
-  Start();
-  v1::GenerateRequest request = Request("", 9, 2);
-  for (const uint32_t id : {uint32_t{'h'}, uint32_t{ByteTokenizer::kEos}, uint32_t{'i'}}) {
-    request.mutable_tokens()->add_ids(id);
-  }
-  request.mutable_sampling()->set_n(2);
-  request.set_echo(true);
-  const Answer answer = Generate(*cluster_, request);
-  ASSERT_TRUE(answer.status.ok()) << answer.status;
-  EXPECT_EQ(answer.prompt.text(), "hi");
-  EXPECT_THAT(answer.prompt.token_ids(), ElementsAre('h', ByteTokenizer::kEos, 'i'));
-  EXPECT_THAT(answer.prompt.logprobs(), IsEmpty());
-  EXPECT_EQ(answer.texts[0], FakeText(9, 3, 2));
-  EXPECT_EQ(answer.texts[1], FakeText(ContinuationSeed(9, 1), 3, 2));
-}
-
-TEST_F(GrpcServiceTest, BestOfTellsTheMostProbableOnes) {
-  Start();
-  std::vector<std::pair<float, std::string>> expected;  // of all five, the most probable first
-  for (uint32_t i = 0; i < 5; ++i) {
-    const std::string text = FakeText(ContinuationSeed(9, i), 3, 6);
-    float sum = 0;
-    for (const char token : text) sum += FakeLogprob(static_cast<TokenId>(token));
-    expected.emplace_back(-sum, text);
-  }
-  std::sort(expected.begin(), expected.end());
-  ASSERT_NE(expected[0].second, FakeText(9, 3, 6));  // so that something is chosen
-  v1::GenerateRequest request = Request("abc", 9, 6);
-  request.mutable_sampling()->set_n(2);
-  request.set_best_of(5);
-  for (const bool with_logprobs : {false, true}) {
-    if (with_logprobs) request.set_logprobs(0);
-    const Answer answer = Generate(*cluster_, request);
-    ASSERT_TRUE(answer.status.ok()) << answer.status;
-    EXPECT_THAT(answer.texts, ElementsAre(expected[0].second, expected[1].second));
-    EXPECT_THAT(answer.finish_reasons, Each(v1::FINISH_REASON_LENGTH));
-    EXPECT_EQ(answer.logprobs[1].size(), with_logprobs ? 6u : 0u);
-    EXPECT_EQ(answer.usage.generated_tokens(), 6u);
-  }
-}
-
-Coordinator::Options OptionsOfLongSequences() {
-  Coordinator::Options options = TestCluster::DefaultOptions(1);
-  options.driver.membership.capacity = [](uint32_t, uint64_t) -> absl::StatusOr<model::KvCapacity> {
-    return model::KvCapacity{.num_blocks = 1024};
-  };
-  return options;
-}
-
-// Much is told at once here: that is not a client that does not read, and no message gets large.
-TEST_F(GrpcServiceTest, LongBestContinuationsComeInSeveralMessages) {
-  Start(OptionsOfLongSequences(), 8192);
-  v1::GenerateRequest request = Request("abc", 9, 4500);
-  request.mutable_sampling()->set_n(2);
-  request.set_best_of(3);
-  request.set_logprobs(20);
-  const Answer answer = Generate(*cluster_, request);
-  ASSERT_TRUE(answer.status.ok()) << answer.status;
-  EXPECT_EQ(answer.num_messages, 4u);
-  EXPECT_EQ(answer.most_tokens, 4096);
-  for (size_t n = 0; n < 2; ++n) {
-    ASSERT_EQ(answer.token_ids[n].size(), 4500u);
-    EXPECT_EQ(answer.texts[n], std::string(answer.token_ids[n].begin(), answer.token_ids[n].end()));
-    ASSERT_EQ(answer.logprobs[n].size(), 4500u);
-    for (size_t i = 0; i < 4500; ++i) {
-      ASSERT_EQ(answer.logprobs[n][i].logprob(), FakeLogprob(answer.token_ids[n][i])) << i;
-    }
-  }
-}
-
-TEST_F(GrpcServiceTest, LongPromptsComeInSeveralMessages) {
-  Start(OptionsOfLongSequences(), 8192);
-  std::string prompt;
-  for (int i = 0; i < 5000; ++i) prompt.push_back(static_cast<char>('a' + i % 26));
-  v1::GenerateRequest request = Request(prompt, 9, 1);
-  request.set_prompt_logprobs(0);
-  request.set_echo(true);
-  const Answer answer = Generate(*cluster_, request);
-  ASSERT_TRUE(answer.status.ok()) << answer.status;
-  EXPECT_EQ(answer.num_messages, 3u);
-  EXPECT_EQ(answer.most_tokens, 4096);
-  EXPECT_EQ(answer.prompt.text(), prompt);
-  ASSERT_EQ(answer.prompt.token_ids_size(), 5000);
-  ASSERT_EQ(answer.prompt.logprobs_size(), 4999);
-  for (int i = 1; i < 5000; ++i) {
-    ASSERT_EQ(answer.prompt.token_ids(i), static_cast<uint32_t>(prompt[i])) << i;
-    ASSERT_EQ(answer.prompt.logprobs(i - 1).logprob(), -static_cast<float>(prompt[i])) << i;
-  }
-}
-
-// Whole blocks of 16 tokens, and never the last token of a prompt.
-TEST_F(GrpcServiceTest, UsageTellsWhatWasCached) {
-  Start();
-  const auto cached = [&](const std::string& prompt, const std::string& salt) {
-    v1::GenerateRequest request = Request(prompt, 9, 3);
-    request.set_cache_salt(salt);
-    const Answer answer = Generate(*cluster_, request);
-    EXPECT_EQ(answer.texts[0], FakeText(9, static_cast<uint32_t>(prompt.size()), 3));
-    return answer.usage.cached_tokens();
-  };
-  const std::string prompt = "A prompt of forty tokens, each one byte.";
-  ASSERT_EQ(prompt.size(), 40u);
-  EXPECT_EQ(cached(prompt, ""), 0u);
-  EXPECT_EQ(cached(prompt, ""), 32u);
-  EXPECT_EQ(cached(prompt.substr(0, 32), ""), 16u);
-  EXPECT_EQ(cached("B" + prompt, ""), 0u);
-  EXPECT_EQ(cached(prompt, "pepper"), 0u);
-  EXPECT_EQ(cached(prompt, "pepper"), 32u);
 }
 
 TEST_F(GrpcServiceTest, StopStringEndsTheTextBeforeIt) {
@@ -527,30 +281,6 @@ TEST_F(GrpcServiceTest, ScoresComeInOrderOfPosition) {
         EXPECT_EQ(logprobs[i][k], -static_cast<float>(sequences[i][k + 1]));
       }
     }
-  }
-}
-
-TEST_F(GrpcServiceTest, ScoresNameTheMostProbableTokens) {
-  Start();
-  v1::ScoreRequest request;
-  for (uint32_t i = 0; i < 50; ++i) request.add_sequences()->mutable_ids()->Add(i + 1);
-  for (uint32_t i = 0; i < 50; ++i) request.mutable_sequences(3)->add_ids(i);
-  request.set_top_n(2);
-  grpc::ClientContext context;
-  const auto reader = cluster_->inference_->Score(&context, request);
-  v1::ScoreResponse response;
-  std::vector<v1::TokenLogprobs> tops;
-  while (reader->Read(&response)) {
-    ASSERT_EQ(response.tops_size(), response.logprobs_size());
-    EXPECT_EQ(response.tops_size() > 0, response.sequence_index() == 3);
-    tops.insert(tops.end(), response.tops().begin(), response.tops().end());
-  }
-  EXPECT_TRUE(reader->Finish().ok());
-  ASSERT_EQ(tops.size(), 50u);
-  for (uint32_t i = 0; i < 50; ++i) {
-    EXPECT_EQ(tops[i].logprob(), -static_cast<float>(i));
-    EXPECT_THAT(tops[i].top_ids(), ElementsAre('A', 'B'));
-    EXPECT_THAT(tops[i].top_logprobs(), ElementsAre(-1, -2));
   }
 }
 

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/grpc_status.h"
+#include "coordinator/core/seed.h"
 #include "grpcpp/grpcpp.h"
 
 namespace essor::coordinator {
@@ -35,6 +36,23 @@ std::string FakeText(uint64_t seed, uint32_t prompt_length, uint32_t num_tokens)
     text.push_back(static_cast<char>(FakeToken(seed, prompt_length + i)));
   }
   return text;
+}
+
+std::vector<std::string> BestFakeTexts(uint64_t seed, uint32_t prompt_length, uint32_t num_tokens,
+                                       uint32_t count) {
+  std::vector<std::string> texts;
+  for (uint32_t i = 0; i < count; ++i) {
+    texts.push_back(FakeText(ContinuationSeed(seed, i), prompt_length, num_tokens));
+  }
+  const auto logprob = [](const std::string& text) {
+    float sum = 0;
+    for (const char token : text) sum += FakeLogprob(static_cast<TokenId>(token));
+    return sum;
+  };
+  std::stable_sort(texts.begin(), texts.end(), [&](const std::string& a, const std::string& b) {
+    return logprob(a) > logprob(b);
+  });
+  return texts;
 }
 
 FakeWorker::FakeWorker(Options options) : options_(std::move(options)) {

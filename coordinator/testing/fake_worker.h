@@ -24,6 +24,9 @@ TokenId FakeToken(uint64_t seed, uint32_t position);
 inline float FakeLogprob(TokenId token) { return -static_cast<float>(token) / 256; }
 // The text a request of this seed and prompt length gets.
 std::string FakeText(uint64_t seed, uint32_t prompt_length, uint32_t num_tokens);
+// The texts of the first `count` continuations of a prompt, the most probable first.
+std::vector<std::string> BestFakeTexts(uint64_t seed, uint32_t prompt_length, uint32_t num_tokens,
+                                       uint32_t count);
 
 // Keeps the state a worker must keep (slots, positions, block tables) and checks every step against
 // the protocol; violations are collected. Thread-safe.
