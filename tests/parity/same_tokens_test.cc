@@ -1,7 +1,8 @@
 // The same request gives the same tokens: alone, in a crowd, in any order of arrival, with and
-// without the prefix cache, in chunks of any size, put back and computed again, in one data-parallel
-// group or another, under stages. The production scheduler drives real ranks over the messages of
-// cluster.proto; every answer is compared bit for bit with that of the request alone on one rank.
+// without the prefix cache, in chunks of any size, put back and computed again, in one
+// data-parallel group or another, under stages. The production scheduler drives real ranks over the
+// messages of cluster.proto; every answer is compared bit for bit with that of the request alone on
+// one rank.
 //
 // ESSOR_SAME_TOKENS_MODEL=<model> tries that model too (with ESSOR_SAME_TOKENS_REQUESTS requests,
 // 1000 by default), which the committed nano models stand for otherwise.
@@ -64,9 +65,8 @@ std::vector<Variant> Variants() {
       {.name = "pp=2", .plan = "pp=2", .order_seed = 4},
   };
   for (const uint32_t chunk : {16u, 32u, 64u, 4096u}) {
-    variants.push_back({.name = absl::StrCat("chunks of ", chunk),
-                        .max_step_tokens = chunk,
-                        .order_seed = chunk});
+    variants.push_back(
+        {.name = absl::StrCat("chunks of ", chunk), .max_step_tokens = chunk, .order_seed = chunk});
   }
   return variants;
 }
@@ -135,9 +135,8 @@ class Cluster {
                            .kinds = instance_->kinds(),
                            .prefix_cache = variant.prefix_cache,
                            .reserve_new_tokens = variant.reserve_new_tokens},
-        coordinator::OutputModel{.tokenizer = nullptr,
-                                 .eos_tokens = {},
-                                 .vocab_size = instance_->spec().vocab_size});
+        coordinator::OutputModel{
+            .tokenizer = nullptr, .eos_tokens = {}, .vocab_size = instance_->spec().vocab_size});
     scheduler_->Reset({.num_blocks = variant.num_blocks,
                        .num_window_blocks = variant.num_blocks,
                        .num_snapshots = 8});
