@@ -145,7 +145,7 @@ class Scheduler {
   Next NextToStart() const;
   void Admit(Planning* planning);
   void MakeRoom();
-  bool HasRoomFor(const Request& request, std::span<const TokenId> tokens) const;
+  bool HasRoomFor(const Request& request, uint32_t index, std::span<const TokenId> tokens) const;
   bool AdmitFront(Request* request, Planning* planning);
   bool TryStart(Sequence* sequence, Planning* planning);
   std::optional<uint32_t> GroupFor(const KvCache::Begin& begin, const Planning& planning) const;

@@ -421,6 +421,20 @@ TEST_F(SchedulerTest, HigherPriorityComesFirstAndMakesRoom) {
   EXPECT_EQ(Show(step), "release 0 start 0 at 4 0:1+1");
 }
 
+// Each sequence of a request makes the room that it needs itself.
+TEST_F(SchedulerTest, ALongSequenceBehindAShortOneMakesRoom) {
+  Start({.num_slots = 4, .block_tokens = 4}, 14);
+  ASSERT_TRUE(Submit(1, Task(20, 10)).ok());  // 8 blocks
+  Answer(*Plan(), 5);
+  ScoreTask urgent;
+  urgent.sequences = {std::vector<TokenId>(4, 7), std::vector<TokenId>(40, 8)};  // 1 and 10
+  urgent.service.priority = 2;
+  ASSERT_TRUE(scheduler_->Submit(RequestId(2), std::move(urgent), now_).ok());
+  for (int i = 0; i < 3; ++i) Answer(*Plan(), 5);
+  EXPECT_EQ(DoneMessages(), "2=OK");
+  EXPECT_EQ(scheduler_->num_preemptions(), 1u);
+}
+
 // Prompts are cut so that steps with decoding sequences keep their time.
 TEST_F(SchedulerTest, ChunksFitTheTargetTime) {
   Start({.num_slots = 4,
