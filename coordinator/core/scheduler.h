@@ -166,6 +166,7 @@ class Scheduler {
   void AddDecode(Sequence* sequence, Planning* planning);
   void AddPrefill(Sequence* sequence, Planning* planning);
   uint32_t ChunkOf(const Sequence& sequence, const Planning& planning) const;
+  bool AnyDecodes() const;
   void SetPrefillBudgets(Planning* planning) const;
 
   // The lives of sequences and requests (scheduler.cc).

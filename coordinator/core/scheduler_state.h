@@ -93,6 +93,7 @@ struct Scheduler::Sequence {
     return request->generate() != nullptr &&
            num_generated() + num_pending < request->generate()->max_new_tokens;
   }
+  bool Decodes() const { return !prefilling() && WantsToken(); }  // now or in a later step
 };
 
 // A data-parallel group.

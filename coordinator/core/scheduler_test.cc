@@ -451,6 +451,24 @@ TEST_F(SchedulerTest, ChunksFitTheTargetTime) {
   EXPECT_NEAR(static_cast<double>(step->num_tokens), 201, 4);
 }
 
+// Also those between two steps of a sequence that decodes in every other step.
+TEST_F(SchedulerTest, ChunksBetweenMicroBatchesFitTheTargetTime) {
+  Start({.num_stages = 2,
+         .num_slots = 4,
+         .max_step_tokens = 512,
+         .block_tokens = 4,
+         .target_step_time = absl::Milliseconds(15)},
+        1000);
+  ASSERT_TRUE(Submit(1, Task(100, 200)).ok());
+  Answer(*Plan(), 5);
+  for (int i = 0; i < 50; ++i) Answer(*Plan(), 6);
+  EXPECT_EQ(Show(Plan()), "0:0");
+  ASSERT_TRUE(Submit(2, Task(400, 2)).ok());
+  const auto step = Plan();
+  EXPECT_EQ(step->decode_slots.size(), 0u);
+  EXPECT_NEAR(static_cast<double>(step->num_tokens), 200, 4);
+}
+
 TEST_F(SchedulerTest, ADeadlineThatCannotBeMetEndsAWaitingRequest) {
   Start({.max_running_requests = 1, .num_slots = 2}, 1000);
   ASSERT_TRUE(Submit(1, Task(100, 200)).ok());
