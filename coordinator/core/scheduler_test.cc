@@ -576,6 +576,22 @@ TEST_F(SchedulerTest, LogitsThatAreNotFiniteEndTheirRequestAlone) {
   EXPECT_EQ(Show(Plan()), "release 0 1:0");
 }
 
+// What a request left behind that was gone before its logits came fails one more and no others.
+TEST_F(SchedulerTest, APrefixWithLogitsThatAreNotFiniteIsComputedAgain) {
+  Start({.num_slots = 1, .block_tokens = 4}, 100);
+  const GenerateTask task = Task(9, 10);
+  ASSERT_TRUE(Submit(1, task).ok());
+  ASSERT_TRUE(Plan().has_value());
+  scheduler_->Cancel(RequestId(1), absl::CancelledError(""), &events_);
+  ASSERT_TRUE(Apply({.sampled = {{0, kNoToken}}}).ok());
+  ASSERT_TRUE(Submit(2, task).ok());
+  EXPECT_EQ(Show(Plan()), "release 0 start 0 at 8 0:1+1");
+  ASSERT_TRUE(Apply({.sampled = {{0, kNoToken}}}).ok());
+  EXPECT_EQ(DoneMessages(), "1=CANCELLED 2=INTERNAL");
+  ASSERT_TRUE(Submit(3, task).ok());
+  EXPECT_EQ(Show(Plan()), "release 0 start 0 0:9+3");
+}
+
 TEST_F(SchedulerTest, LogProbabilitiesThatAreNotNumbersEndTheirRequest) {
   Start({.num_slots = 2}, 100);
   ScoreTask task;
