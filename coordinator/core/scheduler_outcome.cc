@@ -65,7 +65,7 @@ absl::Status Scheduler::ApplyOutcome(std::span<StepOutcome> parts, absl::Time no
       Sequence* const sequence = SequenceOf(entry);
       if (sequence == nullptr) {
         ++discarded_tokens_;
-      } else if (sampled.token == kNoToken) {
+      } else if (sampled.token == kNoToken || (its != nullptr && std::isnan(its->logprob))) {
         GroupOf(sequence->slot).kv.Hide(sequence->kv);
         EndRequest(sequence->request, NotFinite(), events);
       } else {

@@ -592,6 +592,18 @@ TEST_F(SchedulerTest, APrefixWithLogitsThatAreNotFiniteIsComputedAgain) {
   EXPECT_EQ(Show(Plan()), "release 0 start 0 0:9+3");
 }
 
+TEST_F(SchedulerTest, LogProbabilitiesOfTokensThatAreNotNumbersEndTheirRequest) {
+  Start({.num_slots = 2}, 100);
+  GenerateTask task = Task(4, 1);
+  task.best_of = 2;
+  ASSERT_TRUE(Submit(1, std::move(task)).ok());
+  ASSERT_TRUE(Plan().has_value());
+  StepOutcome outcome{.sampled = {{0, 5}}};
+  outcome.logprobs.push_back({.logprob = NAN});
+  ASSERT_TRUE(Apply(std::move(outcome)).ok());
+  EXPECT_EQ(DoneMessages(), "1=INTERNAL");
+}
+
 TEST_F(SchedulerTest, LogProbabilitiesThatAreNotNumbersEndTheirRequest) {
   Start({.num_slots = 2}, 100);
   ScoreTask task;
