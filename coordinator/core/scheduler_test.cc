@@ -195,6 +195,18 @@ TEST_F(SchedulerTest, FullQueueIsRefusedWithARetryDelay) {
   EXPECT_FALSE(Submit(4, Task(4, 50)).ok());
 }
 
+TEST_F(SchedulerTest, IdlingDoesNotLengthenTheRetryDelay) {
+  Start({.max_running_requests = 1, .max_queued_requests = 1, .num_slots = 4}, 100);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    now_ += absl::Hours(1);
+    ASSERT_TRUE(Submit(id, Task(4, 1)).ok());
+    Answer(*Plan(), 5);
+  }
+  ASSERT_TRUE(Submit(4, Task(4, 50)).ok());
+  ASSERT_TRUE(Submit(5, Task(4, 50)).ok());
+  EXPECT_EQ(RetryDelayOf(Submit(6, Task(4, 50))), absl::Seconds(1));
+}
+
 // The others wait until the first has the prompt, then share it: all but the last token, whose
 // block is copied.
 TEST_F(SchedulerTest, ContinuationsShareTheirPrompt) {
