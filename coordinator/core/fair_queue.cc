@@ -85,13 +85,19 @@ RequestId FairQueue::Front() const {
   return tenants_[turns.begin()->second].waiting.at(priority).front();
 }
 
+void FairQueue::Charge(uint32_t id, double work) {
+  TenantState& tenant = tenants_[id];
+  if (tenant.unsettled == 0 && work > 0) charged_.push_back(id);
+  tenant.unsettled += work;
+}
+
 void FairQueue::Settle() {
-  for (uint32_t id = 0; id < tenants_.size(); ++id) {
+  for (const uint32_t id : charged_) {
     TenantState& tenant = tenants_[id];
-    if (tenant.unsettled == 0) continue;
     const double work = std::exchange(tenant.unsettled, 0);
-    Rekey(&tenant, id, tenant.served + work / tenant.weight);
+    if (work > 0) Rekey(&tenant, id, tenant.served + work / tenant.weight);
   }
+  charged_.clear();
 }
 
 void FairQueue::Rekey(TenantState* tenant, uint32_t id, double served) {

@@ -23,7 +23,8 @@ namespace essor::coordinator {
 // differ in counters by no more than one request's work. One tenant's requests go in order of
 // arrival.
 //
-// Deterministic, thread-compatible. Everything is O(log tenants).
+// Deterministic, thread-compatible. Everything is O(log tenants); Settle() for each that was
+// charged.
 class FairQueue {
  public:
   // Tenants that are not named have weight 1. Weights are above 0.
@@ -46,7 +47,7 @@ class FairQueue {
   int32_t FrontPriority() const { return levels_.rbegin()->first; }
 
   // Work done for a tenant; counts from the next Settle() on.
-  void Charge(uint32_t tenant, double work) { tenants_[tenant].unsettled += work; }
+  void Charge(uint32_t tenant, double work);
   void Settle();
 
   bool empty() const { return size_ == 0; }
@@ -75,6 +76,7 @@ class FairQueue {
   const std::map<std::string, double> weights_;
   std::vector<TenantState> tenants_;
   std::vector<uint32_t> unused_;
+  std::vector<uint32_t> charged_;  // since the last Settle(); may have forgotten ones
   absl::flat_hash_map<std::string, uint32_t> by_name_;
   std::map<int32_t, std::set<Turn>> levels_;  // of tenants that wait, none empty
   std::set<Turn> waiting_;                    // all of those, once each

@@ -133,7 +133,6 @@ void KvCache::Share(const Begin& begin, std::span<const PrefixIndex::NodeId> pat
                     KvSequence* sequence) {
   const Need need = NeedOf(begin, path, depth);
   sequence->path.assign(path.begin(), path.begin() + depth);
-  sequence->own_nodes_from = depth;
   sequence->num_tokens = depth * options_.block_tokens;
   sequence->first_window_block =
       options_.kinds.window_tokens == 0 ? 0 : FirstWindowBlock(sequence->num_tokens);
@@ -371,9 +370,7 @@ std::optional<uint32_t> KvCache::PlaceSnapshot(KvSequence* sequence, StepId step
 }
 
 void KvCache::Hide(const KvSequence& sequence) {
-  for (size_t i = sequence.own_nodes_from; i < sequence.path.size(); ++i) {
-    index_.Hide(sequence.path[i]);
-  }
+  for (const PrefixIndex::NodeId node : sequence.path) index_.Hide(node);
 }
 
 void KvCache::End(KvSequence* sequence) {

@@ -25,8 +25,7 @@ struct KvSequence {
   // The index's nodes of blocks 0 .. path.size() - 1, behind the root path's; empty without blocks.
   PrefixIndex::NodeId root = 0;
   std::vector<PrefixIndex::NodeId> path{};
-  uint32_t own_nodes_from = 0;  // nodes of `path` from here on were added for this sequence
-  uint32_t num_tokens = 0;      // positions that have places
+  uint32_t num_tokens = 0;  // positions that have places
   // Promised and not taken yet.
   uint32_t reserved = 0;
   uint32_t reserved_windows = 0;
@@ -92,7 +91,7 @@ class KvCache {
   // A place for the states at num_tokens, which must end a published block; nullopt when there is
   // one already or none can be had.
   std::optional<uint32_t> PlaceSnapshot(KvSequence* sequence, StepId step);
-  // What the sequence published is not to be found by others: it is not sound.
+  // What the sequence shared or published is not to be found by others: some of it is not sound.
   void Hide(const KvSequence& sequence);
   void End(KvSequence* sequence);
 

@@ -127,6 +127,7 @@ absl::Status Scheduler::Enqueue(std::unique_ptr<Request> request, absl::Time now
         absl::StrCat("the request needs ", kv.BlocksFor(needed), " KV blocks of ",
                      options_.block_tokens, " tokens and the cluster has ", kv.num_blocks()));
   }
+  if (requests_.empty()) last_completion_ = absl::InfinitePast();  // an idle time is no drain rate
   const Service& service = request->service();
   request->accepted = now;
   request->arrival = next_arrival_++;

@@ -145,7 +145,7 @@ class Scheduler {
   Next NextToStart() const;
   void Admit(Planning* planning);
   void MakeRoom();
-  bool HasRoomFor(const Request& request, std::span<const TokenId> tokens) const;
+  bool HasRoomFor(const Request& request, uint32_t index, std::span<const TokenId> tokens) const;
   bool AdmitFront(Request* request, Planning* planning);
   bool TryStart(Sequence* sequence, Planning* planning);
   std::optional<uint32_t> GroupFor(const KvCache::Begin& begin, const Planning& planning) const;
@@ -166,6 +166,7 @@ class Scheduler {
   void AddDecode(Sequence* sequence, Planning* planning);
   void AddPrefill(Sequence* sequence, Planning* planning);
   uint32_t ChunkOf(const Sequence& sequence, const Planning& planning) const;
+  bool AnyDecodes() const;
   void SetPrefillBudgets(Planning* planning) const;
 
   // The lives of sequences and requests (scheduler.cc).

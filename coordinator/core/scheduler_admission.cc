@@ -54,9 +54,10 @@ KvCache::Begin Scheduler::BeginOf(const Request& request, uint32_t index,
           .step = step};
 }
 
-bool Scheduler::HasRoomFor(const Request& request, std::span<const TokenId> tokens) const {
+bool Scheduler::HasRoomFor(const Request& request, uint32_t index,
+                           std::span<const TokenId> tokens) const {
   if (request.num_running == 0 && num_running_ >= options_.max_running_requests) return false;
-  const KvCache::Begin begin = BeginOf(request, 0, tokens, next_step_);
+  const KvCache::Begin begin = BeginOf(request, index, tokens, next_step_);
   return std::any_of(groups_.begin(), groups_.end(), [&](const Group& group) {
     return group.free_slots.size() + group.to_release.size() > 0 && group.kv.CanStart(begin);
   });
@@ -67,17 +68,19 @@ void Scheduler::MakeRoom() {
   const Next next = NextToStart();
   const Request* const request = next.parked != nullptr ? next.parked->request : next.front;
   if (request == nullptr) return;
+  const uint32_t index = next.parked != nullptr ? next.parked->index : 0;
   const std::span<const TokenId> tokens =
       next.parked != nullptr
           ? std::span<const TokenId>(next.parked->tokens)
           : std::span<const TokenId>(request->Input(0).data(), request->InputLength(0));
-  while (!HasRoomFor(*request, tokens)) {
+  while (true) {
     Sequence* last = nullptr;
     for (const Group& group : groups_) {
       if (group.running.empty()) continue;
       if (last == nullptr || ByUrgency()(last, group.running.back())) last = group.running.back();
     }
     if (last == nullptr || last->request->priority() >= request->priority()) return;
+    if (HasRoomFor(*request, index, tokens)) return;
     Preempt(last);
   }
 }
@@ -112,7 +115,7 @@ Scheduler::Sequence* Scheduler::AddSequence(Request* request, uint32_t index) co
 
 bool Scheduler::AdmitFront(Request* request, Planning* planning) {
   const std::span<const TokenId> tokens(request->Input(0).data(), request->InputLength(0));
-  if (!HasRoomFor(*request, tokens)) return false;
+  if (!HasRoomFor(*request, 0, tokens)) return false;
   Sequence* const first = AddSequence(request, 0);
   if (!TryStart(first, planning)) {
     request->sequences.clear();

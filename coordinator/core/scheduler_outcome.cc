@@ -23,6 +23,16 @@ absl::Status NotFinite() {
   return absl::InternalError("the model's logits are not finite numbers; are its weights intact?");
 }
 
+// Leaves out the first `count` of `num_rows` rows.
+void DropRows(uint32_t count, uint32_t num_rows, ScoreRows* rows) {
+  rows->logits.erase(0, rows->logits.size() / num_rows * count);
+  const auto drop = [count](auto* each) {
+    each->erase(each->begin(), each->begin() + std::min<size_t>(count, each->size()));
+  };
+  drop(&rows->logprobs);
+  drop(&rows->tops);
+}
+
 }  // namespace
 
 Scheduler::Sequence* Scheduler::SequenceOf(const Entry& entry) {
@@ -55,7 +65,7 @@ absl::Status Scheduler::ApplyOutcome(std::span<StepOutcome> parts, absl::Time no
       Sequence* const sequence = SequenceOf(entry);
       if (sequence == nullptr) {
         ++discarded_tokens_;
-      } else if (sampled.token == kNoToken) {
+      } else if (sampled.token == kNoToken || (its != nullptr && std::isnan(its->logprob))) {
         GroupOf(sequence->slot).kv.Hide(sequence->kv);
         EndRequest(sequence->request, NotFinite(), events);
       } else {
@@ -243,11 +253,15 @@ void Scheduler::ApplyScores(Sequence* sequence, const Entry& entry, ScoreRows ro
   }
   const auto length = static_cast<uint32_t>(request->Input(sequence->index).size());
   // Without logits the last position is covered although nothing had to be computed for it.
-  const uint32_t num_positions =
-      entry.last_of_input ? length - entry.first_position : entry.num_rows;
+  const uint32_t end = entry.last_of_input ? length : entry.first_position + entry.num_rows;
+  // What was told before the sequence was put back is computed again, and not told again.
+  const uint32_t begin = std::clamp(sequence->scores_told, entry.first_position, end);
+  if (begin == end) return;
+  DropRows(begin - entry.first_position, entry.num_rows, &rows);
+  sequence->scores_told = end;
   ScoreOutput output{.sequence_index = sequence->index,
-                     .first_position = entry.first_position,
-                     .num_positions = num_positions,
+                     .first_position = begin,
+                     .num_positions = end - begin,
                      .logprobs = std::move(rows.logprobs),
                      .logits = std::move(rows.logits),
                      .tops = std::move(rows.tops)};

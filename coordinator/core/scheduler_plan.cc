@@ -68,7 +68,7 @@ std::optional<Step> Scheduler::PlanStep(absl::Time now) {
 bool Scheduler::CanDecode(const Sequence& sequence, StepId step) const {
   const bool has_token = sequence.num_pending == 0 ||
                          step.value() >= sequence.sampled_by.value() + options_.num_stages;
-  return !sequence.prefilling() && sequence.WantsToken() && has_token;
+  return sequence.Decodes() && has_token;
 }
 
 // Blocks for prompts are promised, but window blocks that other sequences have come to share do not
@@ -87,9 +87,8 @@ void Scheduler::AddDecodes(Group* group, Planning* planning) {
   size_t decoding = group->running.size();
   if (options_.num_stages > 1) {
     decoding = static_cast<size_t>(
-        std::count_if(group->running.begin(), group->running.end(), [](const Sequence* sequence) {
-          return !sequence->prefilling() && sequence->WantsToken();
-        }));
+        std::count_if(group->running.begin(), group->running.end(),
+                      [](const Sequence* sequence) { return sequence->Decodes(); }));
   }
   size_t share = (decoding + options_.num_stages - 1) / options_.num_stages;
   for (size_t i = 0; i < group->running.size() && share > 0; ++i) {
@@ -143,11 +142,20 @@ void Scheduler::AddDecode(Sequence* sequence, Planning* planning) {
   queue_.Charge(sequence->request->tenant, kDecodeWork);
 }
 
+bool Scheduler::AnyDecodes() const {
+  return std::any_of(groups_.begin(), groups_.end(), [](const Group& group) {
+    return std::any_of(group.running.begin(), group.running.end(),
+                       [](const Sequence* sequence) { return sequence->Decodes(); });
+  });
+}
+
 void Scheduler::SetPrefillBudgets(Planning* planning) const {
   uint32_t decode_rows = 0;
   for (const Planning::GroupBudget& budget : planning->budgets) {
     decode_rows = std::max(decode_rows, budget.decode_rows);
   }
+  // With several stages, sequences wait for steps that have none of them.
+  if (decode_rows == 0 && options_.num_stages > 1 && AnyDecodes()) decode_rows = 1;
   const absl::Duration target =
       StepTarget(options_.target_step_time, step_time_.DecodeTime(decode_rows));
   const uint32_t rows =

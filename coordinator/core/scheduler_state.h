@@ -82,6 +82,7 @@ struct Scheduler::Sequence {
   StepId prefilled_by{};        // the step that computes the last of them
   uint32_t num_pending = 0;     // tokens that steps in flight sample for it
   StepId sampled_by{};          // the last step that samples for it
+  uint32_t scores_told = 0;     // with a ScoreTask: positions, from the first on
   absl::Time first_token = absl::InfiniteFuture();
   std::unique_ptr<OutputText> text{};  // null for scored sequences
 
@@ -92,6 +93,7 @@ struct Scheduler::Sequence {
     return request->generate() != nullptr &&
            num_generated() + num_pending < request->generate()->max_new_tokens;
   }
+  bool Decodes() const { return !prefilling() && WantsToken(); }  // now or in a later step
 };
 
 // A data-parallel group.

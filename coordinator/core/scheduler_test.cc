@@ -195,6 +195,18 @@ TEST_F(SchedulerTest, FullQueueIsRefusedWithARetryDelay) {
   EXPECT_FALSE(Submit(4, Task(4, 50)).ok());
 }
 
+TEST_F(SchedulerTest, IdlingDoesNotLengthenTheRetryDelay) {
+  Start({.max_running_requests = 1, .max_queued_requests = 1, .num_slots = 4}, 100);
+  for (uint64_t id = 1; id <= 3; ++id) {
+    now_ += absl::Hours(1);
+    ASSERT_TRUE(Submit(id, Task(4, 1)).ok());
+    Answer(*Plan(), 5);
+  }
+  ASSERT_TRUE(Submit(4, Task(4, 50)).ok());
+  ASSERT_TRUE(Submit(5, Task(4, 50)).ok());
+  EXPECT_EQ(RetryDelayOf(Submit(6, Task(4, 50))), absl::Seconds(1));
+}
+
 // The others wait until the first has the prompt, then share it: all but the last token, whose
 // block is copied.
 TEST_F(SchedulerTest, ContinuationsShareTheirPrompt) {
@@ -421,6 +433,20 @@ TEST_F(SchedulerTest, HigherPriorityComesFirstAndMakesRoom) {
   EXPECT_EQ(Show(step), "release 0 start 0 at 4 0:1+1");
 }
 
+// Each sequence of a request makes the room that it needs itself.
+TEST_F(SchedulerTest, ALongSequenceBehindAShortOneMakesRoom) {
+  Start({.num_slots = 4, .block_tokens = 4}, 14);
+  ASSERT_TRUE(Submit(1, Task(20, 10)).ok());  // 8 blocks
+  Answer(*Plan(), 5);
+  ScoreTask urgent;
+  urgent.sequences = {std::vector<TokenId>(4, 7), std::vector<TokenId>(40, 8)};  // 1 and 10
+  urgent.service.priority = 2;
+  ASSERT_TRUE(scheduler_->Submit(RequestId(2), std::move(urgent), now_).ok());
+  for (int i = 0; i < 3; ++i) Answer(*Plan(), 5);
+  EXPECT_EQ(DoneMessages(), "2=OK");
+  EXPECT_EQ(scheduler_->num_preemptions(), 1u);
+}
+
 // Prompts are cut so that steps with decoding sequences keep their time.
 TEST_F(SchedulerTest, ChunksFitTheTargetTime) {
   Start({.num_slots = 4,
@@ -435,6 +461,24 @@ TEST_F(SchedulerTest, ChunksFitTheTargetTime) {
   const auto step = Plan();
   ASSERT_EQ(step->sequences.size() + step->decode_slots.size(), 2u);
   EXPECT_NEAR(static_cast<double>(step->num_tokens), 201, 4);
+}
+
+// Also those between two steps of a sequence that decodes in every other step.
+TEST_F(SchedulerTest, ChunksBetweenMicroBatchesFitTheTargetTime) {
+  Start({.num_stages = 2,
+         .num_slots = 4,
+         .max_step_tokens = 512,
+         .block_tokens = 4,
+         .target_step_time = absl::Milliseconds(15)},
+        1000);
+  ASSERT_TRUE(Submit(1, Task(100, 200)).ok());
+  Answer(*Plan(), 5);
+  for (int i = 0; i < 50; ++i) Answer(*Plan(), 6);
+  EXPECT_EQ(Show(Plan()), "0:0");
+  ASSERT_TRUE(Submit(2, Task(400, 2)).ok());
+  const auto step = Plan();
+  EXPECT_EQ(step->decode_slots.size(), 0u);
+  EXPECT_NEAR(static_cast<double>(step->num_tokens), 200, 4);
 }
 
 TEST_F(SchedulerTest, ADeadlineThatCannotBeMetEndsAWaitingRequest) {
@@ -542,6 +586,34 @@ TEST_F(SchedulerTest, LogitsThatAreNotFiniteEndTheirRequestAlone) {
   EXPECT_EQ(DoneMessages(), "1=INTERNAL");
   EXPECT_EQ(scheduler_->num_running_requests(), 1u);
   EXPECT_EQ(Show(Plan()), "release 0 1:0");
+}
+
+// What a request left behind that was gone before its logits came fails one more and no others.
+TEST_F(SchedulerTest, APrefixWithLogitsThatAreNotFiniteIsComputedAgain) {
+  Start({.num_slots = 1, .block_tokens = 4}, 100);
+  const GenerateTask task = Task(9, 10);
+  ASSERT_TRUE(Submit(1, task).ok());
+  ASSERT_TRUE(Plan().has_value());
+  scheduler_->Cancel(RequestId(1), absl::CancelledError(""), &events_);
+  ASSERT_TRUE(Apply({.sampled = {{0, kNoToken}}}).ok());
+  ASSERT_TRUE(Submit(2, task).ok());
+  EXPECT_EQ(Show(Plan()), "release 0 start 0 at 8 0:1+1");
+  ASSERT_TRUE(Apply({.sampled = {{0, kNoToken}}}).ok());
+  EXPECT_EQ(DoneMessages(), "1=CANCELLED 2=INTERNAL");
+  ASSERT_TRUE(Submit(3, task).ok());
+  EXPECT_EQ(Show(Plan()), "release 0 start 0 0:9+3");
+}
+
+TEST_F(SchedulerTest, LogProbabilitiesOfTokensThatAreNotNumbersEndTheirRequest) {
+  Start({.num_slots = 2}, 100);
+  GenerateTask task = Task(4, 1);
+  task.best_of = 2;
+  ASSERT_TRUE(Submit(1, std::move(task)).ok());
+  ASSERT_TRUE(Plan().has_value());
+  StepOutcome outcome{.sampled = {{0, 5}}};
+  outcome.logprobs.push_back({.logprob = NAN});
+  ASSERT_TRUE(Apply(std::move(outcome)).ok());
+  EXPECT_EQ(DoneMessages(), "1=INTERNAL");
 }
 
 TEST_F(SchedulerTest, LogProbabilitiesThatAreNotNumbersEndTheirRequest) {

@@ -91,6 +91,10 @@ std::vector<GenerateTask> RandomTasks(uint32_t count, uint32_t vocab_size) {
     task.max_new_tokens = draw(1, 10);
     task.num_continuations = draw(0, 15) == 0 ? 3 : 1;
     task.ignore_eos = true;
+    // Ends that are known only when the next step is on its way.
+    for (uint32_t more = draw(0, 3) == 0 ? vocab_size / 8 : 0; more > 0; --more) {
+      task.stop_token_ids.push_back(draw(0, vocab_size - 1));
+    }
     task.sampling.temperature = draw(0, 2) == 0 ? 0.0f : 1.0f;
     task.sampling.seed = random();
     if (draw(0, 3) == 0) task.sampling.top_k = static_cast<int32_t>(draw(2, 20));
@@ -165,6 +169,14 @@ class Cluster {
     while (!steps_.empty() && Complete()) continue;
     EXPECT_EQ(scheduler_->kv(0).num_used(), 0u);
     EXPECT_TRUE(!variant_.expects_preemption || scheduler_->num_preemptions() > 10);
+    if (tasks.size() >= 1000) {
+      EXPECT_EQ(scheduler_->cached_tokens() > 100, variant_.prefix_cache);
+    }
+    // The tokens that stop are met where there are few others.
+    const bool stops = tasks.size() >= 1000 && instance_->spec().vocab_size <= 1000;
+    if (stops) {
+      EXPECT_GT(scheduler_->discarded_tokens(), 10u);
+    }
     return std::move(answers_);
   }
 

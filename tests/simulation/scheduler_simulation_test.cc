@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 
@@ -32,6 +33,7 @@ std::vector<TokenId> Expected(const GenerateTask& task, uint32_t index) {
     tokens.push_back(SampleAfter(prefix, seed, kVocab));
     prefix = Append(prefix, tokens.back());
     if (tokens.back() == kEos && !task.ignore_eos) break;
+    if (std::ranges::count(task.stop_token_ids, tokens.back()) > 0) break;
   }
   return tokens;
 }
@@ -44,7 +46,7 @@ class Simulation {
         capacity_(RandomCapacity()),
         scheduler_(options_,
                    OutputModel{.tokenizer = nullptr, .eos_tokens = {kEos}, .vocab_size = kVocab}),
-        workers_(options_, capacity_, kVocab) {
+        workers_(std::in_place, options_, capacity_, kVocab) {
     scheduler_.Reset(capacity_);
     for (std::vector<TokenId>& prompt : prompts_) {
       for (uint32_t i = Draw(1, 60); i > 0; --i) prompt.push_back(Draw(1, kVocab - 1));
@@ -56,6 +58,8 @@ class Simulation {
       SubmitSome();
       CancelSome();
       Advance();
+      if (OneIn(200)) FailAll();
+      if (OneIn(400)) LoseEpoch();
     }
     for (int round = 0; round < 200000 && !live_.empty(); ++round) {
       if (testing::Test::HasFailure()) return;
@@ -82,8 +86,10 @@ class Simulation {
  private:
   struct Live {
     GenerateTask task;
+    ScoreTask scored{};  // with `score`
     bool score = false;
     bool cancelled = false;
+    std::map<uint32_t, uint32_t> told;  // positions scored, by sequence
     bool prompt_told = false;
     std::map<uint32_t, std::vector<TokenId>> outputs;
   };
@@ -140,7 +146,9 @@ class Simulation {
       task.return_logits = OneIn(2);
       task.service = service;
       for (uint32_t i = Draw(1, 3); i > 0; --i) task.sequences.push_back(RandomPrompt());
+      if (OneIn(3)) task.top_n = 2;
       live.score = true;
+      live.scored = task;
       status = scheduler_.Submit(id, std::move(task), now_);
     } else {
       live.task = RandomTask();
@@ -158,16 +166,20 @@ class Simulation {
     if (OneIn(2)) {
       for (uint32_t i = Draw(0, 20); i > 0; --i) prompt.push_back(Draw(1, kVocab - 1));
     }
+    // To the end of a block, or one beside it.
+    const size_t whole = prompt.size() / options_.block_tokens * options_.block_tokens;
+    if (OneIn(4)) prompt.resize(std::max<size_t>(whole + Draw(0, 1), 1), 1);
     return prompt;
   }
 
   GenerateTask RandomTask() {
     GenerateTask task;
     task.prompt = std::make_shared<const std::vector<TokenId>>(RandomPrompt());
-    task.max_new_tokens = Draw(1, 40);
+    task.max_new_tokens = OneIn(6) ? 1 : Draw(1, 40);
     task.num_continuations = OneIn(5) ? Draw(2, 6) : 1;
     if (OneIn(12)) task.best_of = task.num_continuations + Draw(0, 3);
     task.ignore_eos = OneIn(2);
+    if (OneIn(5)) task.stop_token_ids = {Draw(0, kVocab - 1), Draw(0, kVocab - 1)};
     task.echo = OneIn(8);
     if (OneIn(8)) task.prompt_logprobs = Draw(0, 3);
     task.sampling.seed = random_();
@@ -185,6 +197,24 @@ class Simulation {
     std::vector<RequestEvent> events;
     scheduler_.Cancel(RequestId(chosen->first), absl::CancelledError("by the test"), &events);
     Take(std::move(events));
+  }
+
+  // The steps in flight go on, and what they answer is nobody's.
+  void FailAll() {
+    for (auto& [id, live] : live_) live.cancelled = true;
+    std::vector<RequestEvent> events;
+    scheduler_.FailAll(absl::UnavailableError("by the test"), &events);
+    Take(std::move(events));
+    EXPECT_TRUE(live_.empty());
+  }
+
+  // Workers are lost with their steps, and others come.
+  void LoseEpoch() {
+    FailAll();
+    outcomes_.clear();
+    workers_.emplace(options_, capacity_, kVocab);
+    scheduler_.Reset(capacity_);
+    EXPECT_EQ(scheduler_.num_in_flight(), 0u);
   }
 
   // Plans a step or completes the oldest, as chance has it.
@@ -206,7 +236,7 @@ class Simulation {
     if (!step.has_value()) return false;
     ++num_steps_;
     Check(*step);
-    outcomes_.emplace_back(step->step_id, workers_.Run(*step));
+    outcomes_.emplace_back(step->step_id, workers_->Run(*step));
     absl::StrAppend(&trace_, "step ", step->step_id.value(), " ", step->num_tokens, " ",
                     step->decode_slots.size(), "\n");
     return true;
@@ -238,8 +268,9 @@ class Simulation {
   // The answer of a step comes in parts, from the workers of its groups.
   void CompleteStep() {
     StepOutcome whole = std::move(outcomes_.front().second);
-    workers_.Completed(outcomes_.front().first);
+    workers_->Completed(outcomes_.front().first);
     outcomes_.pop_front();
+    if (OneIn(300)) SpoilToken(&whole);
     std::vector<StepOutcome> parts;
     if (OneIn(2) && whole.logprobs.empty()) {
       parts.resize(options_.num_groups);
@@ -253,10 +284,41 @@ class Simulation {
       parts.push_back(std::move(whole));
     }
     CancelSome();
+    if (OneIn(50)) RefuseOutcome(parts);
     std::vector<RequestEvent> results;
     const absl::Status status = scheduler_.ApplyOutcome(std::span(parts), now_, &results);
     EXPECT_TRUE(status.ok()) << status;
     Take(std::move(results));
+  }
+
+  // Logits that are not finite, for one sequence.
+  void SpoilToken(StepOutcome* outcome) {
+    if (outcome->sampled.empty()) return;
+    outcome->sampled[Draw(0, static_cast<uint32_t>(outcome->sampled.size()) - 1)].token = kNoToken;
+  }
+
+  // An answer that does not fit the step changes nothing.
+  void RefuseOutcome(std::vector<StepOutcome> parts) {
+    StepOutcome& part = parts[Draw(0, static_cast<uint32_t>(parts.size()) - 1)];
+    switch (Draw(0, 3)) {
+      case 0:
+        part.sampled.push_back({Draw(0, 100), Draw(0, kVocab)});
+        if (!part.sampled.empty()) part.sampled.push_back(part.sampled.front());
+        break;
+      case 1:
+        part.scores.push_back({.slot = Draw(0, 100)});
+        part.scores.push_back(part.scores.front());
+        break;
+      case 2:
+        part.logprobs.emplace_back();
+        break;
+      default:
+        if (part.sampled.empty()) return;
+        part.sampled.pop_back();
+    }
+    std::vector<RequestEvent> results;
+    EXPECT_TRUE(absl::IsInternal(scheduler_.ApplyOutcome(std::span(parts), now_, &results)));
+    EXPECT_TRUE(results.empty());
   }
 
   void Take(std::vector<RequestEvent> events) {
@@ -277,9 +339,12 @@ class Simulation {
         auto& output = live.outputs[event.tokens->index];
         output.insert(output.end(), event.tokens->token_ids.begin(), event.tokens->token_ids.end());
       }
+      if (event.scores.has_value()) CheckScores(*event.scores, &live);
       if (!event.done.has_value()) continue;
       if (event.done->ok() && !live.score) CheckAnswer(live);
-      EXPECT_TRUE(event.done->ok() || live.cancelled || absl::IsDeadlineExceeded(*event.done));
+      if (event.done->ok() && live.score) CheckAllScored(live);
+      EXPECT_TRUE(event.done->ok() || live.cancelled || absl::IsDeadlineExceeded(*event.done) ||
+                  absl::IsInternal(*event.done));
       ++num_finished_;
       live_.erase(found);
     }
@@ -289,6 +354,32 @@ class Simulation {
     ASSERT_EQ(prompt.logprobs.size() + 1, prompt.token_ids.size());
     for (size_t i = 0; i < prompt.logprobs.size(); ++i) {
       EXPECT_EQ(prompt.logprobs[i].logprob, -static_cast<float>(prompt.token_ids[i + 1]));
+    }
+  }
+
+  // Every position is told once, in order.
+  static void CheckScores(const ScoreOutput& output, Live* live) {
+    ASSERT_LT(output.sequence_index, live->scored.sequences.size());
+    const std::vector<TokenId>& input = live->scored.sequences[output.sequence_index];
+    uint32_t& told = live->told[output.sequence_index];
+    EXPECT_EQ(output.first_position, told) << "positions are told twice, or not at all";
+    told = output.first_position + output.num_positions;
+    ASSERT_LE(told, input.size());
+    ASSERT_EQ(output.logprobs.size(),
+              std::min<size_t>(told + 1, input.size()) - output.first_position - 1);
+    for (size_t i = 0; i < output.logprobs.size(); ++i) {
+      EXPECT_EQ(output.logprobs[i], -static_cast<float>(input[output.first_position + i + 1]));
+    }
+    EXPECT_EQ(output.tops.size(), live->scored.top_n > 0 ? output.logprobs.size() : 0);
+    EXPECT_EQ(output.logits.size(),
+              live->scored.return_logits ? output.num_positions * kVocab * sizeof(float) : 0);
+  }
+
+  static void CheckAllScored(const Live& live) {
+    for (uint32_t i = 0; i < live.scored.sequences.size(); ++i) {
+      const auto told = live.told.find(i);
+      ASSERT_TRUE(told != live.told.end());
+      EXPECT_EQ(told->second, live.scored.sequences[i].size());
     }
   }
 
@@ -311,7 +402,7 @@ class Simulation {
   const Scheduler::Options options_;
   const model::KvCapacity capacity_;
   Scheduler scheduler_;
-  SimulatedWorkers workers_;
+  std::optional<SimulatedWorkers> workers_;  // of the epoch
   std::vector<TokenId> prompts_[3];
   std::deque<std::pair<StepId, StepOutcome>> outcomes_;  // of the steps in flight
   absl::Time now_ = absl::UnixEpoch();
