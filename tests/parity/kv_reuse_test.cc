@@ -127,8 +127,6 @@ class SharedPrefixTest : public ::testing::TestWithParam<Case> {
       if (kinds.window_tokens > 0) {
         step.copies.push_back({.from = copy.from, .to = copy.to, .window = true});
       }
-      // Those of another data-parallel group do nothing here.
-      step.copies.push_back({.group = 1, .from = 30, .to = 20});
     }
     if (kinds.full) start.blocks = blocks;
     if (kinds.window_tokens > 0) {

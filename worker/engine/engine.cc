@@ -239,7 +239,6 @@ Batch Engine::BatchOf(std::span<const uint32_t> group_rows) const {
 
 void Engine::CopyAndRestore(const StepInput& input) {
   for (const StepInput::Copy& copy : input.copies) {
-    if (!slots_.IsOurs(copy)) continue;
     kv_.CopyBlock(copy.from, copy.to, copy.window, *inputs_.stream);
   }
   for (const StepInput::Start& start : input.starts) {
