@@ -27,6 +27,7 @@ struct Case {
   const char* family;
   const char* plan;
   bool shared_memory = true;
+  uint32_t ranks_per_worker = 1;
 };
 
 std::unique_ptr<LocalInstance> Instance(const Case& test) {
@@ -39,6 +40,7 @@ std::unique_ptr<LocalInstance> Instance(const Case& test) {
                   .max_sequences = kSlots,
                   .max_context_tokens = kBlockTokens * kBlocksEach},
        .num_blocks = kSlots * kBlocksEach,
+       .ranks_per_worker = test.ranks_per_worker,
        .allow_shared_memory = test.shared_memory});
   EXPECT_TRUE(instance.ok()) << instance.status();
   return instance.ok() ? *std::move(instance) : nullptr;
@@ -245,6 +247,27 @@ TEST(StepsInFlightLimitTest, ABadStepEndsThoseBehindIt) {
   ASSERT_TRUE(second.ok() && third.ok());
   EXPECT_EQ(instance->Await(*second).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_FALSE(instance->Await(*third).ok());
+}
+
+// Two ranks refuse the step, and with it the epoch; the other two wait for them until the epoch is
+// aborted. Whatever is submitted meanwhile is dropped.
+TEST(StepsInFlightLimitTest, ABadStepOfOneGroupEndsTheOthers) {
+  const auto instance = Instance({"qwen3_moe", "dp=2,tp=2,ep=4", true, 4});
+  ASSERT_NE(instance, nullptr);
+  worker::StepInput bad;
+  bad.sequences.push_back({.slot = 0, .tokens = {1, 2, 3}});  // never started
+  bad.starts.push_back({.slot = kSlots, .sampling = {}});
+  bad.sequences.push_back({.slot = kSlots, .tokens = {1, 2, 3}});
+  instance->AddBlocks({0}, &bad.sequences[1]);
+  const auto step = instance->Submit(bad);
+  ASSERT_TRUE(step.ok()) << step.status();
+  const absl::Status status = instance->Await(*step).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_EQ(status.message(), "slot 0 is not running");
+  for (int i = 0; i < 20; ++i) {
+    const absl::Status next = instance->Submit({}).status();
+    EXPECT_TRUE(next.ok()) << next;
+  }
 }
 
 }  // namespace
