@@ -21,7 +21,7 @@ namespace {
 
 constexpr uint32_t kBlockTokens = 8;
 constexpr uint32_t kBlocksEach = 6;
-constexpr uint32_t kSlots = 6;
+constexpr uint32_t kSlots = 6;  // of a data-parallel group
 
 struct Case {
   const char* family;
@@ -66,6 +66,10 @@ std::vector<Request> SomeRequests(uint32_t count, uint32_t vocab_size) {
     for (TokenId& token : request.prompt) token = random() % vocab_size;
     request.count = 1 + random() % 12;
     if (i % 2 == 1) request.sampling = {.temperature = 0.9f, .seed = i};
+    if (i % 3 == 1) request.sampling.top_p = 0.8f;
+    if (i % 3 != 2) continue;  // else tokens depend on those of all steps before
+    request.sampling.repetition_penalty = 1.5f;
+    request.sampling.frequency_penalty = 1;
   }
   return requests;
 }
@@ -75,20 +79,20 @@ std::vector<Request> SomeRequests(uint32_t count, uint32_t vocab_size) {
 // samples its last token, or one more, which nobody asked for.
 class Crowd {
  public:
-  Crowd(LocalInstance* instance, std::vector<Request>* requests, uint32_t in_flight_max,
-        uint32_t seed)
+  Crowd(LocalInstance* instance, std::vector<Request>* requests, uint32_t num_groups,
+        uint32_t in_flight_max, uint32_t seed)
       : instance_(*instance),
         requests_(*requests),
         in_flight_max_(in_flight_max),
         random_(seed),
-        slots_(kSlots, nullptr) {}
+        slots_(size_t{num_groups} * kSlots, nullptr) {}
 
   absl::Status Run() {
     size_t next = 0;
     while (next < requests_.size() || Busy()) {
       Pending pending;
       worker::StepInput step;
-      for (uint32_t slot = 0; slot < kSlots; ++slot) {
+      for (uint32_t slot = 0; slot < slots_.size(); ++slot) {
         if (slots_[slot] != nullptr && IsOver(*slots_[slot])) {
           step.release_slots.push_back(slot);
           slots_[slot] = nullptr;
@@ -127,7 +131,8 @@ class Crowd {
     worker::StepInput::Sequence sequence{.slot = slot};
     if (request.submitted_prompt == 0) {
       std::vector<uint32_t> blocks;
-      for (uint32_t i = 0; i < kBlocksEach; ++i) blocks.push_back(kBlocksEach * slot + i);
+      for (uint32_t i = 0; i < kBlocksEach; ++i)
+        blocks.push_back(kBlocksEach * (slot % kSlots) + i);
       instance_.AddBlocks(blocks, &sequence);
     }
     const auto left = static_cast<uint32_t>(request.prompt.size()) - request.submitted_prompt;
@@ -185,7 +190,7 @@ TEST_P(StepsInFlightTest, TokensAreThoseOfOneStepAtATime) {
   for (uint32_t in_flight = 1; in_flight <= plan->StepsInFlightMax(); ++in_flight) {
     for (const uint32_t seed : {1u, 2u}) {
       std::vector<Request> crowd = requests;
-      const absl::Status status = Crowd(instance.get(), &crowd, in_flight, seed).Run();
+      const absl::Status status = Crowd(instance.get(), &crowd, plan->dp, in_flight, seed).Run();
       ASSERT_TRUE(status.ok()) << status;
       for (size_t i = 0; i < crowd.size(); ++i) {
         EXPECT_EQ(crowd[i].tokens, expected[i])
@@ -210,7 +215,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"qwen3_moe", "pp=2"}, Case{"qwen3_moe", "pp=2", false},
                       Case{"deepseek_v3", "pp=3", false}, Case{"qwen3_moe", "pp=2,tp=2"},
                       Case{"gpt_oss", "pp=2"}, Case{"qwen3_next", "pp=3"},
-                      Case{"minimax_text_01", "pp=2,ep=2"}, Case{"deepseek_v3", "pp=3"}),
+                      Case{"minimax_text_01", "pp=2,ep=2"}, Case{"deepseek_v3", "pp=3"},
+                      Case{"qwen3_moe", "dp=2,ep=2"}, Case{"qwen3_next", "pp=2,dp=2,ep=2"},
+                      Case{"gpt_oss", "pp=2,dp=2,ep=2", false, 2}),
     CaseName);
 
 TEST(StepsInFlightLimitTest, OneStepMoreThanThePlanAllowsIsRefused) {
