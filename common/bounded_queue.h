@@ -43,6 +43,13 @@ class BoundedQueue {
     closed_ = true;
   }
 
+  // As Close(), but what is left is dropped.
+  void Abandon() {
+    absl::MutexLock lock(&mutex_);
+    closed_ = true;
+    items_.clear();
+  }
+
   size_t size() const {
     absl::MutexLock lock(&mutex_);
     return items_.size();

@@ -37,5 +37,18 @@ TEST(BoundedQueueTest, CloseDrainsThenEndsAndWakesWaiters) {
   consumer.join();
 }
 
+TEST(BoundedQueueTest, AbandonDropsWhatIsLeftAndWakesWaiters) {
+  BoundedQueue<int> queue(2);
+  EXPECT_TRUE(queue.TryPush(7));
+  queue.Abandon();
+  EXPECT_FALSE(queue.TryPush(8));
+  EXPECT_EQ(queue.Pop(), std::nullopt);
+
+  BoundedQueue<int> waited(1);
+  std::thread consumer([&] { EXPECT_EQ(waited.Pop(), std::nullopt); });
+  waited.Abandon();
+  consumer.join();
+}
+
 }  // namespace
 }  // namespace essor

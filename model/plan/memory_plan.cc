@@ -121,6 +121,13 @@ uint64_t FfnWorkspace(uint64_t top_k, uint64_t hidden, uint64_t ffn, uint64_t ro
          kFloatBytes;
 }
 
+// None on a rank without experts.
+ExpertExchangeSizes ExchangeSizesOf(const RankLayout& layout, const ModelSpec& spec,
+                                    const ServingLimits& limits) {
+  if (ScratchWidthsOf(spec, layout).top_k == 0) return {};
+  return ExpertExchangeSizesOf(spec, layout, limits.max_step_tokens);
+}
+
 // What a rank with experts keeps to exchange rows with other data-parallel groups: rows that come
 // and go, and for each choice an id and a weight.
 uint64_t ExpertExchangeBytes(const ExpertExchangeSizes& sizes, const ModelSpec& spec) {
@@ -398,7 +405,7 @@ uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec) 
   return floats * kFloatBytes;
 }
 
-uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
+uint64_t StepBufferBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits) {
   const ScratchWidths widths = ScratchWidthsOf(spec, layout);
   // Per token: residual, normalised input and output of a sub-layer; query, key, value, attention;
@@ -406,19 +413,22 @@ uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
   const uint64_t per_token = 3 * spec.hidden_size + widths.attention.total() + widths.experts +
                              2 * widths.top_k + widths.shared;
   const uint64_t rope_tables = uint64_t{ContextTokens(spec, limits)} * RotationWidth(spec, layout);
-  ExpertExchangeSizes exchange;
-  if (widths.top_k > 0) {
-    exchange = ExpertExchangeSizesOf(spec, layout, limits.max_step_tokens);
-  }
+  return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes +
+         HeadBytes(spec, layout) + HistoryBytes(spec, layout, limits) +
+         ExpertExchangeBytes(ExchangeSizesOf(layout, spec, limits), spec);
+}
+
+uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
+                         const ServingLimits& limits) {
+  const ScratchWidths widths = ScratchWidthsOf(spec, layout);
   // One call at a time has the kernels' workspace.
-  const uint64_t ffn_rows = std::max<uint64_t>(limits.max_step_tokens, exchange.rows);
+  const uint64_t ffn_rows =
+      std::max<uint64_t>(limits.max_step_tokens, ExchangeSizesOf(layout, spec, limits).rows);
   const uint64_t kernels =
       std::max({FfnWorkspace(widths.top_k, spec.hidden_size, WidestFfn(layout), ffn_rows),
                 LinearWorkspace(spec.hidden_size, widths.attention, limits),
                 AttentionWorkspace(layout, spec, limits), IndexWorkspace(layout, spec, limits)});
-  return (limits.max_step_tokens * per_token + rope_tables) * kFloatBytes + kernels +
-         HeadBytes(spec, layout) + HistoryBytes(spec, layout, limits) +
-         ExpertExchangeBytes(exchange, spec) + kSmallPieces;
+  return StepBufferBytes(layout, spec, limits) + kernels + kSmallPieces;
 }
 
 uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,

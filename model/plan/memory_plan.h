@@ -57,7 +57,12 @@ uint64_t KvBytesPerToken(const RankLayout& layout, const ModelSpec& spec, KvType
 // States of one sequence on this rank.
 uint64_t StateBytesPerSequence(const RankLayout& layout, const ModelSpec& spec);
 
-// Upper bounds of what a step's workspaces and the rank's exchange buffers take.
+// What a rank's engine takes for its steps before the first one (worker/engine/engine.h), but for
+// the alignment of each piece.
+uint64_t StepBufferBytes(const RankLayout& layout, const ModelSpec& spec,
+                         const ServingLimits& limits);
+// Upper bounds of what a step's workspaces, those buffers included, and the rank's exchange buffers
+// take.
 uint64_t ActivationBytes(const RankLayout& layout, const ModelSpec& spec,
                          const ServingLimits& limits);
 uint64_t ExchangeBytes(const RankLayout& layout, const ModelSpec& spec,

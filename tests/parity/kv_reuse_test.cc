@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/support/local_instance.h"
@@ -127,8 +128,9 @@ class SharedPrefixTest : public ::testing::TestWithParam<Case> {
       if (kinds.window_tokens > 0) {
         step.copies.push_back({.from = copy.from, .to = copy.to, .window = true});
       }
-      // Those of another data-parallel group do nothing here.
-      step.copies.push_back({.group = 1, .from = 30, .to = 20});
+      // The other group has a block of the same number.
+      const bool groups = absl::StrContains(GetParam().plan, "dp=");
+      if (groups) step.copies.push_back({.group = 1, .from = 30, .to = 20, .window = !kinds.full});
     }
     if (kinds.full) start.blocks = blocks;
     if (kinds.window_tokens > 0) {
@@ -189,7 +191,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"minimax_text_01", "tp=1"}, Case{"minimax_text_01", "pp=2,ep=2"},
         Case{"qwen3_moe", "tp=2", KvType::kInt8}, Case{"qwen3_moe", "tp=1", KvType::kFp8},
         Case{"deepseek_v32", "tp=2", KvType::kInt8}, Case{"deepseek_v3", "tp=1", KvType::kFp8},
-        Case{"gpt_oss", "tp=2", KvType::kInt8}, Case{"qwen3_next", "tp=1", KvType::kInt8}),
+        Case{"gpt_oss", "tp=2", KvType::kInt8}, Case{"qwen3_next", "tp=1", KvType::kInt8},
+        Case{"qwen3_next", "pp=2,dp=2,ep=2"}, Case{"gpt_oss", "dp=2,ep=2", KvType::kInt8}),
     CaseName);
 
 // Blocks of windows for sequences that give back those behind their window before every chunk. What

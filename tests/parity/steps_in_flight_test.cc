@@ -21,12 +21,13 @@ namespace {
 
 constexpr uint32_t kBlockTokens = 8;
 constexpr uint32_t kBlocksEach = 6;
-constexpr uint32_t kSlots = 6;
+constexpr uint32_t kSlots = 6;  // of a data-parallel group
 
 struct Case {
   const char* family;
   const char* plan;
   bool shared_memory = true;
+  uint32_t ranks_per_worker = 1;
 };
 
 std::unique_ptr<LocalInstance> Instance(const Case& test) {
@@ -39,6 +40,7 @@ std::unique_ptr<LocalInstance> Instance(const Case& test) {
                   .max_sequences = kSlots,
                   .max_context_tokens = kBlockTokens * kBlocksEach},
        .num_blocks = kSlots * kBlocksEach,
+       .ranks_per_worker = test.ranks_per_worker,
        .allow_shared_memory = test.shared_memory});
   EXPECT_TRUE(instance.ok()) << instance.status();
   return instance.ok() ? *std::move(instance) : nullptr;
@@ -64,6 +66,10 @@ std::vector<Request> SomeRequests(uint32_t count, uint32_t vocab_size) {
     for (TokenId& token : request.prompt) token = random() % vocab_size;
     request.count = 1 + random() % 12;
     if (i % 2 == 1) request.sampling = {.temperature = 0.9f, .seed = i};
+    if (i % 3 == 1) request.sampling.top_p = 0.8f;
+    if (i % 3 != 2) continue;  // else tokens depend on those of all steps before
+    request.sampling.repetition_penalty = 1.5f;
+    request.sampling.frequency_penalty = 1;
   }
   return requests;
 }
@@ -73,20 +79,20 @@ std::vector<Request> SomeRequests(uint32_t count, uint32_t vocab_size) {
 // samples its last token, or one more, which nobody asked for.
 class Crowd {
  public:
-  Crowd(LocalInstance* instance, std::vector<Request>* requests, uint32_t in_flight_max,
-        uint32_t seed)
+  Crowd(LocalInstance* instance, std::vector<Request>* requests, uint32_t num_groups,
+        uint32_t in_flight_max, uint32_t seed)
       : instance_(*instance),
         requests_(*requests),
         in_flight_max_(in_flight_max),
         random_(seed),
-        slots_(kSlots, nullptr) {}
+        slots_(size_t{num_groups} * kSlots, nullptr) {}
 
   absl::Status Run() {
     size_t next = 0;
     while (next < requests_.size() || Busy()) {
       Pending pending;
       worker::StepInput step;
-      for (uint32_t slot = 0; slot < kSlots; ++slot) {
+      for (uint32_t slot = 0; slot < slots_.size(); ++slot) {
         if (slots_[slot] != nullptr && IsOver(*slots_[slot])) {
           step.release_slots.push_back(slot);
           slots_[slot] = nullptr;
@@ -125,7 +131,8 @@ class Crowd {
     worker::StepInput::Sequence sequence{.slot = slot};
     if (request.submitted_prompt == 0) {
       std::vector<uint32_t> blocks;
-      for (uint32_t i = 0; i < kBlocksEach; ++i) blocks.push_back(kBlocksEach * slot + i);
+      for (uint32_t i = 0; i < kBlocksEach; ++i)
+        blocks.push_back(kBlocksEach * (slot % kSlots) + i);
       instance_.AddBlocks(blocks, &sequence);
     }
     const auto left = static_cast<uint32_t>(request.prompt.size()) - request.submitted_prompt;
@@ -183,7 +190,7 @@ TEST_P(StepsInFlightTest, TokensAreThoseOfOneStepAtATime) {
   for (uint32_t in_flight = 1; in_flight <= plan->StepsInFlightMax(); ++in_flight) {
     for (const uint32_t seed : {1u, 2u}) {
       std::vector<Request> crowd = requests;
-      const absl::Status status = Crowd(instance.get(), &crowd, in_flight, seed).Run();
+      const absl::Status status = Crowd(instance.get(), &crowd, plan->dp, in_flight, seed).Run();
       ASSERT_TRUE(status.ok()) << status;
       for (size_t i = 0; i < crowd.size(); ++i) {
         EXPECT_EQ(crowd[i].tokens, expected[i])
@@ -208,7 +215,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"qwen3_moe", "pp=2"}, Case{"qwen3_moe", "pp=2", false},
                       Case{"deepseek_v3", "pp=3", false}, Case{"qwen3_moe", "pp=2,tp=2"},
                       Case{"gpt_oss", "pp=2"}, Case{"qwen3_next", "pp=3"},
-                      Case{"minimax_text_01", "pp=2,ep=2"}, Case{"deepseek_v3", "pp=3"}),
+                      Case{"minimax_text_01", "pp=2,ep=2"}, Case{"deepseek_v3", "pp=3"},
+                      Case{"qwen3_moe", "dp=2,ep=2"}, Case{"qwen3_next", "pp=2,dp=2,ep=2"},
+                      Case{"gpt_oss", "pp=2,dp=2,ep=2", false, 2}),
     CaseName);
 
 TEST(StepsInFlightLimitTest, OneStepMoreThanThePlanAllowsIsRefused) {
@@ -245,6 +254,27 @@ TEST(StepsInFlightLimitTest, ABadStepEndsThoseBehindIt) {
   ASSERT_TRUE(second.ok() && third.ok());
   EXPECT_EQ(instance->Await(*second).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_FALSE(instance->Await(*third).ok());
+}
+
+// Two ranks refuse the step, and with it the epoch; the other two wait for them until the epoch is
+// aborted. Whatever is submitted meanwhile is dropped.
+TEST(StepsInFlightLimitTest, ABadStepOfOneGroupEndsTheOthers) {
+  const auto instance = Instance({"qwen3_moe", "dp=2,tp=2,ep=4", true, 4});
+  ASSERT_NE(instance, nullptr);
+  worker::StepInput bad;
+  bad.sequences.push_back({.slot = 0, .tokens = {1, 2, 3}});  // never started
+  bad.starts.push_back({.slot = kSlots, .sampling = {}});
+  bad.sequences.push_back({.slot = kSlots, .tokens = {1, 2, 3}});
+  instance->AddBlocks({0}, &bad.sequences[1]);
+  const auto step = instance->Submit(bad);
+  ASSERT_TRUE(step.ok()) << step.status();
+  const absl::Status status = instance->Await(*step).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_EQ(status.message(), "slot 0 is not running");
+  for (int i = 0; i < 20; ++i) {
+    const absl::Status next = instance->Submit({}).status();
+    EXPECT_TRUE(next.ok()) << next;
+  }
 }
 
 }  // namespace

@@ -63,24 +63,37 @@ uint64_t Engine::MaxExchangeBytes(const model::ModelSpec& spec, const model::Ran
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Inputs inputs) {
   ESSOR_CHECK(inputs.communicators.size() == GroupsOf(inputs.layout, *inputs.plan).size());
   ESSOR_ASSIGN_OR_RETURN(KvMemory kv, KvMemory::Create(KvShapeOf(inputs)));
-  std::unique_ptr<Engine> engine(new Engine(std::move(inputs), Arena::Measure(), std::move(kv)));
-  engine->TakeWorkspace(engine->workspace_);
-  ESSOR_ASSIGN_OR_RETURN(Arena workspace,
-                         Arena::Allocate(engine->workspace_.used_bytes(), "workspaces of a step"));
-  engine->workspace_ = std::move(workspace);
-  engine->TakeWorkspace(engine->workspace_);
+  Arena measured = Arena::Measure();
+  TakeWorkspace(measured, inputs);
+  ESSOR_ASSIGN_OR_RETURN(Arena arena,
+                         Arena::Allocate(measured.used_bytes(), "workspaces of a step"));
+  std::unique_ptr<Engine> engine(new Engine(std::move(inputs), std::move(arena), std::move(kv)));
   engine->BuildLayers();
   return engine;
 }
 
-Engine::Engine(Inputs inputs, Arena workspace, KvMemory kv)
+uint64_t Engine::WorkspaceBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
+                                const model::ServingLimits& limits,
+                                const std::vector<model::Range>& vocab_slices) {
+  Inputs inputs{};
+  inputs.spec = &spec;
+  inputs.layout = layout;
+  inputs.vocab_slices = vocab_slices;
+  inputs.limits = limits;
+  Arena arena = Arena::Measure();
+  TakeWorkspace(arena, inputs);
+  return arena.used_bytes();
+}
+
+Engine::Engine(Inputs inputs, Arena arena, KvMemory kv)
     : inputs_(std::move(inputs)),
       tp_(inputs_.communicators[0].get()),
       group_(inputs_.communicators[1].get()),
       pipeline_(inputs_.communicators[2].get()),
       stage_(inputs_.plan->dp > 1 ? inputs_.communicators[3].get() : nullptr),
-      workspace_(std::move(workspace)),
+      arena_(std::move(arena)),
       kv_(std::move(kv)),
+      workspace_(TakeWorkspace(arena_, inputs_)),
       slots_(SlotLimitsOf(inputs_)) {
   if (inputs_.layout.first_stage && !inputs_.layout.last_stage) {
     awaited_.emplace(pipeline_, inputs_.plan->pp - 1, inputs_.limits.max_sequences);
@@ -96,32 +109,38 @@ Engine::Buffers Engine::TakeBuffers(Arena& arena, const Inputs& inputs) {
   return buffers;
 }
 
-void Engine::TakeWorkspace(Arena& arena) {
-  buffers_ = TakeBuffers(arena, inputs_);
-  scratch_ = TakeLayerScratch(arena, *inputs_.spec, inputs_.layout, inputs_.limits.max_step_tokens);
-  rope_ = TakeRopeTables(arena);
-  if (!inputs_.layout.last_stage) return;
-  head_ = std::make_unique<OutputHead>(OutputHead::Inputs{.spec = inputs_.spec,
-                                                          .layout = &inputs_.layout,
-                                                          .vocab_slices = inputs_.vocab_slices,
-                                                          .weights = inputs_.weights,
-                                                          .stage = group_,
-                                                          .stream = inputs_.stream.get()},
-                                       arena);
-  history_ = std::make_unique<TokenHistory>(
-      TokenHistory::Limits{.num_slots = inputs_.limits.max_sequences,
-                           .max_context_tokens = inputs_.limits.max_context_tokens,
-                           .vocab = inputs_.layout.vocab},
+Engine::Workspace Engine::TakeWorkspace(Arena& arena, const Inputs& inputs) {
+  Workspace workspace{.buffers = TakeBuffers(arena, inputs),
+                      .scratch = TakeLayerScratch(arena, *inputs.spec, inputs.layout,
+                                                  inputs.limits.max_step_tokens),
+                      .rope = TakeRopeTables(arena, inputs),
+                      .head = nullptr,
+                      .history = nullptr};
+  if (!inputs.layout.last_stage) return workspace;
+  workspace.head = std::make_unique<OutputHead>(
+      OutputHead::Inputs{
+          .spec = inputs.spec,
+          .layout = &inputs.layout,
+          .vocab_slices = inputs.vocab_slices,
+          .weights = inputs.weights,
+          .stage = inputs.communicators.empty() ? nullptr : inputs.communicators[1].get(),
+          .stream = inputs.stream.get()},
       arena);
+  workspace.history = std::make_unique<TokenHistory>(
+      TokenHistory::Limits{.num_slots = inputs.limits.max_sequences,
+                           .max_context_tokens = inputs.limits.max_context_tokens,
+                           .vocab = inputs.layout.vocab},
+      arena);
+  return workspace;
 }
 
 // One table for all layers that rotate alike; filled only when the arena has memory.
-std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
+std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena, const Inputs& inputs) {
   const auto rope_of = [&](uint64_t index) -> const model::RopeSpec& {
-    return model::RopeOf(inputs_.spec->layers[inputs_.layout.layers.begin + index].attention);
+    return model::RopeOf(inputs.spec->layers[inputs.layout.layers.begin + index].attention);
   };
   std::vector<RopeTable> tables;
-  for (uint64_t index = 0; index < inputs_.layout.layers.size(); ++index) {
+  for (uint64_t index = 0; index < inputs.layout.layers.size(); ++index) {
     const model::RopeSpec& rope = rope_of(index);
     uint64_t same = 0;
     while (same < index && rope_of(same) != rope) ++same;
@@ -129,7 +148,7 @@ std::vector<RopeTable> Engine::TakeRopeTables(Arena& arena) {
       tables.push_back(tables[same]);
       continue;
     }
-    const uint32_t positions = inputs_.limits.max_context_tokens;
+    const uint32_t positions = inputs.limits.max_context_tokens;
     const uint64_t count = uint64_t{positions} * (rope.rotary_dim / 2);
     float* cos = arena.Take<float>(count);
     float* sin = arena.Take<float>(count);
@@ -157,8 +176,8 @@ void Engine::BuildLayers() {
         .index = i,
         .weights = &inputs_.weights->layers[i],
         .groups = {.tp = tp_, .group = group_, .stage = stage_},
-        .scratch = scratch_,
-        .rope = rope_[i],
+        .scratch = workspace_.scratch,
+        .rope = workspace_.rope[i],
         .cache = kv_.Cache(i),
         .state = kv_.States(i),
         .state_slots = kv_.state_slots(),
@@ -201,7 +220,7 @@ absl::StatusOr<StepOutput> Engine::RunOwn(const StepInput& input,
   output.step_id = input.step_id;
   if (awaited_.has_value()) ESSOR_RETURN_IF_ERROR(awaited_->TakeFor(input, &slots_));
   ESSOR_RETURN_IF_ERROR(slots_.Apply(input, &rows_));
-  if (history_ != nullptr) ESSOR_RETURN_IF_ERROR(history_->Apply(input, rows_));
+  if (workspace_.history != nullptr) ESSOR_RETURN_IF_ERROR(workspace_.history->Apply(input, rows_));
   CopyAndRestore(input);
   const Batch batch = BatchOf(group_rows);
   if (batch.num_rows == 0) {
@@ -223,7 +242,8 @@ absl::Status Engine::ServeOtherGroups(const Batch& batch) {
   if (!any) return absl::OkStatus();
   for (const HalfLayer& half : layers_) {
     if (!half.layer->ServesOtherGroups()) continue;
-    ESSOR_RETURN_IF_ERROR(half.layer->Forward(batch, buffers_.normed, buffers_.delta));
+    ESSOR_RETURN_IF_ERROR(
+        half.layer->Forward(batch, workspace_.buffers.normed, workspace_.buffers.delta));
   }
   return absl::OkStatus();
 }
@@ -239,7 +259,6 @@ Batch Engine::BatchOf(std::span<const uint32_t> group_rows) const {
 
 void Engine::CopyAndRestore(const StepInput& input) {
   for (const StepInput::Copy& copy : input.copies) {
-    if (!slots_.IsOurs(copy)) continue;
     kv_.CopyBlock(copy.from, copy.to, copy.window, *inputs_.stream);
   }
   for (const StepInput::Start& start : input.starts) {
@@ -258,16 +277,16 @@ void Engine::SaveStates(const StepInput& input) {
 absl::Status Engine::Begin(const Batch& batch) {
   const size_t count = size_t{batch.num_rows} * inputs_.spec->hidden_size;
   if (!inputs_.layout.first_stage) {
-    return pipeline_->Receive(std::as_writable_bytes(std::span(buffers_.residual, count)),
+    return pipeline_->Receive(std::as_writable_bytes(std::span(workspace_.buffers.residual, count)),
                               inputs_.layout.stage - 1);
   }
   kernels::Embedding({.table = inputs_.weights->embedding,
                       .first_id = static_cast<uint32_t>(inputs_.layout.vocab.begin),
                       .token_ids = batch.token_ids,
                       .num_rows = batch.num_rows,
-                      .y = buffers_.residual},
+                      .y = workspace_.buffers.residual},
                      *inputs_.stream);
-  return group_->AllReduceSum({buffers_.residual, count});
+  return group_->AllReduceSum({workspace_.buffers.residual, count});
 }
 
 // What a sub-layer gave is added to the residual together with the next norm, unless its residual
@@ -276,19 +295,20 @@ absl::Status Engine::RunLayers(const Batch& batch) {
   const uint64_t count = uint64_t{batch.num_rows} * inputs_.spec->hidden_size;
   bool delta_pending = false;
   for (const HalfLayer& half : layers_) {
-    kernels::RmsNorm({.x = delta_pending ? buffers_.delta : buffers_.residual,
-                      .residual = delta_pending ? buffers_.residual : nullptr,
+    kernels::RmsNorm({.x = delta_pending ? workspace_.buffers.delta : workspace_.buffers.residual,
+                      .residual = delta_pending ? workspace_.buffers.residual : nullptr,
                       .weight = half.norm,
-                      .y = buffers_.normed,
+                      .y = workspace_.buffers.normed,
                       .num_rows = batch.num_rows,
                       .width = inputs_.spec->hidden_size,
                       .eps = static_cast<float>(inputs_.spec->norm_eps)},
                      *inputs_.stream);
-    ESSOR_RETURN_IF_ERROR(half.layer->Forward(batch, buffers_.normed, buffers_.delta));
+    ESSOR_RETURN_IF_ERROR(
+        half.layer->Forward(batch, workspace_.buffers.normed, workspace_.buffers.delta));
     if (half.post_norm != nullptr) {
-      kernels::RmsNorm({.x = buffers_.delta,
+      kernels::RmsNorm({.x = workspace_.buffers.delta,
                         .weight = half.post_norm,
-                        .y = buffers_.delta,
+                        .y = workspace_.buffers.delta,
                         .num_rows = batch.num_rows,
                         .width = inputs_.spec->hidden_size,
                         .eps = static_cast<float>(inputs_.spec->norm_eps)},
@@ -296,15 +316,16 @@ absl::Status Engine::RunLayers(const Batch& batch) {
     }
     delta_pending = !half.residual.has_value();
     if (delta_pending) continue;
-    kernels::WeightedSum({.x = buffers_.normed,
-                          .y = buffers_.delta,
-                          .z = buffers_.residual,
+    kernels::WeightedSum({.x = workspace_.buffers.normed,
+                          .y = workspace_.buffers.delta,
+                          .z = workspace_.buffers.residual,
                           .count = count,
                           .alpha = static_cast<float>(half.residual->alpha),
                           .beta = static_cast<float>(half.residual->beta)},
                          *inputs_.stream);
   }
-  if (delta_pending) kernels::Add(buffers_.residual, buffers_.delta, count, *inputs_.stream);
+  if (delta_pending)
+    kernels::Add(workspace_.buffers.residual, workspace_.buffers.delta, count, *inputs_.stream);
   return absl::OkStatus();
 }
 
@@ -313,8 +334,9 @@ absl::Status Engine::Finish(const StepInput& input, StepOutput* output) {
     ESSOR_RETURN_IF_ERROR(RunHead(input, output));
   } else {
     const size_t count = rows_.token_ids.size() * inputs_.spec->hidden_size;
-    ESSOR_RETURN_IF_ERROR(pipeline_->Send(
-        std::as_bytes(std::span<const float>(buffers_.residual, count)), inputs_.layout.stage + 1));
+    ESSOR_RETURN_IF_ERROR(
+        pipeline_->Send(std::as_bytes(std::span<const float>(workspace_.buffers.residual, count)),
+                        inputs_.layout.stage + 1));
   }
   return HandOnSampled(input, *output);
 }
@@ -341,14 +363,15 @@ std::vector<HeadRow> Engine::HeadRowsOf(const StepInput& input) const {
 void Engine::SampleInto(const StepInput::Sequence& sequence, const kernels::SequenceRows& place,
                         HeadRow* row) const {
   row->sampling = slots_.SamplingFor(sequence, place);
-  row->adjustment = history_->AdjustmentFor(sequence.slot, row->sampling.position);
-  row->logprobs = history_->SamplingOf(sequence.slot).logprobs;
+  row->adjustment = workspace_.history->AdjustmentFor(sequence.slot, row->sampling.position);
+  row->logprobs = workspace_.history->SamplingOf(sequence.slot).logprobs;
 }
 
 absl::Status Engine::RunHead(const StepInput& input, StepOutput* output) {
   const std::vector<HeadRow> rows = HeadRowsOf(input);
   std::vector<HeadResult> results(rows.size());
-  ESSOR_RETURN_IF_ERROR(head_->Run(buffers_.residual, rows, std::span(results)));
+  ESSOR_RETURN_IF_ERROR(
+      workspace_.head->Run(workspace_.buffers.residual, rows, std::span(results)));
   Collect(input, rows, std::move(results), output);
   return absl::OkStatus();
 }

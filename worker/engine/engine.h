@@ -66,8 +66,10 @@ class Engine {
   // Of the rank's KV cache, states and snapshots, as Create allocates them.
   static uint64_t KvBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
                           const model::ServingLimits& limits, const model::KvCapacity& capacity);
-  // Of the workspaces, as allocated.
-  uint64_t workspace_bytes() const { return workspace_.used_bytes(); }
+  // Of what a step works on, likewise.
+  static uint64_t WorkspaceBytes(const model::ModelSpec& spec, const model::RankLayout& layout,
+                                 const model::ServingLimits& limits,
+                                 const std::vector<model::Range>& vocab_slices);
 
  private:
   struct Buffers {
@@ -76,12 +78,22 @@ class Engine {
     float* delta = nullptr;     // [T, hidden], output of the last sub-layer
   };
 
-  Engine(Inputs inputs, Arena workspace, KvMemory kv);
+  // What a step works on, and who works on it.
+  struct Workspace {
+    Buffers buffers;
+    LayerScratch scratch;
+    std::vector<RopeTable> rope;            // per layer
+    std::unique_ptr<OutputHead> head;       // of the last stage
+    std::unique_ptr<TokenHistory> history;  // likewise
+  };
+
+  Engine(Inputs inputs, Arena arena, KvMemory kv);
+  // Every piece, in one order: run once to measure and once to take. Borrows `inputs`, whose
+  // communicators, weights and stream are used by steps only.
+  static Workspace TakeWorkspace(Arena& arena, const Inputs& inputs);
   static Buffers TakeBuffers(Arena& arena, const Inputs& inputs);
-  // Every piece of workspace, in one order: run once to measure and once to take.
-  void TakeWorkspace(Arena& arena);
+  static std::vector<RopeTable> TakeRopeTables(Arena& arena, const Inputs& inputs);
   void BuildLayers();
-  std::vector<RopeTable> TakeRopeTables(Arena& arena);
 
   // The part of a step that is this rank's data-parallel group's; group_rows as in Batch.
   absl::StatusOr<StepOutput> RunOwn(const StepInput& input, std::span<const uint32_t> group_rows);
@@ -108,12 +120,9 @@ class Engine {
   Communicator* group_ = nullptr;     // the ranks that hold the same tokens
   Communicator* pipeline_ = nullptr;  // member i = the rank of stage i
   Communicator* stage_ = nullptr;     // all ranks of the stage; null where they are one group
-  Arena workspace_;
+  Arena arena_;
   KvMemory kv_;
-  Buffers buffers_;
-  LayerScratch scratch_;
-  std::vector<RopeTable> rope_;  // per layer
-  std::unique_ptr<OutputHead> head_;
+  Workspace workspace_;  // out of arena_
   // Attention or FFN of a layer, with its norms.
   struct HalfLayer {
     const float* norm;
@@ -123,7 +132,6 @@ class Engine {
   };
   std::vector<HalfLayer> layers_;
   SequenceSlots slots_;
-  std::unique_ptr<TokenHistory> history_;  // of the last stage
   StepRows rows_;
   std::optional<TokenReturn> awaited_;  // on the first of several stages
 };

@@ -91,6 +91,7 @@ class LocalRanksOnCpu : public LocalRanks {
   std::vector<std::unique_ptr<RankThread>> threads_ ABSL_GUARDED_BY(mutex_);
   size_t steps_max_ ABSL_GUARDED_BY(mutex_) = 0;
   StepDone on_step_done_ ABSL_GUARDED_BY(mutex_);
+  bool step_failed_ ABSL_GUARDED_BY(mutex_) = false;  // of this epoch, which is over therefore
   std::map<StepId, StepInFlight> in_flight_ ABSL_GUARDED_BY(mutex_);
   LogprobSlots logprob_slots_ ABSL_GUARDED_BY(mutex_);
 };
@@ -234,6 +235,7 @@ absl::Status LocalRanksOnCpu::Connect(const EpochMembers& members, absl::Time de
   absl::MutexLock lock(&mutex_);
   threads_ = std::move(threads);
   steps_max_ = assignment_.plan.StepsInFlightMax();
+  step_failed_ = false;
   logprob_slots_ = LogprobSlots(size_t{assignment_.plan.dp} * assignment_.limits.max_sequences);
   on_step_done_ = std::move(on_step_done);
   return absl::OkStatus();
@@ -244,6 +246,11 @@ absl::Status LocalRanksOnCpu::Submit(const StepInput& step) {
   if (threads_.empty()) {
     return absl::FailedPreconditionError(
         absl::StrFormat("step %d: the ranks are not connected", step.step_id.value()));
+  }
+  if (step_failed_) return absl::OkStatus();  // was reported; ranks may still wait in older steps
+  if (in_flight_.contains(step.step_id)) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("step %d is in flight already", step.step_id.value()));
   }
   if (in_flight_.size() >= steps_max_) {
     return absl::ResourceExhaustedError(absl::StrFormat("step %d: %d steps are in flight",
@@ -268,6 +275,7 @@ void LocalRanksOnCpu::OnRankDone(uint32_t rank, absl::StatusOr<StepOutput> outpu
     if (found == in_flight_.end()) return;
     StepInFlight& state = found->second;
     if (!output.ok()) {
+      step_failed_ = true;
       state.failure = output.status();
       state.failed_rank = rank;
       state.remaining = 1;  // report at once: the other ranks may wait for the failed one

@@ -72,7 +72,8 @@ class LocalRanks {
   // Queues a step for all local ranks, which run their steps in order. Up to
   // ParallelPlan::StepsInFlightMax() may be under way: a step may go on from tokens that an earlier
   // one samples. FailedPrecondition when the ranks are not connected, ResourceExhausted when more
-  // steps are under way than may be.
+  // steps are under way than may be, InvalidArgument when one of them has the same id. Steps after
+  // a failed one are dropped: the epoch is over.
   virtual absl::Status Submit(const StepInput& step) = 0;
   // Makes a Load or Connect or step of `epoch` (or an older one) that is under way fail soon.
   virtual void Cancel(uint64_t epoch, const std::string& reason) = 0;

@@ -11,7 +11,7 @@ RankThread::RankThread(size_t steps_max, MakeEngine make_engine, OnDone on_done)
       }) {}
 
 RankThread::~RankThread() {
-  steps_.Close();
+  steps_.Abandon();
   thread_.join();
 }
 

@@ -15,7 +15,8 @@
 namespace essor::worker {
 
 // Thread-safe. The engine is created, used and destroyed on the thread. Destruction ends the thread
-// after the step it is in (abort the exchanges first, so that this is soon).
+// after the step it is in, and drops those behind it (abort the exchanges first, so that this is
+// soon).
 class RankThread {
  public:
   using MakeEngine = std::function<absl::StatusOr<std::unique_ptr<Engine>>()>;

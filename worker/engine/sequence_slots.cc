@@ -143,7 +143,10 @@ absl::Status SequenceSlots::CheckRestored(const StepInput::Start& start) const {
 }
 
 absl::Status SequenceSlots::CheckCopy(const StepInput::Copy& copy) const {
-  if (!IsOurs(copy)) return absl::OkStatus();
+  if (copy.group != limits_.group) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("copy of a block of group %d, not of %d", copy.group, limits_.group));
+  }
   const uint32_t num_blocks = copy.window ? limits_.num_window_blocks : limits_.num_blocks;
   if (copy.from >= num_blocks || copy.to >= num_blocks || copy.from == copy.to) {
     return absl::InvalidArgumentError(

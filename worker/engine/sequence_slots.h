@@ -24,7 +24,7 @@ struct SlotLimits {
   uint32_t num_window_blocks = 0;
   uint32_t num_snapshots = 0;
   model::KvKinds kinds = {.full = true};
-  uint32_t group = 0;  // data-parallel; copies for others are none of ours
+  uint32_t group = 0;  // data-parallel; steps say nothing of the others (group_step.h)
 };
 
 // The rows of a step, laid out for the layers. Storage is reserved once and reused.
@@ -49,9 +49,6 @@ class SequenceSlots {
   // step may have); the slots are then unusable and the epoch has to end, because this rank no
   // longer agrees with the others. Copies and snapshots are checked here and made by the caller.
   absl::Status Apply(const StepInput& input, StepRows* rows);
-
-  // Whether a copy is of blocks of this rank's data-parallel group.
-  bool IsOurs(const StepInput::Copy& copy) const { return copy.group == limits_.group; }
 
   // `rows` was computed: contexts grow, and snapshots hold them.
   void Commit(const StepInput& input, const StepRows& rows);

@@ -239,6 +239,8 @@ TEST(SequenceSlotsTest, RefusesWhatContradictsTheKindsOfMemory) {
        [](StepInput& s) { s.copies = {{.group = 1, .from = 5, .to = 0, .window = true}}; }},
       {"copy from block 3 to 3",
        [](StepInput& s) { s.copies = {{.group = 1, .from = 3, .to = 3}}; }},
+      {"copy of a block of group 0, not of 1",
+       [](StepInput& s) { s.copies = {{.group = 0, .from = 2, .to = 3}}; }},
   };
   for (const Case& test : kCases) {
     SequenceSlots slots(kAllKinds);
@@ -250,17 +252,6 @@ TEST(SequenceSlotsTest, RefusesWhatContradictsTheKindsOfMemory) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.message;
     EXPECT_THAT(std::string(status.message()), HasSubstr(test.message));
   }
-}
-
-TEST(SequenceSlotsTest, CopiesOfOtherGroupsAreNotLookedAt) {
-  SequenceSlots slots(kAllKinds);
-  SaveNineTokens(slots);
-  StepInput input = Resume();
-  input.copies = {{.group = 0, .from = 99, .to = 98}, {.group = 1, .from = 2, .to = 3}};
-  StepRows rows;
-  EXPECT_TRUE(slots.Apply(input, &rows).ok());
-  EXPECT_FALSE(slots.IsOurs(input.copies[0]));
-  EXPECT_TRUE(slots.IsOurs(input.copies[1]));
 }
 
 // Blocks of a kind that the model has no layers of are a mistake; those it has suffice.

@@ -181,7 +181,8 @@ void ToProto(const DataEndpoint& endpoint, v1::DataEndpoint* proto) {
   proto->set_tcp_address(endpoint.tcp_address);
 }
 
-bool IsFatal(const absl::Status& status) {
+bool IsFatal(const absl::Status& status, Failed failed) {
+  if (failed == Failed::kStep) return false;
   switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kNotFound:

@@ -20,7 +20,10 @@ StepInput FromProto(const v1::Step& step, absl::Time now);
 void ToProto(const StepOutput& output, uint64_t epoch, v1::StepResult* result);
 void ToProto(const DataEndpoint& endpoint, v1::DataEndpoint* proto);
 
-// Whether assigning the same again would fail again.
-bool IsFatal(const absl::Status& status);
+// When a rank failed: while weights were loaded and exchanges formed, or in a step.
+enum class Failed { kForming, kStep };
+// Whether assigning the same again would fail again. Never after a failed step: the next epoch
+// begins without sequences.
+bool IsFatal(const absl::Status& status, Failed failed);
 
 }  // namespace essor::worker

@@ -166,11 +166,17 @@ TEST(StepTest, LogprobsOfAnAnswer) {
 }
 
 TEST(IsFatalTest, WhatWouldFailAgainIsFatal) {
-  EXPECT_TRUE(IsFatal(absl::FailedPreconditionError("")));
-  EXPECT_TRUE(IsFatal(absl::InvalidArgumentError("")));
-  EXPECT_TRUE(IsFatal(absl::ResourceExhaustedError("")));
-  EXPECT_FALSE(IsFatal(absl::UnavailableError("")));
-  EXPECT_FALSE(IsFatal(absl::DeadlineExceededError("")));
+  EXPECT_TRUE(IsFatal(absl::FailedPreconditionError(""), Failed::kForming));
+  EXPECT_TRUE(IsFatal(absl::InvalidArgumentError(""), Failed::kForming));
+  EXPECT_TRUE(IsFatal(absl::ResourceExhaustedError(""), Failed::kForming));
+  EXPECT_FALSE(IsFatal(absl::UnavailableError(""), Failed::kForming));
+  EXPECT_FALSE(IsFatal(absl::DeadlineExceededError(""), Failed::kForming));
+}
+
+TEST(IsFatalTest, FailedStepsEndTheirEpochOnly) {
+  EXPECT_FALSE(IsFatal(absl::FailedPreconditionError(""), Failed::kStep));
+  EXPECT_FALSE(IsFatal(absl::InvalidArgumentError(""), Failed::kStep));
+  EXPECT_FALSE(IsFatal(absl::ResourceExhaustedError(""), Failed::kStep));
 }
 
 }  // namespace

@@ -52,7 +52,8 @@ class JoinedStream {
   void LoadWeights(const Assignment& assignment);
   void FormEpoch(const v1::Assign& assign, const v1::Connect& connect);
   void OnStepDone(uint64_t epoch, absl::StatusOr<StepOutput> output, uint32_t failed_rank);
-  void Fail(uint64_t epoch, uint32_t rank, const absl::Status& status);
+  void Fail(uint64_t epoch, uint32_t rank, const absl::Status& status,
+            Failed failed = Failed::kForming);
   void ReportProgress(uint64_t epoch, uint32_t rank, uint64_t done, uint64_t total);
   void SendHeartbeats();
   void Write(const v1::WorkerMessage& message);
@@ -258,14 +259,14 @@ void JoinedStream::FormEpoch(const v1::Assign& assign, const v1::Connect& connec
 void JoinedStream::HandleStep(const v1::Step& step) {
   if (step.epoch() != assign_.epoch()) return;  // fenced
   const absl::Status status = ranks_->Submit(FromProto(step, Clock::Steady().Now()));
-  if (!status.ok()) Fail(step.epoch(), 0, status);
+  if (!status.ok()) Fail(step.epoch(), 0, status, Failed::kStep);
 }
 
 void JoinedStream::OnStepDone(uint64_t epoch, absl::StatusOr<StepOutput> output,
                               uint32_t failed_rank) {
   if (!output.ok()) {
     health_.serving = false;
-    return Fail(epoch, failed_rank, output.status());
+    return Fail(epoch, failed_rank, output.status(), Failed::kStep);
   }
   v1::WorkerMessage message;
   ToProto(*output, epoch, message.mutable_step_result());
@@ -273,7 +274,7 @@ void JoinedStream::OnStepDone(uint64_t epoch, absl::StatusOr<StepOutput> output,
   health_.steps_total.fetch_add(1, std::memory_order_relaxed);
 }
 
-void JoinedStream::Fail(uint64_t epoch, uint32_t rank, const absl::Status& status) {
+void JoinedStream::Fail(uint64_t epoch, uint32_t rank, const absl::Status& status, Failed failed) {
   if (status.code() != absl::StatusCode::kCancelled) {
     spdlog::error("rank failed epoch={} rank={} error=\"{}\"", epoch, rank,
                   LogSafe(std::string(status.message()), 1024));
@@ -284,7 +285,7 @@ void JoinedStream::Fail(uint64_t epoch, uint32_t rank, const absl::Status& statu
   failure->set_rank(rank);
   failure->set_code(static_cast<int>(status.code()));
   failure->set_message(std::string(status.message()));
-  failure->set_fatal(IsFatal(status));
+  failure->set_fatal(IsFatal(status, failed));
   Write(message);
 }
 
