@@ -103,9 +103,15 @@ KvCache::Need KvCache::NeedOf(const Begin& begin, std::span<const PrefixIndex::N
   return need;
 }
 
-bool KvCache::Available(const Need& need) const {
-  return (!options_.kinds.full || available() >= need.blocks + need.revived) &&
-         available_windows() >= need.windows + need.revived_windows;
+bool KvCache::Available(const Need& need, const Spare& spare) const {
+  return (!options_.kinds.full || available() + spare.blocks >= need.blocks + need.revived) &&
+         available_windows() + spare.windows >= need.windows + need.revived_windows;
+}
+
+KvCache::Spare KvCache::SpareOf(const KvSequence& sequence) {
+  return {
+      .blocks = static_cast<uint32_t>(sequence.blocks.size()) + sequence.reserved,
+      .windows = static_cast<uint32_t>(sequence.window_blocks.size()) + sequence.reserved_windows};
 }
 
 uint32_t KvCache::CachedTokens(const Begin& begin) const {
@@ -114,18 +120,19 @@ uint32_t KvCache::CachedTokens(const Begin& begin) const {
   return root.has_value() ? FindMatch(*root, begin).depth * options_.block_tokens : 0;
 }
 
-bool KvCache::CanStart(const Begin& begin) const {
+bool KvCache::CanStart(const Begin& begin, const Spare& spare) const {
   const std::optional<PrefixIndex::NodeId> root =
       options_.prefix_cache ? index_.FindRoot(begin.salt) : std::nullopt;
   const Match match = root.has_value() ? FindMatch(*root, begin) : Match();
-  return DepthThatFits(begin, match).has_value();
+  return DepthThatFits(begin, match, spare).has_value();
 }
 
 // What is usable, or nothing where that does not fit: a sequence that shares window blocks needs
 // those and as many more as one that does not.
-std::optional<uint32_t> KvCache::DepthThatFits(const Begin& begin, const Match& match) const {
-  if (Available(NeedOf(begin, match.path, match.depth))) return match.depth;
-  if (Available(NeedOf(begin, match.path, 0))) return 0;
+std::optional<uint32_t> KvCache::DepthThatFits(const Begin& begin, const Match& match,
+                                               const Spare& spare) const {
+  if (Available(NeedOf(begin, match.path, match.depth), spare)) return match.depth;
+  if (Available(NeedOf(begin, match.path, 0), spare)) return 0;
   return std::nullopt;
 }
 
@@ -156,7 +163,7 @@ std::optional<KvCache::Found> KvCache::Start(const Begin& begin, KvSequence* seq
       options_.prefix_cache ? begin.salt : absl::StrCat(begin.salt, "/", num_sequences_);
   sequence->root = index_.HoldRoot(salt);
   const Match match = FindMatch(sequence->root, begin);
-  const std::optional<uint32_t> depth = DepthThatFits(begin, match);
+  const std::optional<uint32_t> depth = DepthThatFits(begin, match, {});
   if (!depth.has_value()) {
     index_.Drop(sequence->root);
     return std::nullopt;
@@ -189,7 +196,7 @@ std::optional<KvCache::Found> KvCache::Fork(const Begin& begin, const KvSequence
   if (!possible || !Usable(path, depth, begin.step) || last % options_.block_tokens == 0) {
     return std::nullopt;
   }
-  if (!Available(NeedOf(begin, path, depth))) return std::nullopt;
+  if (!Available(NeedOf(begin, path, depth), {})) return std::nullopt;
   sequence->root = source.root;
   index_.Hold(source.root);
   Share(begin, path, depth, sequence);

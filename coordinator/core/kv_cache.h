@@ -70,8 +70,14 @@ class KvCache {
   };
   // How many leading tokens a sequence would find cached; changes nothing.
   uint32_t CachedTokens(const Begin& begin) const;
-  // Whether Start() would succeed.
-  bool CanStart(const Begin& begin) const;
+  // Whether Start() would succeed, when `spare` came back first.
+  struct Spare {
+    uint32_t blocks = 0;
+    uint32_t windows = 0;
+  };
+  bool CanStart(const Begin& begin, const Spare& spare) const;
+  // What ending the sequence gives back, at most: some of it may be shared.
+  static Spare SpareOf(const KvSequence& sequence);
   // Nullopt, with nothing changed, when too few blocks can be promised.
   std::optional<Found> Start(const Begin& begin, KvSequence* sequence);
   // Likewise for another continuation of a prompt (`begin.tokens`) that `source` has a place for
@@ -129,8 +135,9 @@ class KvCache {
   uint32_t FirstWindowBlock(uint32_t position) const;
   uint32_t WindowReserve(uint32_t num_tokens) const;
   Need NeedOf(const Begin& begin, std::span<const PrefixIndex::NodeId> path, uint32_t depth) const;
-  bool Available(const Need& need) const;
-  std::optional<uint32_t> DepthThatFits(const Begin& begin, const Match& match) const;
+  bool Available(const Need& need, const Spare& spare) const;
+  std::optional<uint32_t> DepthThatFits(const Begin& begin, const Match& match,
+                                        const Spare& spare) const;
   void Share(const Begin& begin, std::span<const PrefixIndex::NodeId> path, uint32_t depth,
              KvSequence* sequence);
   uint32_t available() const;

@@ -145,6 +145,8 @@ class Scheduler {
   Next NextToStart() const;
   void Admit(Planning* planning);
   void MakeRoom();
+  bool CouldMakeRoom(const Group& group, const Request& request, uint32_t index,
+                     std::span<const TokenId> tokens) const;
   bool HasRoomFor(const Request& request, uint32_t index, std::span<const TokenId> tokens) const;
   bool AdmitFront(Request* request, Planning* planning);
   bool TryStart(Sequence* sequence, Planning* planning);

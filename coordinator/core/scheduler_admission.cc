@@ -59,7 +59,7 @@ bool Scheduler::HasRoomFor(const Request& request, uint32_t index,
   if (request.num_running == 0 && num_running_ >= options_.max_running_requests) return false;
   const KvCache::Begin begin = BeginOf(request, index, tokens, next_step_);
   return std::any_of(groups_.begin(), groups_.end(), [&](const Group& group) {
-    return group.free_slots.size() + group.to_release.size() > 0 && group.kv.CanStart(begin);
+    return group.free_slots.size() + group.to_release.size() > 0 && group.kv.CanStart(begin, {});
   });
 }
 
@@ -73,16 +73,35 @@ void Scheduler::MakeRoom() {
       next.parked != nullptr
           ? std::span<const TokenId>(next.parked->tokens)
           : std::span<const TokenId>(request->Input(0).data(), request->InputLength(0));
-  while (true) {
-    Sequence* last = nullptr;
-    for (const Group& group : groups_) {
-      if (group.running.empty()) continue;
-      if (last == nullptr || ByUrgency()(last, group.running.back())) last = group.running.back();
-    }
-    if (last == nullptr || last->request->priority() >= request->priority()) return;
-    if (HasRoomFor(*request, index, tokens)) return;
-    Preempt(last);
+  // In the group whose last is the least urgent, of those where it would be enough.
+  Group* chosen = nullptr;
+  for (Group& group : groups_) {
+    if (!CouldMakeRoom(group, *request, index, tokens)) continue;
+    const bool is_better =
+        chosen == nullptr || ByUrgency()(chosen->running.back(), group.running.back());
+    if (is_better) chosen = &group;
   }
+  if (chosen == nullptr) return;
+  while (!chosen->running.empty() &&
+         chosen->running.back()->request->priority() < request->priority() &&
+         !HasRoomFor(*request, index, tokens)) {
+    Preempt(chosen->running.back());
+  }
+}
+
+// Whether the group has sequences of lower priority, and enough of them.
+bool Scheduler::CouldMakeRoom(const Group& group, const Request& request, uint32_t index,
+                              std::span<const TokenId> tokens) const {
+  KvCache::Spare spare;
+  uint32_t num_lower = 0;
+  for (auto one = group.running.rbegin(); one != group.running.rend(); ++one) {
+    if ((*one)->request->priority() >= request.priority()) break;
+    const KvCache::Spare its = KvCache::SpareOf((*one)->kv);
+    spare.blocks += its.blocks;
+    spare.windows += its.windows;
+    ++num_lower;
+  }
+  return num_lower > 0 && group.kv.CanStart(BeginOf(request, index, tokens, next_step_), spare);
 }
 
 void Scheduler::Admit(Planning* planning) {
@@ -138,7 +157,7 @@ std::optional<uint32_t> Scheduler::GroupFor(const KvCache::Begin& begin,
     const bool open = !group.free_slots.empty() && planning.budgets[i].prefill > 0;
     GroupLoad load{.has_slot = open};
     if (open && groups_.size() > 1) {  // with one group there is nothing to compare
-      load.has_slot = group.kv.CanStart(begin);
+      load.has_slot = group.kv.CanStart(begin, {});
       load.num_running = static_cast<uint32_t>(group.running.size());
       load.waiting_tokens = group.num_to_prefill;
       load.cached_tokens = group.kv.CachedTokens(begin);

@@ -447,6 +447,23 @@ TEST_F(SchedulerTest, ALongSequenceBehindAShortOneMakesRoom) {
   EXPECT_EQ(scheduler_->num_preemptions(), 1u);
 }
 
+// Nobody is put back for a request that could not start even then.
+TEST_F(SchedulerTest, NoRoomIsMadeThatWouldNotDo) {
+  Start({.num_slots = 4, .block_tokens = 4}, 14);
+  const auto submit = [this](uint64_t id, uint32_t prompt_tokens, int32_t priority) {
+    GenerateTask task = Task(prompt_tokens, 1);
+    task.max_new_tokens = 4;
+    task.service.priority = priority;
+    ASSERT_TRUE(Submit(id, std::move(task)).ok());
+  };
+  submit(1, 29, 1);  // 8 blocks
+  submit(2, 13, 0);  // 4
+  Answer(*Plan(), 5);
+  submit(3, 37, 1);  // 10: too many beside those of request 1
+  EXPECT_EQ(Show(Plan()), "0:0 1:0");
+  EXPECT_EQ(scheduler_->num_preemptions(), 0u);
+}
+
 // Prompts are cut so that steps with decoding sequences keep their time.
 TEST_F(SchedulerTest, ChunksFitTheTargetTime) {
   Start({.num_slots = 4,

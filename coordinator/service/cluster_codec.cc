@@ -139,7 +139,8 @@ v1::CoordinatorMessage ToProto(const Step& step, Epoch epoch, absl::Duration tim
   v1::Step* const proto = message.mutable_step();
   proto->set_epoch(epoch.value());
   proto->set_step_id(step.step_id.value());
-  proto->set_timeout_ms(static_cast<uint32_t>(absl::ToInt64Milliseconds(timeout)));
+  proto->set_timeout_ms(
+      static_cast<uint32_t>(std::min<int64_t>(absl::ToInt64Milliseconds(timeout), UINT32_MAX)));
   proto->mutable_release_slots()->Add(step.release_slots.begin(), step.release_slots.end());
   for (const SlotStart& start : step.starts) ToProto(start, proto->add_starts());
   for (const BlockCopy& copy : step.copies) {

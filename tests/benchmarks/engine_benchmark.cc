@@ -74,9 +74,10 @@ absl::StatusOr<Work> WorkOf(const std::string& path) {
   return work;
 }
 
-std::vector<TokenId> SomeTokens(uint32_t count, uint32_t vocab_size) {
+// Another text for each `seed`: sequences that say the same would meet in the same experts.
+std::vector<TokenId> SomeTokens(uint32_t count, uint32_t vocab_size, uint32_t seed = 0) {
   std::vector<TokenId> tokens(count);
-  uint32_t state = 12345;
+  uint32_t state = 12345 + seed;
   for (TokenId& token : tokens) token = (state = state * 1664525u + 1013904223u) % vocab_size;
   return tokens;
 }
@@ -99,7 +100,7 @@ double BatchStepSeconds(testing::LocalInstance& instance, uint32_t batch, uint32
     worker::StepInput prefill;
     prefill.starts.push_back({.slot = slot, .sampling = {}});
     prefill.sequences.push_back(
-        {.slot = slot, .tokens = SomeTokens(kShortPrompt, instance.spec().vocab_size)});
+        {.slot = slot, .tokens = SomeTokens(kShortPrompt, instance.spec().vocab_size, i)});
     std::vector<uint32_t> blocks;
     for (uint32_t block = 0; block < kBlocks; ++block) blocks.push_back(i / dp * kBlocks + block);
     instance.AddBlocks(blocks, &prefill.sequences[0]);
