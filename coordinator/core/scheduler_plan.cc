@@ -38,7 +38,9 @@ std::optional<Step> Scheduler::PlanStep(absl::Time now) {
     AddDecodes(&group, &planning);
   }
   SetPrefillBudgets(&planning);
-  for (Group& group : groups_) {
+  for (size_t i = 0; i < groups_.size(); ++i) {
+    // The groups take turns at being first: they share the rows of logits.
+    const Group& group = groups_[(next_step_.value() + i) % groups_.size()];
     for (Sequence* const sequence : group.running) {
       if (sequence->prefilling()) AddPrefill(sequence, &planning);
     }
