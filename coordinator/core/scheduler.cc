@@ -83,9 +83,9 @@ double Scheduler::Served(const std::string& tenant) {
   return served;
 }
 
-Scheduler::Group& Scheduler::GroupOf(uint32_t slot) { return groups_[slot / options_.num_slots]; }
+Scheduler::Group& Scheduler::GroupOf(uint32_t slot) { return groups_[GroupIndex(slot)]; }
 const Scheduler::Group& Scheduler::GroupOf(uint32_t slot) const {
-  return groups_[slot / options_.num_slots];
+  return groups_[GroupIndex(slot)];
 }
 
 absl::Status Scheduler::Submit(RequestId id, GenerateTask task, absl::Time now) {

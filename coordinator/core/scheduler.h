@@ -168,6 +168,7 @@ class Scheduler {
   void AddDecode(Sequence* sequence, Planning* planning);
   void AddPrefill(Sequence* sequence, Planning* planning);
   uint32_t ChunkOf(const Sequence& sequence, const Planning& planning) const;
+  static SequenceStep ChunkStep(const Sequence& sequence, uint32_t chunk);
   bool AnyDecodes() const;
   void SetPrefillBudgets(Planning* planning) const;
 
@@ -177,6 +178,7 @@ class Scheduler {
   void EndSequence(Sequence* sequence);
   void WatchDeadline(Request* request, absl::Time now);
   void EndRequest(Request* request, const absl::Status& status, std::vector<RequestEvent>* events);
+  uint32_t GroupIndex(uint32_t slot) const { return slot / options_.num_slots; }
   Group& GroupOf(uint32_t slot);
   const Group& GroupOf(uint32_t slot) const;
 

@@ -119,7 +119,7 @@ bool Scheduler::FindRoom(Sequence* sequence, Group* group) {
 
 void Scheduler::AddDecode(Sequence* sequence, Planning* planning) {
   Group& group = GroupOf(sequence->slot);
-  Planning::GroupBudget& budget = planning->budgets[static_cast<size_t>(&group - groups_.data())];
+  Planning::GroupBudget& budget = planning->budgets[GroupIndex(sequence->slot)];
   ESSOR_CHECK(budget.tokens > 0);  // num_slots <= max_step_tokens
   --budget.tokens;
   ++budget.decode_rows;
@@ -171,8 +171,7 @@ void Scheduler::SetPrefillBudgets(Planning* planning) const {
 // Tokens of the sequence's prompt for this step.
 uint32_t Scheduler::ChunkOf(const Sequence& sequence, const Planning& planning) const {
   const Group& group = GroupOf(sequence.slot);
-  const Planning::GroupBudget& budget =
-      planning.budgets[static_cast<size_t>(&group - groups_.data())];
+  const Planning::GroupBudget& budget = planning.budgets[GroupIndex(sequence.slot)];
   const uint32_t first = sequence.kv.num_tokens;
   uint32_t chunk = std::min(sequence.prefill_target - first, budget.prefill);
   const ScoreTask* const score = sequence.request->score();
@@ -189,6 +188,25 @@ uint32_t Scheduler::ChunkOf(const Sequence& sequence, const Planning& planning) 
   return group.kv.RoomFor(sequence.kv, chunk);
 }
 
+// What the next `chunk` tokens of a prompt are computed for, without their blocks.
+SequenceStep Scheduler::ChunkStep(const Sequence& sequence, uint32_t chunk) {
+  const Request& request = *sequence.request;
+  const uint32_t first = sequence.kv.num_tokens;
+  const uint32_t end = first + chunk;
+  const ScoreTask* const score = request.score();
+  SequenceStep step{.slot = sequence.slot};
+  step.tokens.assign(sequence.tokens.begin() + first, sequence.tokens.begin() + end);
+  step.hold = score != nullptr || end < sequence.prefill_target;
+  step.score = score != nullptr || request.ScoresPrompt(sequence.index);
+  step.return_logits = score != nullptr && score->return_logits;
+  if (!step.score) return step;
+  const std::vector<TokenId>& input = request.Input(sequence.index);
+  const size_t targets_end = std::min<size_t>(end + 1, input.size());
+  step.score_targets.assign(input.begin() + first + 1, input.begin() + targets_end);
+  step.score_top = score != nullptr ? score->top_n : *request.generate()->prompt_logprobs;
+  return step;
+}
+
 void Scheduler::AddPrefill(Sequence* sequence, Planning* planning) {
   Group& group = GroupOf(sequence->slot);
   group.kv.ReleaseBehind(&sequence->kv);
@@ -197,25 +215,14 @@ void Scheduler::AddPrefill(Sequence* sequence, Planning* planning) {
   const Request& request = *sequence->request;
   const uint32_t first = sequence->kv.num_tokens;
   const uint32_t end = first + chunk;
-  const ScoreTask* const score = request.score();
-  SequenceStep step{.slot = sequence->slot};
-  step.tokens.assign(sequence->tokens.begin() + first, sequence->tokens.begin() + end);
-  step.hold = score != nullptr || end < sequence->prefill_target;
-  step.score = score != nullptr || request.ScoresPrompt(sequence->index);
-  step.return_logits = score != nullptr && score->return_logits;
-  const std::vector<TokenId>& input = request.Input(sequence->index);
-  if (step.score) {
-    const size_t targets_end = std::min<size_t>(end + 1, input.size());
-    step.score_targets.assign(input.begin() + first + 1, input.begin() + targets_end);
-    step.score_top = score != nullptr ? score->top_n : *request.generate()->prompt_logprobs;
-  }
+  SequenceStep step = ChunkStep(*sequence, chunk);
   group.kv.Extend(&sequence->kv, chunk, &step.new_blocks, &step.new_window_blocks);
   group.kv.Publish(&sequence->kv, sequence->tokens);
   if (options_.kinds.states) {
     step.save_snapshot = group.kv.PlaceSnapshot(&sequence->kv, planning->step.step_id);
   }
   group.num_to_prefill -= chunk;
-  Planning::GroupBudget& budget = planning->budgets[static_cast<size_t>(&group - groups_.data())];
+  Planning::GroupBudget& budget = planning->budgets[GroupIndex(sequence->slot)];
   budget.tokens -= chunk;
   budget.prefill -= chunk;
   budget.prefill_rows += chunk;
