@@ -54,17 +54,17 @@ std::vector<Variant> Variants() {
       {.name = "in another order", .order_seed = 1},
       {.name = "with a prefix cache"},
       {.name = "one at a time with a prefix cache", .num_slots = 1, .at_once = 1},
-      {.name = "put back", .num_blocks = 28, .reserve_new_tokens = 0, .expects_preemption = true},
+      {.name = "put back", .num_blocks = 60, .reserve_new_tokens = 0, .expects_preemption = true},
       {.name = "dp=2", .plan = "dp=2,ep=2", .order_seed = 2},
       {.name = "dp=2, put back",
        .plan = "dp=2,ep=2",
-       .num_blocks = 28,
+       .num_blocks = 60,
        .reserve_new_tokens = 0,
        .order_seed = 3,
        .expects_preemption = true},
       {.name = "pp=2", .plan = "pp=2", .order_seed = 4},
   };
-  for (const uint32_t chunk : {16u, 32u, 64u, 4096u}) {
+  for (const uint32_t chunk : {16u, 64u, 256u, 4096u}) {
     variants.push_back(
         {.name = absl::StrCat("chunks of ", chunk), .max_step_tokens = chunk, .order_seed = chunk});
   }
@@ -85,7 +85,10 @@ std::vector<GenerateTask> RandomTasks(uint32_t count, uint32_t vocab_size) {
   for (uint32_t i = 0; i < count; ++i) {
     std::vector<TokenId> prompt = texts[draw(0, 5)];
     prompt.resize(draw(1, 48));
-    for (uint32_t more = draw(0, 12); more > 0; --more) prompt.push_back(draw(0, vocab_size - 1));
+    // One in sixteen is longer than the larger chunks.
+    for (uint32_t more = draw(0, 15) == 0 ? draw(100, 300) : draw(0, 12); more > 0; --more) {
+      prompt.push_back(draw(0, vocab_size - 1));
+    }
     GenerateTask task;
     task.prompt = std::make_shared<const std::vector<TokenId>>(std::move(prompt));
     task.max_new_tokens = draw(1, 10);
@@ -121,7 +124,7 @@ class Cluster {
     options.limits = {.block_tokens = 8,
                       .max_step_tokens = variant.max_step_tokens,
                       .max_sequences = variant.num_slots,
-                      .max_context_tokens = 128};
+                      .max_context_tokens = 400};
     options.num_blocks = variant.num_blocks;
     options.num_snapshots = 8;
     auto instance = LocalInstance::Create(options);
