@@ -341,7 +341,7 @@ void KvCache::Publish(KvSequence* sequence, std::span<const TokenId> tokens) {
 void KvCache::Adopt(PrefixIndex::NodeId node, KvSequence* sequence, uint32_t index,
                     std::optional<BlockId> window) {
   if (options_.kinds.full && !index_.IsHeld(node)) {
-    pool_.Give(*index_.ReplaceBlock(node, sequence->blocks[index]));
+    pool_.Give(index_.ReplaceBlock(node, sequence->blocks[index]));
   }
   index_.Hold(node);
   if (!window.has_value() || index_.IsWindowHeld(node)) return;

@@ -120,9 +120,9 @@ void PrefixIndex::DropWindow(NodeId id) {
   window_lru_.insert({node.window_dropped, id});
 }
 
-std::optional<BlockId> PrefixIndex::ReplaceBlock(NodeId id, std::optional<BlockId> block) {
-  ESSOR_CHECK(!IsHeld(id));
-  return std::exchange(nodes_[id].cached.block, block);
+BlockId PrefixIndex::ReplaceBlock(NodeId id, BlockId block) {
+  ESSOR_CHECK(!IsHeld(id) && nodes_[id].cached.block.has_value());
+  return *std::exchange(nodes_[id].cached.block, block);
 }
 
 std::optional<BlockId> PrefixIndex::ReplaceWindowBlock(NodeId id, BlockId block) {

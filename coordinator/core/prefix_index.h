@@ -59,7 +59,7 @@ class PrefixIndex {
   void HoldWindow(NodeId node);
   void DropWindow(NodeId node);
   // Another block with the same content; the old one is the caller's then. Nobody holds `node`.
-  std::optional<BlockId> ReplaceBlock(NodeId node, std::optional<BlockId> block);
+  BlockId ReplaceBlock(NodeId node, BlockId block);
   // Likewise; nobody holds its window block, and the caller does from then on.
   std::optional<BlockId> ReplaceWindowBlock(NodeId node, BlockId block);
   void SetSnapshot(NodeId node, uint32_t snapshot, StepId step);

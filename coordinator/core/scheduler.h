@@ -119,7 +119,6 @@ class Scheduler {
   const KvCache& kv(uint32_t group) const;
   // How long the oldest step in flight should take; zero without one or without experience.
   absl::Duration ExpectedStepTime() const;
-  const StepTimeModel& step_time() const { return step_time_; }
   double Served(const std::string& tenant);  // see FairQueue; of a tenant with a live request
 
  private:
